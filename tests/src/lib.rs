@@ -11,6 +11,7 @@ pub mod listener;
 pub mod load;
 pub mod node;
 pub mod program;
+pub mod telemetry;
 pub mod wait;
 
 use std::path::PathBuf;
