@@ -21,7 +21,6 @@ use crate::storage::{Budget, SeriesColumns, Storage};
 use crate::value::{QueryResult, QueryStats};
 use column::{Column, Series};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// What a node evaluates to.
 #[derive(Debug)]
@@ -269,9 +268,4 @@ pub(crate) fn to_samples(series: Series, grid: Grid) -> SeriesColumns {
 /// A vector of one series without labels.
 pub(crate) fn unlabelled(column: Column) -> Vec<Series> {
     vec![Series { labels: pharos_common::labels::Labels::empty(), drop_name: false, column }]
-}
-
-/// Whether two series share their column of timestamps.
-pub(crate) fn same_times(a: &Arc<[i64]>, b: &Arc<[i64]>) -> bool {
-    Arc::ptr_eq(a, b)
 }
