@@ -6,14 +6,16 @@ mod script;
 use script::runner::run;
 use std::path::{Path, PathBuf};
 
-fn scripts_in(folder: &Path) -> Vec<PathBuf> {
-    let mut scripts: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "test"))
-        .collect();
+fn scripts_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut scripts = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "test") {
+            scripts.push(path);
+        }
+    }
     scripts.sort();
-    scripts
+    Ok(scripts)
 }
 
 /// `shared/conformance` beside the repository (or beside the folder of worktrees it is in).
@@ -26,24 +28,25 @@ fn conformance_folder() -> PathBuf {
     candidates.iter().find(|path| path.is_dir()).unwrap_or(&candidates[0]).clone()
 }
 
-fn check_all(scripts: &[PathBuf]) {
+/// Runs scripts and gives the cases that fail.
+fn failures(scripts: &[PathBuf]) -> std::io::Result<Vec<String>> {
     let mut failures = Vec::new();
     for path in scripts {
-        let text = std::fs::read_to_string(path).unwrap();
-        let report = run(&text);
+        let report = run(&std::fs::read_to_string(path)?);
         eprintln!("{}: {} passed, {} failed", path.display(), report.passed, report.failures.len());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         failures.extend(report.failures.into_iter().map(|(line, error)| format!("{name}:{line}: {error}")));
     }
-    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
+    Ok(failures)
 }
 
 #[test]
 fn our_cases() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let scripts = scripts_in(&folder);
+    let scripts = scripts_in(&folder).unwrap();
     assert!(!scripts.is_empty());
-    check_all(&scripts);
+    let failures = failures(&scripts).unwrap();
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 #[test]
@@ -53,5 +56,6 @@ fn prometheus_cases() {
         eprintln!("{} is not there: Prometheus' own scripts are not run", folder.display());
         return;
     }
-    check_all(&scripts_in(&folder));
+    let failures = failures(&scripts_in(&folder).unwrap()).unwrap();
+    assert!(failures.is_empty(), "{} cases failed:\n{}", failures.len(), failures.join("\n"));
 }

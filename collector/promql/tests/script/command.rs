@@ -5,47 +5,47 @@ use pharos_common::duration::PrometheusDuration;
 use pharos_common::labels::Labels;
 
 /// A command and the line it starts on.
-pub struct Numbered {
-    pub line: usize,
-    pub command: Command,
+pub(crate) struct Numbered {
+    pub(crate) line: usize,
+    pub(crate) command: Command,
 }
 
-pub enum Command {
+pub(crate) enum Command {
     Clear,
     Load { gap_ms: i64, with_nhcb: bool, series: Vec<(Labels, Vec<SequenceValue>)> },
-    Eval(Eval),
+    Eval(Box<Eval>),
 }
 
 /// A query and what it must give.
 #[derive(Default)]
-pub struct Eval {
-    pub query: String,
+pub(crate) struct Eval {
+    pub(crate) query: String,
     /// `None` for an instant query.
-    pub step_ms: Option<i64>,
-    pub start_ms: i64,
-    pub end_ms: i64,
-    pub ordered: bool,
-    pub fail: Option<Text>,
-    pub warn: Vec<Text>,
-    pub info: Vec<Text>,
-    pub no_warn: bool,
-    pub no_info: bool,
-    pub string: Option<String>,
-    pub scalar: Option<f64>,
-    pub series: Vec<(Labels, Vec<SequenceValue>)>,
+    pub(crate) step_ms: Option<i64>,
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
+    pub(crate) ordered: bool,
+    pub(crate) fail: Option<Text>,
+    pub(crate) warn: Vec<Text>,
+    pub(crate) info: Vec<Text>,
+    pub(crate) no_warn: bool,
+    pub(crate) no_info: bool,
+    pub(crate) string: Option<String>,
+    pub(crate) scalar: Option<f64>,
+    pub(crate) series: Vec<(Labels, Vec<SequenceValue>)>,
     /// Times of the samples of an instant query for a range vector.
-    pub range_vector: Option<(i64, i64, i64)>,
+    pub(crate) range_vector: Option<(i64, i64, i64)>,
 }
 
 /// What a message must be.
-pub enum Text {
+pub(crate) enum Text {
     Any,
     Exactly(String),
     Regex(String),
 }
 
 impl Text {
-    pub fn accepts(&self, text: &str) -> bool {
+    pub(crate) fn accepts(&self, text: &str) -> bool {
         match self {
             Text::Any => true,
             Text::Exactly(wanted) => text == wanted,
@@ -55,7 +55,7 @@ impl Text {
 }
 
 /// Reads a script.
-pub fn parse(script: &str) -> Result<Vec<Numbered>, String> {
+pub(crate) fn parse(script: &str) -> Result<Vec<Numbered>, String> {
     // A comment ends a block, like an empty line.
     let lines: Vec<&str> = script
         .lines()
@@ -86,7 +86,7 @@ pub fn parse(script: &str) -> Result<Vec<Numbered>, String> {
         let command = match word.as_str() {
             "clear" => Ok(Command::Clear),
             "load" | "load_with_nhcb" => load(line, &block, word == "load_with_nhcb"),
-            _ if word.starts_with("eval") => eval(line, &block).map(Command::Eval),
+            _ if word.starts_with("eval") => eval(line, &block).map(|eval| Command::Eval(Box::new(eval))),
             _ => Err(format!("unknown command {word}")),
         };
         let command = command.map_err(|error| format!("line {number}: {error}"))?;

@@ -6,7 +6,7 @@ use pharos_common::sample::is_stale_nan;
 /// Relative difference that counts as rounding.
 const EPSILON: f64 = 0.000_001;
 
-pub fn floats_match(wanted: f64, found: f64) -> bool {
+pub(crate) fn floats_match(wanted: f64, found: f64) -> bool {
     if is_stale_nan(wanted) || is_stale_nan(found) {
         return is_stale_nan(wanted) && is_stale_nan(found);
     }
@@ -22,7 +22,7 @@ pub fn floats_match(wanted: f64, found: f64) -> bool {
 }
 
 /// Compares histograms; the reset hint only where the script writes one.
-pub fn histograms_match(wanted: &FloatHistogram, found: &FloatHistogram, compare_hint: bool) -> bool {
+pub(crate) fn histograms_match(wanted: &FloatHistogram, found: &FloatHistogram, compare_hint: bool) -> bool {
     let wanted = pharos_promql::histogram::compacted(wanted);
     let found = pharos_promql::histogram::compacted(found);
     let lists_match =

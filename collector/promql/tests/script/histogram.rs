@@ -4,7 +4,7 @@ use super::series::{SequenceValue, number};
 use pharos_common::histogram::{BucketSpan, CounterResetHint, FloatHistogram};
 
 /// `{{…}}`, `{{…}}x5`, `{{…}}+{{…}}x5`
-pub fn parse_item(item: &str, values: &mut Vec<SequenceValue>) -> Result<(), String> {
+pub(crate) fn parse_item(item: &str, values: &mut Vec<SequenceValue>) -> Result<(), String> {
     let (first, rest) = literal(item)?;
     let (mut histogram, hinted) = parse(first)?;
     if rest.is_empty() {
@@ -43,7 +43,7 @@ fn literal(text: &str) -> Result<(&str, &str), String> {
 }
 
 /// Reads the inside of a literal; also says whether the reset hint is written.
-pub fn parse(text: &str) -> Result<(FloatHistogram, bool), String> {
+pub(crate) fn parse(text: &str) -> Result<(FloatHistogram, bool), String> {
     let mut histogram = FloatHistogram::default();
     let mut hinted = false;
     let (mut offset, mut negative_offset) = (0, 0);

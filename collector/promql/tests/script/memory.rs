@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 /// All series, sorted by labels.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     series: BTreeMap<Labels, Samples>,
 }
 
@@ -21,13 +21,13 @@ struct Samples {
 }
 
 impl Memory {
-    pub fn add_float(&mut self, labels: &Labels, timestamp_ms: i64, value: f64) {
+    pub(crate) fn add_float(&mut self, labels: &Labels, timestamp_ms: i64, value: f64) {
         let samples = self.series.entry(labels.clone()).or_default();
         samples.histograms.remove(&timestamp_ms);
         samples.floats.insert(timestamp_ms, value);
     }
 
-    pub fn add_histogram(&mut self, labels: &Labels, timestamp_ms: i64, histogram: FloatHistogram) {
+    pub(crate) fn add_histogram(&mut self, labels: &Labels, timestamp_ms: i64, histogram: FloatHistogram) {
         let samples = self.series.entry(labels.clone()).or_default();
         samples.floats.remove(&timestamp_ms);
         samples.histograms.insert(timestamp_ms, Arc::new(histogram));

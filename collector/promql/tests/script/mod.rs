@@ -1,9 +1,9 @@
 //! Prometheus' script language for PromQL tests: `load` series, `eval` queries, compare.
 
-pub mod command;
-pub mod compare;
-pub mod histogram;
-pub mod memory;
-pub mod nhcb;
-pub mod runner;
-pub mod series;
+pub(crate) mod command;
+pub(crate) mod compare;
+pub(crate) mod histogram;
+pub(crate) mod memory;
+pub(crate) mod nhcb;
+pub(crate) mod runner;
+pub(crate) mod series;

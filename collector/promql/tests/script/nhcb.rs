@@ -14,7 +14,7 @@ struct Parts {
 }
 
 /// Adds the native histograms that a block of series makes.
-pub fn convert(series: &[(Labels, Vec<SequenceValue>)], gap_ms: i64, memory: &mut Memory) {
+pub(crate) fn convert(series: &[(Labels, Vec<SequenceValue>)], gap_ms: i64, memory: &mut Memory) {
     let mut histograms: BTreeMap<(Labels, i64), Parts> = BTreeMap::new();
     for (labels, values) in series {
         let name = labels.metric_name();

@@ -10,13 +10,13 @@ use pharos_promql::{Engine, MatrixSeries, QueryError, QueryOptions, QueryResult,
 
 /// What a script's cases came to.
 #[derive(Default)]
-pub struct Report {
-    pub passed: usize,
-    pub failures: Vec<(usize, String)>,
+pub(crate) struct Report {
+    pub(crate) passed: usize,
+    pub(crate) failures: Vec<(usize, String)>,
 }
 
 /// Runs all commands of a script.
-pub fn run(script: &str) -> Report {
+pub(crate) fn run(script: &str) -> Report {
     let mut report = Report::default();
     let commands = match parse(script) {
         Ok(commands) => commands,

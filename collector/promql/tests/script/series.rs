@@ -7,7 +7,7 @@ use pharos_common::sample::STALE_NAN;
 
 /// A value of a sequence.
 #[derive(Clone, Debug)]
-pub enum SequenceValue {
+pub(crate) enum SequenceValue {
     /// `_`
     Omitted,
     Float(f64),
@@ -16,7 +16,7 @@ pub enum SequenceValue {
 }
 
 /// Splits a line into its metric and its values.
-pub fn parse(line: &str) -> Result<(Labels, Vec<SequenceValue>), String> {
+pub(crate) fn parse(line: &str) -> Result<(Labels, Vec<SequenceValue>), String> {
     let end = metric_end(line);
     let (metric, values) = line.split_at(end);
     Ok((parse_metric(metric.trim())?, parse_values(values)?))
@@ -45,7 +45,7 @@ fn metric_end(line: &str) -> usize {
     line.len()
 }
 
-pub fn parse_metric(text: &str) -> Result<Labels, String> {
+pub(crate) fn parse_metric(text: &str) -> Result<Labels, String> {
     if text.replace(char::is_whitespace, "") == "{}" || text.is_empty() {
         return Ok(Labels::empty());
     }
@@ -136,7 +136,7 @@ fn split_step(text: &str) -> (&str, &str) {
     (text, "")
 }
 
-pub fn number(text: &str) -> Result<f64, String> {
+pub(crate) fn number(text: &str) -> Result<f64, String> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
