@@ -51,6 +51,10 @@ pub(crate) fn run(
     budget: &Budget,
 ) -> Result<QueryResult, QueryError> {
     budget.check()?;
+    // Helpers of a node take memory by the step; so no more steps than samples.
+    if plan.grids.iter().chain([&plan.grid]).any(|grid| grid.steps > budget.samples_max()) {
+        return Err(QueryError::TooManySamples);
+    }
     let mut values = Vec::new();
     values.resize_with(plan.expr.nodes.len(), || None);
     let mut evaluator = Evaluator {
