@@ -28,7 +28,7 @@ impl LossReason {
         }
     }
 
-    const ALL: [LossReason; 5] = [
+    pub(crate) const ALL: [LossReason; 5] = [
         LossReason::JournalBusy,
         LossReason::JournalFailed,
         LossReason::JournalFull,

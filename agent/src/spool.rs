@@ -49,8 +49,6 @@ pub const STREAM_ID_BYTES: usize = 16;
 const IN_FLIGHT_FRAMES_MAX: usize = 1_024;
 /// Backfilled bytes without acknowledgement: enough to fill a fast line, little enough to hold in memory.
 const BACKFILL_WINDOW_BYTES: usize = 2 << 20;
-/// Size at which a segment is closed. Segments are freed whole.
-const SEGMENT_BYTES_MAX: u64 = 8 << 20;
 /// A power cut may take back the last records of the journal, and with them the knowledge of which
 /// sequences were used. Skipping more than a segment can hold keeps them unique.
 const SEQUENCES_SKIPPED_AT_START: u64 = 1 << 20;
@@ -64,12 +62,18 @@ pub struct SpoolLimits {
     pub bytes_max: u64,
     /// Age of its oldest frame.
     pub age_max: Duration,
+    /// Bytes after which a segment is closed. Segments are freed whole.
+    pub segment_bytes_max: u64,
 }
 
 impl Default for SpoolLimits {
     /// Two days of 500 series at 1 s.
     fn default() -> Self {
-        SpoolLimits { bytes_max: 1 << 30, age_max: Duration::from_secs(48 * 3_600) }
+        SpoolLimits {
+            bytes_max: 1 << 30,
+            age_max: Duration::from_secs(48 * 3_600),
+            segment_bytes_max: 8 << 20,
+        }
     }
 }
 
@@ -362,7 +366,7 @@ impl Spool {
         definitions: &Arc<DefinitionSet>,
         next_group: u32,
     ) -> Result<(), JournalError> {
-        let segment_max = SEGMENT_BYTES_MAX.min(self.limits.bytes_max / 4).max(1);
+        let segment_max = self.limits.segment_bytes_max.min(self.limits.bytes_max / 4).max(1);
         let full = self.journal.current_segment_bytes() > segment_max;
         let fresh = self.segments.back().is_none_or(|last| last.number != self.journal.current_segment());
         if full && !fresh {
@@ -394,6 +398,7 @@ impl Spool {
             return Ok(());
         }
         let written = self.written.take();
+        let mut changed = false;
         for definition in &wanted.definitions {
             let there = written.as_ref().is_some_and(|written| {
                 written.definitions.iter().any(|known| Arc::ptr_eq(known, definition))
@@ -401,7 +406,12 @@ impl Spool {
             if !there {
                 record::encode_definition(&mut self.scratch, definition);
                 self.journal.append(&self.scratch)?;
+                changed = true;
             }
+        }
+        if changed {
+            // After a power cut a number must not be given to something else.
+            self.journal.sync()?;
         }
         self.written = Some(Arc::clone(wanted));
         Ok(())
