@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES_MAX: usize = 64 << 20;
 /// First size of a buffer: most files of the kernel fit, so most are read by one call.
 const BUFFER_BYTES_FIRST: usize = 16 << 10;
+/// Readings between two attempts to open an optional file that was missing.
+const READINGS_BETWEEN_LOOKS: u32 = 10;
 
 /// The buffer that readings go through.
 #[derive(Debug)]
@@ -33,17 +35,19 @@ pub struct KernelFile {
     file: Option<File>,
     /// Whether one `read` returns everything (attributes of `/sys`), so that looking for the end is waste.
     single_read: bool,
+    /// Readings to leave out because the file was not there.
+    readings_to_skip: u32,
 }
 
 impl KernelFile {
     /// A file of `/proc`, which may come in several pieces.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        KernelFile { path: path.into(), file: None, single_read: false }
+        KernelFile { path: path.into(), file: None, single_read: false, readings_to_skip: 0 }
     }
 
     /// An attribute of `/sys`: at most a page, and always in one piece.
     pub fn attribute(path: impl Into<PathBuf>) -> Self {
-        KernelFile { path: path.into(), file: None, single_read: true }
+        KernelFile { path: path.into(), file: None, single_read: true, readings_to_skip: 0 }
     }
 
     /// Where the file lies.
@@ -58,15 +62,12 @@ impl KernelFile {
     pub fn read<'a>(&mut self, buffer: &'a mut ReadBuffer) -> Result<&'a [u8], SampleError> {
         match self.fill(&mut buffer.bytes) {
             Ok(length) => Ok(&buffer.bytes[..length]),
-            Err(source) => {
-                // The object behind a descriptor may be gone while the path leads to its successor.
-                self.file = None;
-                Err(SampleError::Read { path: self.path.clone(), source })
-            }
+            Err(source) => Err(SampleError::Read { path: self.path.clone(), source }),
         }
     }
 
-    /// Reads the file if it is there; `None` if it is not, or says that it has nothing to tell.
+    /// Reads the file if it is there; `None` if it is not, or says that it has nothing to tell. A missing
+    /// file is looked for again only now and then.
     ///
     /// # Errors
     /// If it cannot be read for another reason.
@@ -74,10 +75,18 @@ impl KernelFile {
         &mut self,
         buffer: &'a mut ReadBuffer,
     ) -> Result<Option<&'a [u8]>, SampleError> {
-        match self.read(buffer) {
-            Ok(text) => Ok(Some(text)),
-            Err(SampleError::Read { source, .. }) if is_nothing_there(&source) => Ok(None),
-            Err(error) => Err(error),
+        if self.readings_to_skip > 0 {
+            self.readings_to_skip -= 1;
+            return Ok(None);
+        }
+        match self.fill(&mut buffer.bytes) {
+            Ok(length) => Ok(Some(&buffer.bytes[..length])),
+            Err(error) if is_missing(&error) => {
+                self.readings_to_skip = READINGS_BETWEEN_LOOKS;
+                Ok(None)
+            }
+            Err(error) if says_nothing(&error) => Ok(None),
+            Err(source) => Err(SampleError::Read { path: self.path.clone(), source }),
         }
     }
 
@@ -91,36 +100,46 @@ impl KernelFile {
             Some(file) => file,
             None => self.file.insert(File::open(&self.path)?),
         };
-        let mut length = 0;
-        loop {
-            if length == bytes.len() {
-                if length >= FILE_BYTES_MAX {
-                    return Err(io::Error::other("the file is too large for statistics"));
-                }
-                bytes.resize(length * 2, 0);
+        let outcome = read_whole(file, bytes, self.single_read);
+        if outcome.as_ref().is_err_and(|error| !says_nothing(error)) {
+            // The object behind a descriptor may be gone while the path leads to its successor.
+            self.file = None;
+        }
+        outcome
+    }
+}
+
+fn read_whole(file: &File, bytes: &mut Vec<u8>, single_read: bool) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        if length == bytes.len() {
+            if length >= FILE_BYTES_MAX {
+                return Err(io::Error::other("the file is too large for statistics"));
             }
-            match file.read_at(&mut bytes[length..], length as u64) {
-                Ok(0) => return Ok(length),
-                Ok(count) => {
-                    length += count;
-                    if self.single_read && length < bytes.len() {
-                        return Ok(length);
-                    }
+            bytes.resize(length * 2, 0);
+        }
+        match file.read_at(&mut bytes[length..], length as u64) {
+            Ok(0) => return Ok(length),
+            Ok(count) => {
+                length += count;
+                if single_read && length < bytes.len() {
+                    return Ok(length);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// What the kernel answers for things that this machine does not have: no such file, not a directory, and
-/// for attributes of devices that are down or cannot tell: invalid argument, not supported, no device.
-fn is_nothing_there(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::EINVAL | libc::EOPNOTSUPP | libc::ENODEV | libc::ENXIO)
-    ) || error.kind() == io::ErrorKind::NotFound
+/// Whether the machine does not have the thing that the file is about.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ENODEV | libc::ENXIO))
+}
+
+/// Whether the thing is there and has no answer now, as a carrier on an interface that is down.
+fn says_nothing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
 #[cfg(test)]

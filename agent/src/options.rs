@@ -141,6 +141,10 @@ pub struct CollectorOptions {
         help = "Interfaces whose neighbours are counted"
     )]
     pub arp_include: Option<String>,
+    #[arg(long = "collector.hwmon.chip-exclude", value_name = "REGEX", help = "Sensor chips to leave out")]
+    pub hwmon_exclude: Option<String>,
+    #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX", help = "Sensor chips to look at")]
+    pub hwmon_include: Option<String>,
     #[arg(long = "collector.netstat.fields", value_name = "REGEX", default_value = NETSTAT_FIELDS, help = "Network counters to read")]
     pub netstat_fields: String,
     #[arg(long = "collector.vmstat.fields", value_name = "REGEX", default_value = VMSTAT_FIELDS, help = "Virtual memory counters to read")]
@@ -258,6 +262,7 @@ impl AgentOptions {
             ignore_invalid_speed: c.ignore_invalid_speed,
             disks: filter("diskstats.device", &c.disks_exclude, &c.disks_include, Some(DISKS_EXCLUDE))?,
             arp: filter("arp.device", &c.arp_exclude, &c.arp_include, None)?,
+            hwmon: filter("hwmon.chip", &c.hwmon_exclude, &c.hwmon_include, None)?,
             netstat_fields: only("--collector.netstat.fields", &c.netstat_fields)?,
             vmstat_fields: only("--collector.vmstat.fields", &c.vmstat_fields)?,
             cpu_info: c.cpu_info,

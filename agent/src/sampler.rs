@@ -113,6 +113,8 @@ pub struct SamplerOptions {
     pub disks: Filter,
     /// `--collector.arp.device-*`
     pub arp: Filter,
+    /// `--collector.hwmon.chip-*`
+    pub hwmon: Filter,
     /// `--collector.netstat.fields`
     pub netstat_fields: Filter,
     /// `--collector.vmstat.fields`
@@ -180,6 +182,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("filefd", samplers::scalars::filefd),
     blocking("filesystem", samplers::filesystem::build),
     blocking("gpu", samplers::gpu::build),
+    blocking("hwmon", samplers::hwmon::build),
     hot("loadavg", samplers::scalars::loadavg),
     hot("meminfo", samplers::memory::build),
     blocking("netclass", samplers::netclass::build),
@@ -218,7 +221,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "edac",
     "ethtool",
     "fibrechannel",
-    "hwmon",
     "infiniband",
     "interrupts",
     "ipvs",

@@ -7,6 +7,7 @@ pub mod cpufreq;
 pub mod disk;
 pub mod filesystem;
 pub mod gpu;
+pub mod hwmon;
 pub mod memory;
 pub mod netclass;
 pub mod netdev;

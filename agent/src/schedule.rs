@@ -374,4 +374,70 @@ mod tests {
         due.set_interval(10_000, 3_200);
         assert_eq!(due.at_ms, 10_000);
     }
+
+    /// A sampler that hangs until the test lets go.
+    struct Hanging;
+
+    static HOLD: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+    impl Sampler for Hanging {
+        fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+            let _held = HOLD.lock().unwrap();
+            if groups.iter().next().is_none() {
+                groups.define("hanging", Vec::new(), vec![ColumnSpec::plain("node_load1")]);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_hanging_sampler_is_named_and_delays_nobody() {
+        use crate::directory::Directory;
+        use pharos_common::clock::{Clock as _, ManualClock};
+        static KIND: SamplerKind =
+            SamplerKind { name: "hanging", default_on: true, may_block: true, build: |_| Box::new(Hanging) };
+        let options = crate::AgentOptions::default().load().unwrap().plan.options;
+        let loadavg = crate::sampler::find("loadavg").unwrap();
+        let samplers = [&KIND, loadavg].map(|kind| PlannedSampler { kind, interval_ms: 1_000 });
+        let clock = ManualClock::new(500);
+        let shared = Shared {
+            board: Arc::new(Board::new(Directory::new("n", 0, []))),
+            statuses: Arc::default(),
+            metrics: OwnMetrics::register(&prometheus::Registry::new()).unwrap(),
+            clock: Arc::clone(&clock) as SharedClock,
+        };
+        let plan = Plan { samplers: samplers.into(), options };
+        let mut scheduler = Scheduler::new(&plan, shared.clone(), None);
+        let status = |name: &str| {
+            shared.statuses.list().into_iter().find(|status| status.name == name).unwrap_or_default()
+        };
+        let hung = || shared.metrics.hung.with_label_values(&["hanging"]).get();
+
+        let held = HOLD.lock().unwrap();
+        for second in 1..=5 {
+            clock.advance(Duration::from_secs(1));
+            scheduler.tick();
+            assert_eq!(status("loadavg").readings, second);
+        }
+        assert_eq!(hung(), 1);
+        assert!(status("hanging").hangs_for_seconds.is_some());
+        assert_eq!(status("hanging").missed_ticks, 4);
+        let latest = shared.board.latest(clock.now_ms());
+        let failed = latest.iter().any(|posted| {
+            let columns = posted.definition.message.columns.iter().zip(&posted.values);
+            columns.into_iter().any(|(column, value)| {
+                column.name == "node_scrape_collector_success"
+                    && column.labels.iter().any(|label| label.value == "hanging")
+                    && *value == 0.0
+            })
+        });
+        assert!(failed, "a hanging sampler has not succeeded");
+
+        drop(held);
+        while hung() == 1 || status("hanging").readings < 3 {
+            clock.advance(Duration::from_secs(1));
+            scheduler.tick();
+            std::thread::yield_now();
+        }
+    }
 }

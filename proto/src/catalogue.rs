@@ -142,9 +142,11 @@ impl Catalogue {
 
     /// The entry of a metric.
     pub fn find(&self, name: &str) -> Option<&Metric> {
-        let exact = self.by_name.get(name).copied();
-        let index = exact.or_else(|| {
-            self.patterns.iter().copied().find(|&at| match_parts(self.metrics[at].name, name).is_some())
+        let index = self.by_name.get(name).copied().or_else(|| {
+            // Of several patterns the one that says most counts.
+            let matching = self.patterns.iter().copied();
+            let matching = matching.filter(|&at| match_parts(self.metrics[at].name, name).is_some());
+            matching.max_by_key(|&at| self.metrics[at].name.replace('*', "").len())
         });
         self.metrics.get(index?)
     }

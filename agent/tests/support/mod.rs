@@ -58,7 +58,9 @@ pub fn copy_of_fixtures() -> tempfile::TempDir {
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
             let target = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
+            if entry.file_type().unwrap().is_symlink() {
+                std::os::unix::fs::symlink(std::fs::read_link(entry.path()).unwrap(), target).unwrap();
+            } else if entry.file_type().unwrap().is_dir() {
                 copy(&entry.path(), &target);
             } else {
                 std::fs::copy(entry.path(), target).unwrap();
