@@ -12,6 +12,7 @@ pub mod clock;
 pub mod config;
 pub mod duration;
 pub mod flags;
+pub mod histogram;
 pub mod journal;
 pub mod labels;
 pub mod logging;
