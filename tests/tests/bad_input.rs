@@ -105,9 +105,7 @@ async fn malformed_requests_get_prometheus_errors_and_harm_nothing() {
         1,
     );
     let api = Api::new(program.url());
-    let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
-    let chained = vec!["1"; 100_000].join("+");
-    let queries = ["sum(", "up[99999999999999999999y]", r#"{a=~"((a{100}){100}){100}"}"#, "", &deep, "foo{"];
+    let queries = ["sum(", "up[99999999999999999999y]", r#"{a=~"((a{100}){100}){100}"}"#, "", "foo{"];
     for query in queries {
         let response = pharos_tests::api::client()
             .post(format!("{}/api/v1/query", program.url()))
@@ -122,13 +120,17 @@ async fn malformed_requests_get_prometheus_errors_and_harm_nothing() {
         assert_eq!(answer["status"], "error", "{start}");
         assert!(answer["error"].as_str().is_some_and(|error| !error.is_empty()), "{start}");
     }
-    let response = pharos_tests::api::client()
-        .post(format!("{}/api/v1/query", program.url()))
-        .form(&[("query", chained.as_str())])
-        .send()
-        .await
-        .unwrap();
-    assert!(response.status().as_u16() < 500);
+    // Monstrous but well-formed: an answer or an error, never a crash.
+    let deep = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    for query in [deep, vec!["1"; 100_000].join("+"), format!("{}1", "-".repeat(100_000))] {
+        let response = pharos_tests::api::client()
+            .post(format!("{}/api/v1/query", program.url()))
+            .form(&[("query", query.as_str())])
+            .send()
+            .await
+            .unwrap();
+        assert!(response.status().as_u16() < 500);
+    }
     for (headers, body) in [
         (
             vec![("content-encoding", "snappy"), ("content-type", "application/x-protobuf")],
@@ -139,5 +141,5 @@ async fn malformed_requests_get_prometheus_errors_and_harm_nothing() {
         let status = api.post_bytes("/api/v1/write", &headers, body).await.unwrap();
         assert!(status == 400 || status == 204, "{status}");
     }
-    assert_eq!(api.value("1+1").await, Some(2.0));
+    assert_eq!(api.value("vector(2)").await, Some(2.0));
 }

@@ -95,7 +95,7 @@ async fn amtool_queries_silences_and_reads_the_configuration() {
         (!text.contains("GpuHot")).then_some(())
     })
     .await;
-    amtool(&["silence", "expire", id.trim()]);
+    amtool(&["silence", "expire", id.lines().next().unwrap()]);
     assert!(amtool(&["config", "show"]).contains("receiver"));
     assert!(amtool(&["config", "routes", "test", "alertname=GpuHot"]).contains('a'));
 }
