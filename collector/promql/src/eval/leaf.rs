@@ -2,7 +2,7 @@
 //! only one series' samples are held at a time.
 
 use super::column::{Column, Point, Series};
-use super::window::{BoundsCache, Windows, drop_stale};
+use super::window::{BoundsCache, NONE, NewestCache, Windows, drop_stale};
 use super::{Evaluated, Evaluator, Scalar};
 use crate::annotations::{Annotations, Place};
 use crate::ast::{NodeId, NodeKind, RangeExtension};
@@ -10,7 +10,7 @@ use crate::error::QueryError;
 use crate::functions::over_time::{self, RangeCall};
 use crate::plan::{Leaf, LeafKind};
 use crate::storage::{HistogramSample, Selection, SeriesColumns};
-use pharos_common::sample::{TimestampMs, is_stale_nan};
+use pharos_common::sample::{STALE_NAN, TimestampMs, is_stale_nan};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ struct Work<'p> {
     /// What a function over a range needs besides samples.
     call: Option<RangeCall>,
     cache: BoundsCache,
+    newest: NewestCache,
     series: Vec<Series>,
     samples: Vec<SeriesColumns>,
 }
@@ -82,7 +83,14 @@ impl Evaluator<'_> {
             LeafKind::OverTime { .. } => Some(self.range_call(leaf.node)?),
             _ => None,
         };
-        Ok(Work { leaf, call, cache: BoundsCache::default(), series: Vec::new(), samples: Vec::new() })
+        Ok(Work {
+            leaf,
+            call,
+            cache: BoundsCache::default(),
+            newest: NewestCache::default(),
+            series: Vec::new(),
+            samples: Vec::new(),
+        })
     }
 
     /// What a call of a function over a range needs besides samples.
@@ -152,7 +160,7 @@ impl Work<'_> {
         let column = if self.leaf.extension == RangeExtension::Smoothed {
             super::smooth::smoothed(self.leaf, series, lookback_ms)?
         } else {
-            newest(self.leaf, series, lookback_ms)
+            newest(self.leaf, series, lookback_ms, &mut self.newest)
         };
         if !column.is_empty() {
             let drop_name = matches!(self.leaf.kind, LeafKind::InstantTimestamp);
@@ -207,8 +215,12 @@ impl Work<'_> {
 }
 
 /// The newest sample at each step that is no older than the lookback and no stale marker.
-fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64) -> Column {
+fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64, cache: &mut NewestCache) -> Column {
     let wants_time = matches!(leaf.kind, LeafKind::InstantTimestamp);
+    if series.histograms.is_empty() {
+        let newest = cache.newest(leaf.grid, leaf.shift, lookback_ms, &series.timestamps);
+        return newest_floats(series, newest, wants_time);
+    }
     let mut floats = Cursor::default();
     let mut histograms = Cursor::default();
     let mut column = Column::default();
@@ -223,6 +235,23 @@ fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64) -> Column {
             let point = if wants_time { Point::Float(taken_ms as f64 / 1000.0) } else { point };
             column.push(step, point);
         }
+    }
+    column
+}
+
+/// The samples at known indices.
+fn newest_floats(series: &SeriesColumns, newest: &[u32], wants_time: bool) -> Column {
+    let mut column = Column::default();
+    for (step, &index) in newest.iter().enumerate() {
+        if index == NONE {
+            continue;
+        }
+        let value = series.values.get(index as usize).copied().unwrap_or(STALE_NAN);
+        if is_stale_nan(value) {
+            continue;
+        }
+        let taken_ms = || series.timestamps.get(index as usize).copied().unwrap_or(0);
+        column.push_float(step, if wants_time { taken_ms() as f64 / 1000.0 } else { value });
     }
     column
 }
