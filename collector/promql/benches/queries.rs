@@ -67,20 +67,46 @@ impl SeriesSet for Streaming<'_> {
     }
 }
 
-impl Storage for Day {
-    fn select<'s>(
+impl Day {
+    fn parts<'s>(
         &'s self,
         selection: &Selection<'_>,
         budget: &'s Budget,
-    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        parts: usize,
+    ) -> Vec<Box<dyn SeriesSet + 's>> {
         let matches =
             |labels: &Labels| selection.matchers.iter().all(|matcher| matcher.matches_labels(labels));
         let matching: Vec<usize> =
             (0..self.series.len()).filter(|&index| matches(&self.series[index].labels)).collect();
         let first = self.timestamps.partition_point(|&time| time < selection.start_ms);
         let end = self.timestamps.partition_point(|&time| time <= selection.end_ms);
-        let timestamps = self.timestamps[first..end.max(first)].into();
-        Ok(Box::new(Streaming { day: self, matching: matching.into_iter(), first, timestamps, budget }))
+        let timestamps: Arc<[i64]> = self.timestamps[first..end.max(first)].into();
+        let length = matching.len().div_ceil(parts).max(1);
+        let streaming = |part: &[usize]| {
+            let (matching, timestamps) = (part.to_vec().into_iter(), Arc::clone(&timestamps));
+            Box::new(Streaming { day: self, matching, first, timestamps, budget }) as Box<dyn SeriesSet + 's>
+        };
+        matching.chunks(length).map(streaming).collect()
+    }
+}
+
+impl Storage for Day {
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        let mut parts = self.parts(selection, budget, 1);
+        Ok(parts.pop().unwrap_or_else(|| Box::new(Vec::new().into_iter())))
+    }
+
+    fn select_parts<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+        parts: usize,
+    ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
+        Ok(self.parts(selection, budget, parts))
     }
 }
 

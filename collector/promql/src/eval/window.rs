@@ -144,8 +144,6 @@ impl NewestCache {
 pub(crate) struct BoundsCache {
     timestamps: Option<Arc<[TimestampMs]>>,
     bounds: Arc<[Range<usize>]>,
-    /// Series found so far, for counting what each adds.
-    pub(crate) held_series: usize,
 }
 
 impl BoundsCache {
