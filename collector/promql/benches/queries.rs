@@ -1,7 +1,5 @@
 //! What queries cost once their samples are in memory: 1,000 series of one day at 15 s, 300 steps.
 
-#![expect(missing_docs, reason = "criterion's macros make public functions")]
-
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pharos_common::labels::Labels;
 use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
@@ -83,7 +81,7 @@ impl Day {
         let timestamps: Arc<[i64]> = self.timestamps[first..end.max(first)].into();
         let length = matching.len().div_ceil(parts).max(1);
         let streaming = |part: &[usize]| {
-            let (matching, timestamps) = (part.to_vec().into_iter(), Arc::clone(&timestamps));
+            let (matching, timestamps) = (Vec::from(part).into_iter(), Arc::clone(&timestamps));
             Box::new(Streaming { day: self, matching, first, timestamps, budget }) as Box<dyn SeriesSet + 's>
         };
         matching.chunks(length).map(streaming).collect()

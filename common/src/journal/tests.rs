@@ -1,0 +1,176 @@
+use super::*;
+use crate::storage_io::MemoryIo;
+use proptest::prelude::*;
+use std::io::ErrorKind;
+
+const FOLDER: &str = "/journal";
+
+fn open(io: &MemoryIo) -> (Journal, Recovery, Vec<Vec<u8>>) {
+    let mut records = Vec::new();
+    let (journal, recovery) = Journal::open(Arc::new(io.clone()), Path::new(FOLDER), |_, payload| {
+        records.push(payload.to_vec());
+        Ok(())
+    })
+    .unwrap();
+    (journal, recovery, records)
+}
+
+fn segment(number: u64) -> PathBuf {
+    segment_path(Path::new(FOLDER), number)
+}
+
+#[test]
+fn records_come_back_in_order_across_segments() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"one").unwrap();
+    journal.rotate().unwrap();
+    journal.append(b"").unwrap();
+    journal.append(b"three").unwrap();
+    let (_, recovery, records) = open(&io);
+    assert_eq!(records, [b"one".to_vec(), vec![], b"three".to_vec()]);
+    assert_eq!(recovery, Recovery { records: 3, ..Recovery::default() });
+}
+
+#[test]
+fn what_was_synced_survives_a_power_cut_at_any_operation() {
+    let run = |fail_at: Option<u64>| {
+        let io = MemoryIo::new();
+        io.fail_from(fail_at, ErrorKind::Other);
+        let mut promised = Vec::new();
+        let mut work = || -> Result<(), JournalError> {
+            let (mut journal, _) = Journal::open(Arc::new(io.clone()), Path::new(FOLDER), |_, _| Ok(()))?;
+            for number in 0..6u8 {
+                journal.append(&[number; 5])?;
+                journal.sync()?;
+                promised.push(vec![number; 5]);
+                if number % 2 == 1 {
+                    journal.rotate()?;
+                }
+            }
+            Ok(())
+        };
+        let finished = work().is_ok();
+        (io, promised, finished)
+    };
+    for operation in 0.. {
+        let (io, promised, finished) = run(Some(operation));
+        let (_, recovery, records) = open(&io.after_power_cut());
+        assert!(records.starts_with(&promised), "cut at {operation}: {records:?}");
+        assert_eq!(recovery.damaged_bytes, 0);
+        if finished {
+            break;
+        }
+    }
+}
+
+#[test]
+fn every_truncation_keeps_the_whole_records_before_it() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    let ends: Vec<u64> = [b"first".as_slice(), b"second", b"third"]
+        .iter()
+        .map(|payload| journal.append(payload).map(|_| journal.end().offset).unwrap())
+        .collect();
+    journal.sync().unwrap();
+    for length in 0..=*ends.last().unwrap() {
+        let copy = io.after_power_cut();
+        copy.corrupt(&segment(1), |bytes| bytes.truncate(length as usize));
+        let (mut journal, recovery, records) = open(&copy);
+        assert_eq!(records.len(), ends.iter().filter(|&&end| end <= length).count(), "{length}");
+        assert_eq!(recovery.damaged_bytes, 0);
+        journal.append(b"goes on").unwrap();
+        assert_eq!(open(&copy).2.last().unwrap(), b"goes on");
+    }
+}
+
+#[test]
+fn a_damaged_middle_is_set_aside_and_the_rest_served() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"before").unwrap();
+    let hit = journal.append(b"damaged").unwrap();
+    journal.append(b"after").unwrap();
+    io.corrupt(&segment(1), |bytes| bytes[hit.offset as usize + 12] ^= 1);
+    let (_, recovery, records) = open(&io);
+    assert_eq!(records, [b"before".to_vec(), b"after".to_vec()]);
+    assert_eq!(recovery.damaged_bytes, record_bytes(7));
+    assert_eq!(recovery.set_aside.len(), 1);
+    assert!(io.read(&recovery.set_aside[0]).is_ok());
+}
+
+#[test]
+fn a_newer_format_is_refused_untouched() {
+    let io = MemoryIo::new();
+    drop(open(&io));
+    io.corrupt(&segment(1), |bytes| bytes[7] = 9);
+    let outcome = Journal::open(Arc::new(io.clone()), Path::new(FOLDER), |_, _| Ok(()));
+    assert!(matches!(outcome, Err(JournalError::NewerFormat { version: 9, .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"one").unwrap();
+    io.set_capacity(Some(journal.total_bytes() + 4));
+    assert!(matches!(journal.append(b"two"), Err(JournalError::Io(error)) if error.is_full()));
+    io.set_capacity(None);
+    journal.append(b"three").unwrap();
+    assert_eq!(open(&io).2, [b"one".to_vec(), b"three".to_vec()]);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_more_is_promised() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"one").unwrap();
+    io.fail_from(Some(io.operations()), ErrorKind::Other);
+    assert!(journal.sync().is_err());
+    io.fail_from(None, ErrorKind::Other);
+    assert!(matches!(journal.append(b"two"), Err(JournalError::Poisoned(_))));
+}
+
+#[test]
+fn a_reader_follows_the_writer_and_steps_over_removed_segments() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    let mut reader = journal.reader_from_oldest();
+    assert!(reader.next_record().unwrap().is_none());
+    journal.append(b"one").unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().1, b"one");
+    journal.rotate().unwrap();
+    journal.append(b"two").unwrap();
+    journal.rotate().unwrap();
+    journal.append(b"three").unwrap();
+    journal.remove_before(journal.current_segment()).unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().1, b"three");
+    assert!(reader.next_record().unwrap().is_none());
+}
+
+proptest! {
+    #[test]
+    fn a_flipped_byte_never_yields_a_record_that_was_not_written(
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 1..8),
+        place in any::<prop::sample::Index>(),
+        flip in 1..=255u8,
+    ) {
+        let io = MemoryIo::new();
+        let (mut journal, ..) = open(&io);
+        for payload in &payloads {
+            journal.append(payload).unwrap();
+        }
+        io.corrupt(&segment(1), |bytes| {
+            let at = place.index(bytes.len());
+            if at != 7 {
+                bytes[at] ^= flip;
+            }
+        });
+        let (_, _, records) = open(&io);
+        prop_assert!(records.len() + 1 >= payloads.len());
+        let mut written = payloads.iter();
+        for record in &records {
+            prop_assert!(written.any(|payload| payload == record), "{:?} out of {:?}", records, payloads);
+        }
+    }
+}
