@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests stop the test where something is wrong")]
 
-use pharos_promql::ast::{NodeKind, prettify};
+use pharos_promql::ast::{NodeKind, prettify, to_json};
 use pharos_promql::{Engine, QueryOptions, Value, parse};
 use proptest::prelude::*;
 
@@ -279,6 +279,7 @@ fn deep_nesting_costs_no_stack() {
             let expr = parse(&query).unwrap();
             assert!(!expr.to_string().is_empty());
             prettify(&expr);
+            to_json(&expr);
             drop(expr);
         }
         for query in ["(", "-", "{", "[", "sum(", "a[", "1+", "\"", "a or ", "min(", "sum by ("] {
@@ -308,9 +309,36 @@ fn long_queries_are_laid_out_over_lines() {
     let want = format!("  sum by (job) (rate({long}[5m]))\n/ on (job)\n  {long}");
     assert_eq!(prettify(&parse(&query).unwrap()), want);
     assert_eq!(prettify(&parse("sum( up )by (job)").unwrap()), "sum by (job) (up)");
+    let query = format!("-{long} ^ {long}");
+    assert_eq!(prettify(&parse(&query).unwrap()), format!("-{long}\n^\n  {long}"));
     let call = format!("label_replace({long}, \"a\", \"b\", \"c\", \"d{long}\")");
     let want = format!("label_replace(\n  {long},\n  \"a\",\n  \"b\",\n  \"c\",\n  \"d{long}\"\n)");
     assert_eq!(prettify(&parse(&call).unwrap()), want);
+}
+
+#[test]
+fn trees_are_written_as_json() {
+    #[track_caller]
+    fn check(query: &str, want: &str) {
+        assert_eq!(to_json(&parse(query).unwrap()), want);
+    }
+    check("1.5", r#"{"type":"numberLiteral","val":"1.5"}"#);
+    check(
+        "-up{a=~\"b\\n\"} offset 1m",
+        r#"{"expr":{"anchored":false,"matchers":[{"name":"a","type":"=~","value":"b\n"},{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":60000,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"op":"-","type":"unaryExpr"}"#,
+    );
+    check(
+        "rate(up[5m] @ end())",
+        r#"{"args":[{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":0,"range":300000,"smoothed":false,"startOrEnd":"end","timestamp":null,"type":"matrixSelector"}],"func":{"argTypes":["matrix"],"name":"rate","returnType":"vector","variadic":0},"type":"call"}"#,
+    );
+    check(
+        "sum by (a) (1 > bool vector(2))",
+        r#"{"expr":{"bool":true,"lhs":{"type":"numberLiteral","val":"1"},"matching":null,"op":">","rhs":{"args":[{"type":"numberLiteral","val":"2"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"type":"binaryExpr"},"grouping":["a"],"op":"sum","param":null,"type":"aggregation","without":false}"#,
+    );
+    check(
+        "vector(1)[5m:step()]",
+        r#"{"expr":{"args":[{"type":"numberLiteral","val":"1"}],"func":{"argTypes":["scalar"],"name":"vector","returnType":"vector","variadic":0},"type":"call"},"offset":0,"range":300000,"startOrEnd":null,"step":0,"stepExpr":"step()","timestamp":null,"type":"subquery"}"#,
+    );
 }
 
 proptest! {

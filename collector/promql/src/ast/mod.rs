@@ -18,12 +18,14 @@
 //! ```
 
 mod duration;
+mod json;
 mod nodes;
 mod operators;
 mod prettify;
 mod print;
 
 pub use duration::{DurationExpr, DurationExprError, DurationId, DurationNode, DurationOp, DurationValue};
+pub use json::to_json;
 pub use nodes::{
     Aggregate, AtModifier, Binary, Call, Cardinality, NumberLiteral, Range, RangeExtension, StringLiteral,
     Subquery, Unary, VectorMatching, VectorSelector,
