@@ -119,6 +119,8 @@ pub struct SamplerOptions {
     pub netstat_fields: Filter,
     /// `--collector.vmstat.fields`
     pub vmstat_fields: Filter,
+    /// `--collector.textfile.directory`
+    pub textfile_directories: Vec<PathBuf>,
     /// `--collector.cpu.info`
     pub cpu_info: bool,
     /// `--collector.cpu.guest`
@@ -195,6 +197,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("sockstat", samplers::sockstat::build),
     hot("softnet", samplers::softnet::build),
     hot("stat", samplers::stat::build),
+    blocking("textfile", samplers::textfile::build),
     blocking("thermal_zone", samplers::thermal_zone::build),
     hot("time", samplers::time::build),
     hot("timex", samplers::timex::build),
@@ -252,7 +255,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "systemd",
     "tapestats",
     "tcpstat",
-    "textfile",
     "watchdog",
     "wifi",
     "xfrm",

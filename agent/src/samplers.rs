@@ -21,6 +21,7 @@ pub mod selinux;
 pub mod sockstat;
 pub mod softnet;
 pub mod stat;
+pub mod textfile;
 pub mod thermal_zone;
 pub mod time;
 pub mod timex;

@@ -127,7 +127,6 @@ impl Scheduler {
         if let Some(spool) = &self.spool
             && let Some(draft) = self.shared.board.collect()
         {
-            self.shared.metrics.samples.inc_by(u64::from(draft.samples));
             send(spool, draft, &self.shared);
         }
     }
@@ -275,6 +274,8 @@ impl Runner {
         // The sampling window belongs to the read: stamped once, when it has ended.
         let timestamp_ms = shared.clock.now_ms();
         if outcome.is_ok() {
+            let samples: usize = self.groups.iter().map(|group| group.present().len()).sum();
+            shared.metrics.samples.inc_by(samples as u64);
             shared.board.publish(self.slot, &mut self.groups, timestamp_ms, interval_ms);
         }
         let cpu = thread_cpu_time().saturating_sub(cpu_before);
