@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod cpufreq;
 pub mod disk;
 pub mod filesystem;
+mod folder;
 pub mod gpu;
 pub mod hwmon;
 pub mod memory;
