@@ -9,6 +9,7 @@ pub mod filesystem;
 mod folder;
 pub mod gpu;
 pub mod hwmon;
+pub mod infiniband;
 pub mod memory;
 pub mod netclass;
 pub mod netdev;
