@@ -123,7 +123,8 @@ fn own_labels(labels: &[Label]) -> Vec<v1::Label> {
 
 fn column(id: u32, spec: &ColumnSpec, labels: Vec<v1::Label>) -> v1::Column {
     let metric = Catalogue::get().find(&spec.name);
-    let kind = match metric.map(|metric| metric.kind) {
+    let described = spec.description.as_deref();
+    let kind = match described.map(|described| described.kind).or(metric.map(|metric| metric.kind)) {
         Some(Kind::Counter) => MetricType::Counter,
         Some(Kind::Gauge) => MetricType::Gauge,
         Some(Kind::Histogram) => MetricType::Histogram,
@@ -136,7 +137,10 @@ fn column(id: u32, spec: &ColumnSpec, labels: Vec<v1::Label>) -> v1::Column {
         labels,
         r#type: kind.into(),
         unit: metric.map_or_else(String::new, |metric| metric.unit.to_owned()),
-        help: metric.map_or_else(String::new, |metric| metric.help_for(&spec.name)),
+        help: match described {
+            Some(described) => described.help.clone(),
+            None => metric.map_or_else(String::new, |metric| metric.help_for(&spec.name)),
+        },
     }
 }
 

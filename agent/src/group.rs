@@ -5,6 +5,7 @@
 //! (a device that comes or goes, a label that gets another value) is noted here, so that the series that
 //! ended get a stale marker exactly once.
 
+use pharos_proto::catalogue::Kind;
 use std::borrow::Cow;
 
 /// Columns of one group, as the ingest protocol limits them.
@@ -22,12 +23,23 @@ pub struct ColumnSpec {
     pub name: Cow<'static, str>,
     /// Labels beside the group's.
     pub labels: Vec<Label>,
+    /// What it is, for metrics that the catalogue does not know.
+    pub description: Option<Box<Description>>,
+}
+
+/// What a metric is that others made up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// What kind of numbers it has.
+    pub kind: Kind,
+    /// What it tells.
+    pub help: String,
 }
 
 impl ColumnSpec {
     /// A series with the group's labels only.
     pub fn plain(name: impl Into<Cow<'static, str>>) -> Self {
-        ColumnSpec { name: name.into(), labels: Vec::new() }
+        ColumnSpec { name: name.into(), labels: Vec::new(), description: None }
     }
 
     /// A series with one more label.

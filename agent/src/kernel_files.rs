@@ -33,20 +33,21 @@ impl Default for ReadBuffer {
 pub struct KernelFile {
     path: PathBuf,
     file: Option<File>,
-    /// Whether one `read` returns everything (attributes of `/sys`), so that looking for the end is waste.
+    /// Whether one `read` returns everything, so that looking for the end is waste.
     single_read: bool,
     /// Readings to leave out because the file was not there.
     readings_to_skip: u32,
 }
 
 impl KernelFile {
-    /// A file of `/proc`, which may come in several pieces.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    /// A file of `/proc` that lists many things, and so may come in several pieces.
+    pub fn list(path: impl Into<PathBuf>) -> Self {
         KernelFile { path: path.into(), file: None, single_read: false, readings_to_skip: 0 }
     }
 
-    /// An attribute of `/sys`: at most a page, and always in one piece.
-    pub fn attribute(path: impl Into<PathBuf>) -> Self {
+    /// A file that the kernel makes up whole for every reading and returns in one piece: the attributes of
+    /// `/sys`, and those files of `/proc` that are one record.
+    pub fn whole(path: impl Into<PathBuf>) -> Self {
         KernelFile { path: path.into(), file: None, single_read: true, readings_to_skip: 0 }
     }
 
@@ -152,7 +153,7 @@ mod tests {
         let path = folder.path().join("file");
         std::fs::write(&path, "one").unwrap();
         let mut buffer = ReadBuffer::default();
-        let mut file = KernelFile::new(&path);
+        let mut file = KernelFile::list(&path);
         assert_eq!(file.read(&mut buffer).unwrap(), b"one");
         let long = vec![b'x'; 3 * BUFFER_BYTES_FIRST + 1];
         std::fs::write(&path, &long).unwrap();
@@ -164,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let mut buffer = ReadBuffer::default();
-        let mut file = KernelFile::attribute(&path);
+        let mut file = KernelFile::whole(&path);
         let error = file.read(&mut buffer).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()), "{error}");
         assert_eq!(file.read_if_present(&mut buffer).unwrap(), None);

@@ -149,6 +149,12 @@ pub struct CollectorOptions {
     pub netstat_fields: String,
     #[arg(long = "collector.vmstat.fields", value_name = "REGEX", default_value = VMSTAT_FIELDS, help = "Virtual memory counters to read")]
     pub vmstat_fields: String,
+    #[arg(
+        long = "collector.textfile.directory",
+        value_name = "FOLDER",
+        help = "Folder of *.prom files that batch jobs write; may be repeated"
+    )]
+    pub textfile_directories: Vec<PathBuf>,
     #[arg(long = "collector.cpu.info", help = "Publish node_cpu_info")]
     pub cpu_info: bool,
     #[arg(long = "no-collector.cpu.guest", help = "Leave out node_cpu_guest_seconds_total")]
@@ -265,6 +271,7 @@ impl AgentOptions {
             hwmon: filter("hwmon.chip", &c.hwmon_exclude, &c.hwmon_include, None)?,
             netstat_fields: only("--collector.netstat.fields", &c.netstat_fields)?,
             vmstat_fields: only("--collector.vmstat.fields", &c.vmstat_fields)?,
+            textfile_directories: c.textfile_directories.clone(),
             cpu_info: c.cpu_info,
             cpu_guest: !c.no_cpu_guest,
             nvml_library: self.nvml_library.clone(),

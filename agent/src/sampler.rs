@@ -119,6 +119,8 @@ pub struct SamplerOptions {
     pub netstat_fields: Filter,
     /// `--collector.vmstat.fields`
     pub vmstat_fields: Filter,
+    /// `--collector.textfile.directory`
+    pub textfile_directories: Vec<PathBuf>,
     /// `--collector.cpu.info`
     pub cpu_info: bool,
     /// `--collector.cpu.guest`
@@ -183,6 +185,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("filesystem", samplers::filesystem::build),
     blocking("gpu", samplers::gpu::build),
     blocking("hwmon", samplers::hwmon::build),
+    blocking("infiniband", samplers::infiniband::build),
     hot("loadavg", samplers::scalars::loadavg),
     hot("meminfo", samplers::memory::build),
     blocking("netclass", samplers::netclass::build),
@@ -195,6 +198,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("sockstat", samplers::sockstat::build),
     hot("softnet", samplers::softnet::build),
     hot("stat", samplers::stat::build),
+    blocking("textfile", samplers::textfile::build),
     blocking("thermal_zone", samplers::thermal_zone::build),
     hot("time", samplers::time::build),
     hot("timex", samplers::timex::build),
@@ -221,7 +225,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "edac",
     "ethtool",
     "fibrechannel",
-    "infiniband",
     "interrupts",
     "ipvs",
     "kernel_hung",
@@ -252,7 +255,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "systemd",
     "tapestats",
     "tcpstat",
-    "textfile",
     "watchdog",
     "wifi",
     "xfrm",

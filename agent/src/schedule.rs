@@ -115,11 +115,12 @@ impl Scheduler {
             worker.run_if_due(missed, &self.shared);
         }
         let mut ran = false;
+        let mut cpu = CpuClock::start();
         for hot in &mut self.hot {
             let Some(missed) = hot.due.take(now_ms) else { continue };
             ran = true;
             note_missed(&self.shared, hot.runner.kind.name, missed);
-            hot.runner.run(&mut self.buffer, &self.shared, hot.due.interval_ms);
+            hot.runner.run(&mut self.buffer, &self.shared, hot.due.interval_ms, &mut cpu);
         }
         if ran {
             self.scrape.publish(&self.shared, self.grid_ms());
@@ -127,7 +128,6 @@ impl Scheduler {
         if let Some(spool) = &self.spool
             && let Some(draft) = self.shared.board.collect()
         {
-            self.shared.metrics.samples.inc_by(u64::from(draft.samples));
             send(spool, draft, &self.shared);
         }
     }
@@ -268,16 +268,18 @@ impl Runner {
         Runner { kind, slot, sampler, groups: GroupSet::default(), failing: false }
     }
 
-    fn run(&mut self, buffer: &mut ReadBuffer, shared: &Shared, interval_ms: u32) {
-        let (started, cpu_before) = (Instant::now(), thread_cpu_time());
+    fn run(&mut self, buffer: &mut ReadBuffer, shared: &Shared, interval_ms: u32, cpu: &mut CpuClock) {
+        let started = Instant::now();
         self.groups.begin();
         let outcome = self.sampler.sample(buffer, &mut self.groups);
         // The sampling window belongs to the read: stamped once, when it has ended.
         let timestamp_ms = shared.clock.now_ms();
         if outcome.is_ok() {
+            let samples: usize = self.groups.iter().map(|group| group.present().len()).sum();
+            shared.metrics.samples.inc_by(samples as u64);
             shared.board.publish(self.slot, &mut self.groups, timestamp_ms, interval_ms);
         }
-        let cpu = thread_cpu_time().saturating_sub(cpu_before);
+        let cpu = cpu.lap();
         let duration = started.elapsed();
         self.log_change(outcome.as_ref().err());
         shared.statuses.update(self.kind.name, |status| {
@@ -312,9 +314,26 @@ impl Runner {
     }
 }
 
-fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+/// Processor time of the calling thread, from one reading to the next: one system call each.
+struct CpuClock {
+    last: Duration,
+}
+
+impl CpuClock {
+    fn start() -> Self {
+        CpuClock { last: Self::now() }
+    }
+
+    /// Time since the start or the last lap.
+    fn lap(&mut self) -> Duration {
+        let now = Self::now();
+        now.saturating_sub(std::mem::replace(&mut self.last, now))
+    }
+
+    fn now() -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
+    }
 }
 
 /// `node_scrape_collector_*`: how each sampler fared.

@@ -131,3 +131,29 @@ fn a_sampler_that_is_switched_off_ends_its_series() {
     assert!(!text.contains("node_load1") && !text.contains(r#"collector="loadavg""#));
     assert!(text.contains("node_memory_MemTotal_bytes "));
 }
+
+#[test]
+fn text_files_are_read_when_they_change_and_faults_are_told() {
+    let host = copy_of_fixtures();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("a.prom", "# TYPE jobs_total counter\n# HELP jobs_total Jobs done.\njobs_total{queue=\"x\"} 3\n");
+    write("ignored.txt", "nonsense");
+    let flag = format!("--collector.textfile.directory={}", folder.path().display());
+    let mut bench = bench(host.path(), &[&NOT_FROM_FILES[..], &[flag.as_str()]].concat());
+    bench.tick();
+    let text = bench.text();
+    assert!(
+        text.contains("# HELP jobs_total Jobs done.\n# TYPE jobs_total counter\njobs_total{queue=\"x\"} 3\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("node_textfile_scrape_error 0\n") && text.contains("node_textfile_mtime_seconds{file=")
+    );
+    write("a.prom", "jobs_total{queue=\"y\"} 44\n");
+    write("b.prom", "broken\n");
+    bench.tick();
+    let text = bench.text();
+    assert!(text.contains("jobs_total{queue=\"y\"} 44\n") && !text.contains("queue=\"x\""), "{text}");
+    assert!(text.contains("node_textfile_scrape_error 1\n"));
+}

@@ -19,7 +19,7 @@ const STATISTICS: [(&[u8], &str); 8] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name: &str| KernelFile::new(options.paths.proc(name));
+    let file = |name: &str| KernelFile::list(options.paths.proc(name));
     Box::new(ConntrackSampler {
         count: file("sys/net/netfilter/nf_conntrack_count"),
         limit: file("sys/net/netfilter/nf_conntrack_max"),

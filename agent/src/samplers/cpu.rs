@@ -18,7 +18,7 @@ const HOTPLUG_SECONDS: f64 = 3.0;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(CpuSampler {
-        file: KernelFile::new(options.paths.proc("stat")),
+        file: KernelFile::whole(options.paths.proc("stat")),
         guest: options.cpu_guest,
         info: options.cpu_info,
         paths: options.paths.clone(),
@@ -183,7 +183,7 @@ impl CpuSampler {
                 let path = cpu.join(file);
                 if path.exists() {
                     let group = groups.define(key, Vec::new(), vec![column]);
-                    throttles.push(Throttle { file: KernelFile::attribute(path), group });
+                    throttles.push(Throttle { file: KernelFile::whole(path), group });
                 }
             };
             if !cores.contains(&(package, core)) {

@@ -88,7 +88,7 @@ impl CpufreqSampler {
                 None => {
                     let labels = vec![("cpu".into(), number.to_string())];
                     let group = groups.define(format!("cpufreq/{number}"), labels, columns);
-                    let files = FILES.map(|(name, _)| KernelFile::attribute(folder.join(name)));
+                    let files = FILES.map(|(name, _)| KernelFile::whole(folder.join(name)));
                     self.cpus.push(Cpu { number, group, files, governors });
                 }
             }

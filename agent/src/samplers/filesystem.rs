@@ -38,7 +38,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let readable = std::fs::File::open(&of_init).is_ok();
     let file = if readable { of_init } else { options.paths.proc("self/mountinfo") };
     Box::new(FilesystemSampler {
-        file: KernelFile::new(file),
+        file: KernelFile::list(file),
         mount_points: options.mount_points.clone(),
         kinds: options.fs_types.clone(),
         paths: options.paths.clone(),

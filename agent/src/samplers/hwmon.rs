@@ -1,6 +1,7 @@
 //! `hwmon`: temperatures, fans, voltages, currents and power of the mainboard's sensors, from
 //! `/sys/class/hwmon`. Reading one may take milliseconds on a slow bus.
 
+use super::folder::Folder;
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{COLUMNS_MAX, ColumnSpec, GroupSet};
@@ -31,14 +32,14 @@ const KINDS: [&str; 14] = [
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(HwmonSampler {
-        folder: options.paths.sys("class/hwmon"),
+        folder: Folder::new(options.paths.sys("class/hwmon")),
         filter: options.hwmon.clone(),
         chips: Objects::default(),
     })
 }
 
 struct HwmonSampler {
-    folder: PathBuf,
+    folder: Folder,
     filter: Filter,
     chips: Objects<Chip>,
 }
@@ -51,16 +52,11 @@ struct Chip {
 impl Sampler for HwmonSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         self.chips.begin();
-        let mut folders: Vec<PathBuf> = std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .collect();
-        folders.sort_unstable();
-        for folder in folders {
-            let Some(name) = folder.file_name().and_then(|name| name.to_str()) else { continue };
+        let (folder, names) = self.folder.names(|_| true)?;
+        for name in names {
             let filter = &self.filter;
             let chip = self.chips.find_or_define(name.as_bytes(), |name| {
+                let folder = folder.join(name);
                 let chip = chip_label(&folder);
                 filter.keeps(&chip).then(|| define(groups, &folder, name, chip))
             });
@@ -106,7 +102,7 @@ fn define(groups: &mut GroupSet, folder: &Path, name: &str, chip: String) -> Kep
             let has_bare = properties.contains_key("");
             let (metric, factor) = metric(kind, property, has_bare);
             columns.push(ColumnSpec::plain(metric).with("sensor", sensor.as_str()));
-            files.push(Some((KernelFile::attribute(path), factor)));
+            files.push(Some((KernelFile::whole(path), factor)));
         }
     }
     files.truncate(COLUMNS_MAX);

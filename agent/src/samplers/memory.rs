@@ -9,7 +9,7 @@ use crate::scan::{self, Fields};
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(MemorySampler {
-        file: KernelFile::new(options.paths.proc("meminfo")),
+        file: KernelFile::whole(options.paths.proc("meminfo")),
         group: None,
         keys: Vec::new(),
     })

@@ -2,13 +2,14 @@
 //!
 //! Some attributes ask the driver under the kernel's network lock, so this sampler may wait long.
 
+use super::folder::Folder;
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
 use crate::kernel_files::{KernelFile, ReadBuffer};
 use crate::sampler::{Filter, Sampler, SamplerOptions};
 use crate::scan;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Attribute and metric, in column order behind `node_network_up` and `node_network_speed_bytes`.
 const ATTRIBUTES: [(&str, &str); 16] = [
@@ -29,6 +30,10 @@ const ATTRIBUTES: [(&str, &str); 16] = [
     ("tx_queue_len", "node_network_transmit_queue_length"),
     ("type", "node_network_protocol_type"),
 ];
+/// Attributes that change while a link works or breaks; the others are read less often.
+const LINK_STATE: [usize; 6] = [1, 2, 3, 4, 6, FLAGS];
+/// Readings between two looks at the others.
+const READINGS_BETWEEN_LOOKS: u32 = 10;
 /// Attribute that holds the interface's flags, of which the first bit is "administratively up".
 const FLAGS: usize = 7;
 const UP: usize = 0;
@@ -42,7 +47,7 @@ const OPERSTATE: usize = 3;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(NetclassSampler {
-        folder: options.paths.sys("class/net"),
+        folder: Folder::new(options.paths.sys("class/net")),
         filter: options.netclass.clone(),
         ignore_invalid_speed: options.ignore_invalid_speed,
         devices: Objects::default(),
@@ -50,7 +55,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
 }
 
 struct NetclassSampler {
-    folder: PathBuf,
+    folder: Folder,
     filter: Filter,
     ignore_invalid_speed: bool,
     devices: Objects<Device>,
@@ -60,30 +65,38 @@ struct Device {
     attributes: [KernelFile; ATTRIBUTES.len()],
     speed: KernelFile,
     texts: [KernelFile; TEXTS.len()],
-    /// What the texts were when `info` was laid out, then "up", "down" or "unknown".
+    /// What all these were when they were read last.
+    numbers: [Option<f64>; ATTRIBUTES.len()],
+    speed_bytes: Option<f64>,
+    /// The texts, then "up", "down" or "unknown".
     values: [String; TEXTS.len() + 1],
+    /// Readings until those that hardly change are read again.
+    countdown: u32,
     info: GroupHandle,
 }
 
 impl Sampler for NetclassSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         self.devices.begin();
-        let entries = std::fs::read_dir(&self.folder)
-            .map_err(|source| SampleError::Read { path: self.folder.clone(), source })?;
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok())
-            // Files such as `bonding_masters` are no interfaces.
-            .filter(|entry| !entry.file_type().is_ok_and(|kind| kind.is_file()))
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        names.sort_unstable();
+        // Files such as `bonding_masters` are no interfaces.
+        let (folder, names) =
+            self.folder.names(|entry| !entry.file_type().is_ok_and(|kind| kind.is_file()))?;
         for name in names {
-            let (folder, filter) = (&self.folder, &self.filter);
+            let filter = &self.filter;
             let device = self.devices.find_or_define(name.as_bytes(), |name| {
                 filter.keeps(name).then(|| define(groups, folder, name))
             });
             let Some(device) = device else { continue };
-            sample_device(device, self.ignore_invalid_speed, buffer, groups)?;
+            device.state.read(self.ignore_invalid_speed, buffer, groups)?;
+            let Some(group) = groups.group(device.group) else { continue };
+            group.put(UP, f64::from(u8::from(device.state.values[OPERSTATE] == "up")));
+            group.put_some(SPEED, device.state.speed_bytes);
+            for (at, number) in device.state.numbers.iter().enumerate() {
+                group.put_some(FIRST_ATTRIBUTE + at, *number);
+            }
+            if let Some(info) = groups.group(device.state.info) {
+                info.put(0, 1.0);
+            }
         }
         // The group of `node_network_info` ends with its device.
         let ended: Vec<GroupHandle> = self.devices.unseen().map(|device| device.state.info).collect();
@@ -92,56 +105,81 @@ impl Sampler for NetclassSampler {
     }
 }
 
-fn sample_device(
-    device: &mut Kept<Device>,
-    ignore_invalid_speed: bool,
-    buffer: &mut ReadBuffer,
-    groups: &mut GroupSet,
-) -> Result<(), SampleError> {
-    let state = &mut device.state;
-    let mut changed = false;
-    let Some(group) = groups.group(device.group) else { return Ok(()) };
-    let mut admin = "unknown";
-    for (at, file) in state.attributes.iter_mut().enumerate() {
-        // Devices that are down or just went away answer with an error; the attribute is absent then.
-        let Some(text) = file.read_if_present(buffer)? else { continue };
-        let text = scan::trimmed(text);
-        let value = match text.strip_prefix(b"0x") {
-            Some(digits) => scan::hexadecimal(digits).map(|value| value as f64),
-            None => scan::number(text),
+impl Device {
+    /// Reads what tells of the link's state, and everything else when that has changed or it is time.
+    fn read(
+        &mut self,
+        ignore_invalid_speed: bool,
+        buffer: &mut ReadBuffer,
+        groups: &mut GroupSet,
+    ) -> Result<(), SampleError> {
+        let mut changed = false;
+        for at in LINK_STATE {
+            changed |= self.read_number(at, buffer)?;
+        }
+        changed |= self.read_text(OPERSTATE, buffer)?;
+        if !changed && self.countdown > 0 {
+            self.countdown -= 1;
+            return Ok(());
+        }
+        self.countdown = READINGS_BETWEEN_LOOKS;
+        for at in (0..ATTRIBUTES.len()).filter(|at| !LINK_STATE.contains(at)) {
+            self.read_number(at, buffer)?;
+        }
+        let mut renamed = changed;
+        for at in (0..TEXTS.len()).filter(|at| *at != OPERSTATE) {
+            renamed |= self.read_text(at, buffer)?;
+        }
+        let speed = self.speed.read_if_present(buffer)?.and_then(|text| scan::integer(scan::trimmed(text)));
+        // Megabits a second; -1 where the driver does not know.
+        let speed = speed.filter(|speed| *speed >= 0 || !ignore_invalid_speed);
+        self.speed_bytes = speed.map(|megabits| (megabits.saturating_mul(1_000_000) / 8) as f64);
+        let admin = match self.numbers[FLAGS] {
+            Some(flags) if flags as u64 & 1 == 1 => "up",
+            Some(_) => "down",
+            None => "unknown",
         };
-        group.put(FIRST_ATTRIBUTE + at, value.ok_or_else(|| file.malformed("this is no number"))?);
-        if at == FLAGS {
-            admin = if value.unwrap_or(0.0) as u64 & 1 == 1 { "up" } else { "down" };
+        if self.values[TEXTS.len()] != admin {
+            self.values[TEXTS.len()] = admin.to_owned();
+            renamed = true;
         }
-    }
-    let speed = state.speed.read_if_present(buffer)?.and_then(|text| scan::integer(scan::trimmed(text)));
-    // Megabits a second; -1 where the driver does not know.
-    let speed = speed.filter(|speed| *speed >= 0 || !ignore_invalid_speed);
-    group.put_some(SPEED, speed.map(|megabits| megabits.saturating_mul(1_000_000).wrapping_div(8) as f64));
-    for (file, value) in state.texts.iter_mut().zip(&mut state.values) {
-        let text = scan::trimmed(file.read_if_present(buffer)?.unwrap_or_default());
-        if value.as_bytes() != text {
-            *value = String::from_utf8_lossy(text).into_owned();
-            changed = true;
+        if renamed {
+            let labels = TEXTS.into_iter().chain(["adminstate"]).zip(&self.values);
+            let column = labels.fold(ColumnSpec::plain("node_network_info"), |column, (label, value)| {
+                column.with(label, value.as_str())
+            });
+            groups.redefine(self.info, vec![column]);
         }
+        Ok(())
     }
-    group.put(UP, f64::from(u8::from(state.values[OPERSTATE] == "up")));
-    if state.values[TEXTS.len()] != admin {
-        state.values[TEXTS.len()] = admin.to_owned();
-        changed = true;
+
+    /// Reads an attribute; whether it has changed. Devices that are down or just went away have none.
+    fn read_number(&mut self, at: usize, buffer: &mut ReadBuffer) -> Result<bool, SampleError> {
+        let file = &mut self.attributes[at];
+        let number = match file.read_if_present(buffer)?.map(scan::trimmed) {
+            None => None,
+            Some(text) => {
+                let value = match text.strip_prefix(b"0x") {
+                    Some(digits) => scan::hexadecimal(digits).map(|value| value as f64),
+                    None => scan::number(text),
+                };
+                Some(value.ok_or_else(|| file.malformed("this is no number"))?)
+            }
+        };
+        let changed = self.numbers[at] != number;
+        self.numbers[at] = number;
+        Ok(changed)
     }
-    if changed {
-        let labels = TEXTS.into_iter().chain(["adminstate"]).zip(&state.values);
-        let column = labels.fold(ColumnSpec::plain("node_network_info"), |column, (label, value)| {
-            column.with(label, value.as_str())
-        });
-        groups.redefine(state.info, vec![column]);
+
+    /// Reads a text; whether it has changed.
+    fn read_text(&mut self, at: usize, buffer: &mut ReadBuffer) -> Result<bool, SampleError> {
+        let text = scan::trimmed(self.texts[at].read_if_present(buffer)?.unwrap_or_default());
+        let changed = self.values[at].as_bytes() != text;
+        if changed {
+            self.values[at] = String::from_utf8_lossy(text).into_owned();
+        }
+        Ok(changed)
     }
-    if let Some(info) = groups.group(state.info) {
-        info.put(0, 1.0);
-    }
-    Ok(())
 }
 
 fn define(groups: &mut GroupSet, folder: &Path, name: &str) -> Kept<Device> {
@@ -151,12 +189,15 @@ fn define(groups: &mut GroupSet, folder: &Path, name: &str) -> Kept<Device> {
     let columns = columns.chain(ATTRIBUTES.iter().map(|(_, metric)| *metric)).map(ColumnSpec::plain);
     let group = groups.define(format!("netclass/{name}"), labels.clone(), columns.collect());
     let info = groups.define(format!("netinfo/{name}"), labels, Vec::new());
-    let file = |name: &str| KernelFile::attribute(folder.join(name));
+    let file = |name: &str| KernelFile::whole(folder.join(name));
     let state = Device {
         attributes: ATTRIBUTES.map(|(attribute, _)| file(attribute)),
         speed: file("speed"),
         texts: TEXTS.map(file),
+        numbers: [None; ATTRIBUTES.len()],
+        speed_bytes: None,
         values: Default::default(),
+        countdown: 0,
         info,
     };
     Kept { group, state }

@@ -34,7 +34,7 @@ const NOHANDLER: &str = "node_network_receive_nohandler_total";
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(NetdevSampler {
-        file: KernelFile::new(options.paths.proc("net/dev")),
+        file: KernelFile::list(options.paths.proc("net/dev")),
         folder: options.paths.sys("class/net"),
         filter: options.netdev.clone(),
         devices: Objects::default(),
@@ -64,7 +64,7 @@ impl Sampler for NetdevSampler {
                     let labels = vec![("device".into(), name.to_owned())];
                     let columns = FIELDS.iter().chain([&NOHANDLER]).map(|name| ColumnSpec::plain(*name));
                     let group = groups.define(format!("netdev/{name}"), labels, columns.collect());
-                    let state = KernelFile::attribute(folder.join(name).join("statistics/rx_nohandler"));
+                    let state = KernelFile::whole(folder.join(name).join("statistics/rx_nohandler"));
                     Kept { group, state }
                 })
             });

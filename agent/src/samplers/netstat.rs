@@ -11,7 +11,7 @@ use crate::scan::{self, Fields};
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let table = |name: &'static str, path: &str| Table {
         key: name,
-        file: KernelFile::new(options.paths.proc(path)),
+        file: KernelFile::whole(options.paths.proc(path)),
         layout: Layout::default(),
         group: None,
     };

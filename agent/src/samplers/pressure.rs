@@ -21,7 +21,7 @@ const RESOURCES: [(&str, Option<&str>, Option<&str>); 4] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let files = RESOURCES.map(|(name, _, _)| KernelFile::new(options.paths.proc("pressure").join(name)));
+    let files = RESOURCES.map(|(name, _, _)| KernelFile::whole(options.paths.proc("pressure").join(name)));
     Box::new(PressureSampler { files, group: None })
 }
 

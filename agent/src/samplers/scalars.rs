@@ -36,21 +36,21 @@ impl Sampler for LineSampler {
 
 /// Makes `loadavg`.
 pub fn loadavg(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = KernelFile::new(options.paths.proc("loadavg"));
+    let file = KernelFile::whole(options.paths.proc("loadavg"));
     let fields: &[_] = &[(0, "node_load1"), (1, "node_load5"), (2, "node_load15")];
     Box::new(LineSampler { key: "loadavg", sources: vec![(file, fields)], group: None })
 }
 
 /// Makes `filefd`.
 pub fn filefd(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = KernelFile::new(options.paths.proc("sys/fs/file-nr"));
+    let file = KernelFile::whole(options.paths.proc("sys/fs/file-nr"));
     let fields: &[_] = &[(0, "node_filefd_allocated"), (2, "node_filefd_maximum")];
     Box::new(LineSampler { key: "filefd", sources: vec![(file, fields)], group: None })
 }
 
 /// Makes `entropy`.
 pub fn entropy(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name: &str| KernelFile::new(options.paths.proc(name));
+    let file = |name: &str| KernelFile::whole(options.paths.proc(name));
     let available: &[_] = &[(0, "node_entropy_available_bits")];
     let pool: &[_] = &[(0, "node_entropy_pool_size_bits")];
     let sources = vec![

@@ -16,7 +16,7 @@ const FIELDS: [(usize, &str, f64); 3] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = KernelFile::new(options.paths.proc("schedstat"));
+    let file = KernelFile::list(options.paths.proc("schedstat"));
     Box::new(SchedstatSampler { file, cpus: Objects::default() })
 }
 

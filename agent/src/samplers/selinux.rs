@@ -9,7 +9,7 @@ use crate::scan;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(SelinuxSampler {
-        enforce: KernelFile::attribute(options.paths.sys("fs/selinux/enforce")),
+        enforce: KernelFile::whole(options.paths.sys("fs/selinux/enforce")),
         group: None,
     })
 }

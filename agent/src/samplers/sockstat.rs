@@ -8,7 +8,8 @@ use crate::scan::{self, Fields};
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let table = |key, path: &str| Table { key, file: KernelFile::new(options.paths.proc(path)), group: None };
+    let table =
+        |key, path: &str| Table { key, file: KernelFile::whole(options.paths.proc(path)), group: None };
     Box::new(SockstatSampler {
         tables: [table("sockstat", "net/sockstat"), table("sockstat6", "net/sockstat6")],
     })

@@ -17,7 +17,7 @@ const FIELDS: [(&[u8], &str); 6] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    Box::new(StatSampler { file: KernelFile::new(options.paths.proc("stat")), group: None })
+    Box::new(StatSampler { file: KernelFile::whole(options.paths.proc("stat")), group: None })
 }
 
 struct StatSampler {

@@ -1,21 +1,22 @@
 //! `thermal_zone`: temperatures and the state of cooling devices, from `/sys/class/thermal`.
 
+use super::folder::Folder;
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupSet};
 use crate::kernel_files::{KernelFile, ReadBuffer};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::scan;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let folder = options.paths.sys("class/thermal");
+    let folder = Folder::new(options.paths.sys("class/thermal"));
     Box::new(ThermalZoneSampler { folder, devices: Objects::default() })
 }
 
 struct ThermalZoneSampler {
-    folder: PathBuf,
+    folder: Folder,
     devices: Objects<Device>,
 }
 
@@ -27,14 +28,8 @@ struct Device {
 impl Sampler for ThermalZoneSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         self.devices.begin();
-        let mut names: Vec<String> = std::fs::read_dir(&self.folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
-        names.sort_unstable();
+        let (folder, names) = self.folder.names(|_| true)?;
         for name in names {
-            let folder = &self.folder;
             let device = self.devices.find_or_define(name.as_bytes(), |name| define(groups, folder, name));
             let Some(device) = device else { continue };
             let Some(group) = groups.group(device.group) else { continue };
@@ -52,7 +47,7 @@ impl Sampler for ThermalZoneSampler {
 fn define(groups: &mut GroupSet, folder: &Path, name: &str) -> Option<Kept<Device>> {
     let folder = folder.join(name);
     let kind = std::fs::read_to_string(folder.join("type")).unwrap_or_default().trim().to_owned();
-    let file = |name: &str, divisor: f64| (KernelFile::attribute(folder.join(name)), divisor);
+    let file = |name: &str, divisor: f64| (KernelFile::whole(folder.join(name)), divisor);
     let (labels, columns, files) = if let Some(zone) = name.strip_prefix("thermal_zone") {
         let labels = vec![("zone".into(), zone.to_owned()), ("type".into(), kind)];
         (labels, vec![ColumnSpec::plain("node_thermal_zone_temp")], vec![file("temp", 1_000.0)])

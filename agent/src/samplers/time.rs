@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let file = |name: &str| {
-        KernelFile::attribute(options.paths.sys("devices/system/clocksource/clocksource0").join(name))
+        KernelFile::whole(options.paths.sys("devices/system/clocksource/clocksource0").join(name))
     };
     Box::new(TimeSampler {
         available: file("available_clocksource"),

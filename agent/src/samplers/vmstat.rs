@@ -9,7 +9,7 @@ use crate::scan::{self, Fields};
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(VmstatSampler {
-        file: KernelFile::new(options.paths.proc("vmstat")),
+        file: KernelFile::list(options.paths.proc("vmstat")),
         filter: options.vmstat_fields.clone(),
         wanted: Vec::new(),
         group: None,

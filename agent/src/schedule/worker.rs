@@ -1,6 +1,6 @@
 //! A sampler with a thread of its own, because its readings may hang.
 
-use super::{Due, Runner, Shared, note_missed};
+use super::{CpuClock, Due, Runner, Shared, note_missed};
 use crate::kernel_files::ReadBuffer;
 use crate::sampler::SamplerKind;
 use std::io;
@@ -40,7 +40,9 @@ impl Worker {
                 let mut buffer = ReadBuffer::default();
                 while let Ok(order) = inbox.recv() {
                     match order {
-                        Order::Read { interval_ms } => runner.run(&mut buffer, &shared, interval_ms),
+                        Order::Read { interval_ms } => {
+                            runner.run(&mut buffer, &shared, interval_ms, &mut CpuClock::start());
+                        }
                         Order::End => return runner.end(&shared),
                     }
                     done.store(false, Ordering::Release);
