@@ -18,16 +18,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use pharos_common::matcher::Matcher;
-use pharos_common::shutdown::Shutdown;
 use std::sync::Arc;
 
 /// What the handlers work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) shutdown: Shutdown,
-    /// Whether peer-to-peer clustering was asked for (it is not in this version).
-    pub(crate) cluster: bool,
 }
 
 /// All routes under `/api/v2`.

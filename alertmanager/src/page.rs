@@ -53,7 +53,7 @@ fn message(status: StatusCode, title: &str, text: &str) -> Response {
     render(status, MESSAGE, &Value::object([("Title", Value::from(title)), ("Text", Value::from(text))]))
 }
 
-async fn home(Shared(api): Shared<Api>) -> Response {
+pub(crate) async fn home(Shared(api): Shared<Api>) -> Response {
     let now_ms = api.engine.now_ms();
     let data = {
         let state = api.engine.lock();

@@ -16,9 +16,14 @@ use pharos_common::config::ConfigError;
 use pharos_common::self_metrics;
 use pharos_common::server::{self, Readiness, Reload, ServerLimits, StandardRoutes};
 use pharos_common::shutdown::{self, Shutdown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// How often and after which pauses a state folder in use is tried again: 3 s in all.
+const STATE_ATTEMPTS: u32 = 60;
+const STATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the alertmanager cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +84,7 @@ pub async fn run_with(
         Surroundings { external_url, clock: Arc::clone(&clock), loopback_only: address.ip().is_loopback() };
     let settings = config::load(options.config.config_file.as_deref(), &surroundings)?;
     warn_of_cluster_flags(&options);
-    let store = Store::open(&options.storage_path)?;
+    let store = open_state(&options.storage_path).await?;
     let registry = self_metrics::registry("pharos-alertmanager")?;
     let metrics = Metrics::new(&registry)?;
     metrics.state_set_aside.set(i64::from(store.set_aside.is_some()));
@@ -106,8 +111,8 @@ pub async fn run_with(
         reload: reload.clone(),
         quit: None,
     };
-    let api = Api { engine: Arc::clone(&engine), shutdown: shutdown.clone(), cluster: false };
-    let routes = api::router(api.clone()).merge(page::router(api)).merge(standard.router());
+    let api = Api { engine: Arc::clone(&engine) };
+    let routes = api::router(api.clone()).merge(page::router(api.clone())).merge(standard.router());
     let app = if prefix.is_empty() {
         routes
     } else {
@@ -128,6 +133,17 @@ pub async fn run_with(
     engine.store.durable().await?;
     tracing::info!("Alertmanager stopped");
     Ok(())
+}
+
+/// Opens the state folder, giving a program that is just ending some time to let go of it.
+async fn open_state(path: &Path) -> Result<Store, StateError> {
+    for _ in 0..STATE_ATTEMPTS {
+        match Store::open(path) {
+            Err(StateError::InUse(_)) => tokio::time::sleep(STATE_PAUSE).await,
+            opened => return opened,
+        }
+    }
+    Store::open(path)
 }
 
 /// The external URL without a slash at its end, and the prefix of all paths (`""` or `/…`).
