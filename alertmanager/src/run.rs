@@ -117,7 +117,12 @@ pub async fn run_with(
         routes
     } else {
         let home = format!("{prefix}/");
-        Router::new().nest(&prefix, routes).route("/", get(move || async move { Redirect::temporary(&home) }))
+        let place = home.clone();
+        Router::new()
+            .nest(&prefix, routes)
+            // Nesting serves the prefix itself, but not with a slash behind it.
+            .route(&place, get(page::home).with_state(api))
+            .route("/", get(move || async move { Redirect::temporary(&home) }))
     };
     let hangups = tokio::spawn(reload_on_hangup(reload, shutdown.clone()));
     readiness.set_ready();

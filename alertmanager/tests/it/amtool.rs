@@ -30,7 +30,7 @@ fn amtool(program: &Program, arguments: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn amtool_works_unchanged() {
     if Command::new("amtool").arg("--version").output().is_err() {
-        println!("skipped: amtool is not installed (Debian package prometheus-alertmanager)");
+        eprintln!("skipped: amtool is not installed (Debian package prometheus-alertmanager)");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 use crate::support::{Alertmanager, Service};
 use serde_json::{Value, json};
+use std::slice::from_ref;
 
 async fn with_receiver(service: &Service, receiver: &str) -> Alertmanager {
     let receiver = receiver.replace("URL", &service.url);
@@ -20,7 +21,7 @@ async fn slack_gets_an_attachment_and_says_ok() {
     )
     .await;
     let labels = json!({"alertname": "GpuHot", "node": "n1"});
-    am.fire(&[labels.clone()]).await;
+    am.fire(from_ref(&labels)).await;
     let message = am.next(&mut slack).await;
     assert_eq!(message.path, "/services/T/B");
     assert_eq!(
@@ -78,7 +79,7 @@ async fn pagerduty_gets_trigger_and_resolve_under_alertmanagers_dedup_key() {
     )
     .await;
     let labels = json!({"alertname": "GpuLost", "node": "n1", "severity": "critical"});
-    am.fire(&[labels.clone()]).await;
+    am.fire(from_ref(&labels)).await;
     let trigger = am.next(&mut pagerduty).await.body;
     // sha256 of `{}:{alertname="GpuLost"}`.
     assert_eq!(trigger["dedup_key"], "9ffb268570798f98b80c7a9e4f153f5c98473c6d5e6c94473ad027cfbede1c2e");
@@ -107,12 +108,12 @@ async fn opsgenie_and_teams_get_their_formats() {
     )
     .await;
     let labels = json!({"alertname": "GpuHot", "node": "n1"});
-    am.fire(&[labels.clone()]).await;
+    am.fire(from_ref(&labels)).await;
     let created = am.next(&mut service).await;
     assert_eq!((created.path.as_str(), created.header("authorization")), ("/v2/alerts", "GenieKey k"));
     assert_eq!(created.body["tags"], json!(["a", "b"]));
     assert_eq!(created.body["details"]["node"], "n1");
-    am.resolve(&[labels.clone()]).await;
+    am.resolve(from_ref(&labels)).await;
     am.minutes(1);
     let closed = am.next(&mut service).await;
     let alias = created.body["alias"].as_str().unwrap();

@@ -342,11 +342,13 @@ impl Program {
         };
         for _ in 0..3_000 {
             let text = std::fs::read_to_string(&log).unwrap();
-            if let Some((_, rest)) = text.split_once("msg=\"Listening on\" address=") {
-                if let Some((address, _)) = rest.split_once('\n') {
-                    this.url = format!("http://{address}");
-                    return this;
-                }
+            let address = text
+                .split_once("msg=\"Listening on\" address=")
+                .and_then(|(_, rest)| rest.split_once('\n'))
+                .map(|(address, _)| address.to_owned());
+            if let Some(address) = address {
+                this.url = format!("http://{address}");
+                return this;
             }
             assert!(this.child.try_wait().unwrap().is_none(), "it ended: {text}");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,6 +2,7 @@
 
 use crate::support::{Alertmanager, Service};
 use serde_json::json;
+use std::slice::from_ref;
 
 fn one_webhook(service: &Service, more: &str) -> String {
     format!(
@@ -173,7 +174,7 @@ async fn an_acknowledgement_keeps_the_next_tier_silent_and_tells_pagerduty() {
         (Service::start().await, Service::start().await, Service::start().await);
     let am = Alertmanager::start(&ladder(&devops, &oncall, &leads)).await;
     let labels = json!({"alertname": "GpuLost", "severity": "critical"});
-    am.fire(&[labels.clone()]).await;
+    am.fire(from_ref(&labels)).await;
     am.next(&mut devops).await;
     am.minutes(5);
     let page = am.next(&mut oncall).await;
@@ -207,7 +208,7 @@ async fn an_acknowledgement_keeps_the_next_tier_silent_and_tells_pagerduty() {
     am.wait_for("/api/v2/escalations", |list| list[0]["state"] == "acknowledged").await;
     am.minutes(1);
     am.wait_for("/api/v2/escalations", |list| list[0]["state"] == "escalating").await;
-    am.resolve(&[labels.clone()]).await;
+    am.resolve(from_ref(&labels)).await;
     am.wait_for("/api/v2/escalations", |list| list == &json!([])).await;
     // A new firing starts at tier 1.
     am.next(&mut devops).await;
