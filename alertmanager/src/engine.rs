@@ -221,7 +221,6 @@ impl Engine {
         if let Some(at) = state.silences.next_change_after(now_ms) {
             work.wake_at(at);
         }
-        self.show_metrics(&state, now_ms);
         work
     }
 

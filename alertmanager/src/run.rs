@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::page;
 use crate::state::{Kind, StateError, Store};
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Redirect;
 use axum::routing::get;
 use pharos_common::clock::{SharedClock, SystemClock};
@@ -106,13 +107,22 @@ pub async fn run_with(
     let readiness = Readiness::starting();
     let standard = StandardRoutes {
         program: "Alertmanager",
-        registry: Some(registry),
+        // Served below: the gauges are brought up to date first.
+        registry: None,
         readiness: readiness.clone(),
         reload: reload.clone(),
         quit: None,
     };
     let api = Api { engine: Arc::clone(&engine) };
-    let routes = api::router(api.clone()).merge(page::router(api.clone())).merge(standard.router());
+    let metrics_engine = Arc::clone(&engine);
+    let metrics = get(move || async move {
+        metrics_engine.show_metrics();
+        ([(CONTENT_TYPE, self_metrics::TEXT_FORMAT)], self_metrics::encode(&registry))
+    });
+    let routes = api::router(api.clone())
+        .merge(page::router(api.clone()))
+        .merge(standard.router())
+        .route("/metrics", metrics);
     let app = if prefix.is_empty() {
         routes
     } else {
@@ -155,6 +165,12 @@ async fn open_state(path: &Path) -> Result<Store, StateError> {
 fn addresses(options: &Options, address: std::net::SocketAddr) -> Result<(String, String), RunError> {
     let fault = |message: String| RunError::Flag { flag: "--web.external-url", message };
     let url = match &options.external_url {
+        None if address.ip().is_unspecified() => {
+            // As Alertmanager does: people elsewhere cannot follow a link to 0.0.0.0.
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let name = if name.trim().is_empty() { "localhost" } else { name.trim() };
+            format!("http://{name}:{}", address.port())
+        }
         None => format!("http://{address}"),
         Some(text) => {
             let url =
