@@ -18,16 +18,12 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use pharos_common::matcher::Matcher;
-use pharos_common::shutdown::Shutdown;
 use std::sync::Arc;
 
 /// What the handlers work with.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) shutdown: Shutdown,
-    /// Whether peer-to-peer clustering was asked for (it is not in this version).
-    pub(crate) cluster: bool,
 }
 
 /// All routes under `/api/v2`.
@@ -129,15 +125,20 @@ fn filters(parameters: &[(String, String)], name: &str) -> Result<Vec<Matcher>, 
     Ok(matchers)
 }
 
-/// Refuses requests that a page of another site made a browser send.
+/// Refuses requests that a page of another site made a browser send: a loopback listener is within reach
+/// of every page that a person on this machine opens.
 pub(crate) fn same_site(headers: &HeaderMap) -> Result<(), ApiError> {
-    match headers.get("sec-fetch-site").and_then(|value| value.to_str().ok()) {
-        Some("cross-site") => Err(ApiError {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let cross_site = text("sec-fetch-site") == Some("cross-site");
+    let origin_host = text("origin").map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    let foreign = origin_host.is_some_and(|host| Some(host) != text("host"));
+    if cross_site || foreign {
+        return Err(ApiError {
             status: StatusCode::FORBIDDEN,
             message: "requests from other sites are not accepted".to_owned(),
-        }),
-        _ => Ok(()),
+        });
     }
+    Ok(())
 }
 
 /// Reads a JSON body whatever its content type says.

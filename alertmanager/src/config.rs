@@ -102,7 +102,7 @@ pub(crate) fn parse(file: &Path, text: &str, surroundings: &Surroundings) -> Res
     let written: ConfigFile = files::parse(file, text)?;
     Compiler { file, surroundings, written: &written }
         .settings(text)
-        .map_err(|fault| ConfigError::new(file, fault.key, fault.message).locate_in(text))
+        .map_err(|fault| fault.locate(file, text))
 }
 
 /// A fault found after parsing.
@@ -115,6 +115,18 @@ pub(crate) struct Fault {
 impl Fault {
     pub(crate) fn new(key: impl Into<String>, message: impl fmt::Display) -> Self {
         Fault { key: key.into(), message: message.to_string() }
+    }
+
+    /// With its place in the file; a key that is missing is looked for where it should be.
+    fn locate(self, file: &Path, text: &str) -> ConfigError {
+        let mut error = ConfigError::new(file, self.key, self.message).locate_in(text);
+        let key = error.key.clone();
+        let mut parent = key.as_str();
+        while let (None, Some((shorter, _))) = (error.position, parent.rsplit_once('.')) {
+            parent = shorter;
+            error.position = ConfigError::new(file, parent, "").locate_in(text).position;
+        }
+        error
     }
 }
 

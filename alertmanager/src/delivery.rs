@@ -60,6 +60,7 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
     let integration = &delivery.integration;
     let labels = [integration.kind, delivery.receiver.as_str()];
     engine.metrics.notifications.with_label_values(&labels).inc();
+    engine.metrics.in_flight.inc();
     let outbox_key =
         format!("{}/{}/{}", delivery.receiver, integration.name(), delivery.notice.idempotency_key());
     let started = engine.clock.monotonic();
@@ -95,6 +96,7 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
     if let Err(error) = engine.store.durable().await {
         tracing::error!(%error, "A delivery cannot be written down; it may be sent again after a restart");
     }
+    engine.metrics.in_flight.dec();
 }
 
 async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> Outcome {
@@ -140,11 +142,7 @@ impl Engine {
         match origin {
             Origin::Route { place, key, entry } => self.route_delivered(&place, key, entry, outcome),
             Origin::Tier { key, round, kind } => self.tier_delivered(&key, round, kind, outcome),
-            Origin::Acknowledge { fingerprint } => {
-                if let Outcome::GivenUp(error) = outcome {
-                    tracing::warn!(%fingerprint, %error, "An acknowledgement could not be passed on");
-                }
-            }
+            Origin::Acknowledge { fingerprint } => self.acknowledgement_delivered(fingerprint, outcome),
         }
     }
 }

@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) escalations: BTreeMap<String, Escalation>,
     pub(crate) acknowledgements: BTreeMap<Fingerprint, Acknowledgement>,
     pub(crate) remediations: BTreeMap<String, Remediation>,
+    /// How many notices of an acknowledgement are on their way.
+    acknowledgements_in_flight: BTreeMap<Fingerprint, usize>,
     /// Route notices on their way, and which firing alerts they tell of.
     in_flight: BTreeMap<NotifyKey, InFlight>,
     /// Escalation notices on their way.
@@ -204,11 +206,6 @@ impl Engine {
         }
     }
 
-    /// Starts deliveries outside a tick.
-    pub(crate) fn deliver_now(self: &Arc<Self>, deliveries: Vec<Delivery>, shutdown: &Shutdown) {
-        self.start_work(Work { deliveries, ..Work::default() }, shutdown);
-    }
-
     /// Decides everything that is due now.
     pub(crate) fn tick(&self) -> Work {
         let now_ms = self.now_ms();
@@ -219,11 +216,11 @@ impl Engine {
         self.tick_repairs(&mut state, &settings, now_ms, &mut work);
         self.tick_groups(&mut state, &settings, now_ms, &mut work);
         self.tick_ladders(&mut state, &settings, now_ms, &mut work);
+        self.pass_on_acknowledgements(&mut state, now_ms, &mut work);
         self.clean(&mut state, now_ms);
         if let Some(at) = state.silences.next_change_after(now_ms) {
             work.wake_at(at);
         }
-        self.show_metrics(&state, now_ms);
         work
     }
 

@@ -53,5 +53,7 @@ pub(crate) const GATHER_WINDOW_MAX: Duration = Duration::from_secs(30);
 
 /// How long a resolved alert stays readable after its groups are done with it.
 pub(crate) const RESOLVED_KEPT: Duration = Duration::from_secs(15 * 60);
+/// How long after a start an alert waits for its source to report it again: twice the usual resend delay.
+pub(crate) const RESEND_GRACE: Duration = Duration::from_secs(120);
 /// How often what has expired is removed.
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_secs(60);

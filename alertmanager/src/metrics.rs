@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) acknowledgements: IntCounterVec,
     pub(crate) remediations: IntCounterVec,
     pub(crate) remediations_refused: IntCounterVec,
+    pub(crate) in_flight: IntGauge,
     pub(crate) in_doubt: IntGauge,
     pub(crate) config_ok: IntGauge,
     pub(crate) config_time: IntGauge,
@@ -109,6 +110,10 @@ impl Metrics {
                 "pharos_alertmanager_remediations_refused_total",
                 "Remediations that a limit forbade",
                 &["policy", "limit"],
+            )?,
+            in_flight: gauge(
+                "pharos_alertmanager_notifications_in_flight",
+                "Notifications that are being delivered, waiting for another attempt included",
             )?,
             in_doubt: gauge(
                 "pharos_alertmanager_notifications_in_doubt",

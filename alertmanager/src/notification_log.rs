@@ -7,7 +7,8 @@ use pharos_common::sample::TimestampMs;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One integration of one receiver, for one group.
+/// One integration of one receiver, for one group. Sorted by group first, so that all of a group stand
+/// together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NotifyKey {
     pub(crate) group: String,
@@ -74,7 +75,9 @@ impl NotificationLog {
 
     /// What the integrations know of one group.
     pub(crate) fn of_group(&self, group: &str) -> impl Iterator<Item = &LogEntry> {
-        self.entries.iter().filter(move |(key, _)| key.group == group).map(|(_, entry)| entry)
+        let first =
+            NotifyKey { group: group.to_owned(), receiver: String::new(), integration: String::new() };
+        self.entries.range(first..).take_while(move |(key, _)| key.group == group).map(|(_, entry)| entry)
     }
 }
 

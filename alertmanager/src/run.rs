@@ -9,6 +9,7 @@ use crate::options::Options;
 use crate::page;
 use crate::state::{Kind, StateError, Store};
 use axum::Router;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Redirect;
 use axum::routing::get;
 use pharos_common::clock::{SharedClock, SystemClock};
@@ -16,9 +17,14 @@ use pharos_common::config::ConfigError;
 use pharos_common::self_metrics;
 use pharos_common::server::{self, Readiness, Reload, ServerLimits, StandardRoutes};
 use pharos_common::shutdown::{self, Shutdown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+
+/// How often and after which pauses a state folder in use is tried again: 3 s in all.
+const STATE_ATTEMPTS: u32 = 60;
+const STATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the alertmanager cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +85,7 @@ pub async fn run_with(
         Surroundings { external_url, clock: Arc::clone(&clock), loopback_only: address.ip().is_loopback() };
     let settings = config::load(options.config.config_file.as_deref(), &surroundings)?;
     warn_of_cluster_flags(&options);
-    let store = Store::open(&options.storage_path)?;
+    let store = open_state(&options.storage_path).await?;
     let registry = self_metrics::registry("pharos-alertmanager")?;
     let metrics = Metrics::new(&registry)?;
     metrics.state_set_aside.set(i64::from(store.set_aside.is_some()));
@@ -101,18 +107,32 @@ pub async fn run_with(
     let readiness = Readiness::starting();
     let standard = StandardRoutes {
         program: "Alertmanager",
-        registry: Some(registry),
+        // Served below: the gauges are brought up to date first.
+        registry: None,
         readiness: readiness.clone(),
         reload: reload.clone(),
         quit: None,
     };
-    let api = Api { engine: Arc::clone(&engine), shutdown: shutdown.clone(), cluster: false };
-    let routes = api::router(api.clone()).merge(page::router(api)).merge(standard.router());
+    let api = Api { engine: Arc::clone(&engine) };
+    let metrics_engine = Arc::clone(&engine);
+    let metrics = get(move || async move {
+        metrics_engine.show_metrics();
+        ([(CONTENT_TYPE, self_metrics::TEXT_FORMAT)], self_metrics::encode(&registry))
+    });
+    let routes = api::router(api.clone())
+        .merge(page::router(api.clone()))
+        .merge(standard.router())
+        .route("/metrics", metrics);
     let app = if prefix.is_empty() {
         routes
     } else {
         let home = format!("{prefix}/");
-        Router::new().nest(&prefix, routes).route("/", get(move || async move { Redirect::temporary(&home) }))
+        let place = home.clone();
+        Router::new()
+            .nest(&prefix, routes)
+            // Nesting serves the prefix itself, but not with a slash behind it.
+            .route(&place, get(page::home).with_state(api))
+            .route("/", get(move || async move { Redirect::temporary(&home) }))
     };
     let hangups = tokio::spawn(reload_on_hangup(reload, shutdown.clone()));
     readiness.set_ready();
@@ -130,10 +150,27 @@ pub async fn run_with(
     Ok(())
 }
 
+/// Opens the state folder, giving a program that is just ending some time to let go of it.
+async fn open_state(path: &Path) -> Result<Store, StateError> {
+    for _ in 0..STATE_ATTEMPTS {
+        match Store::open(path) {
+            Err(StateError::InUse(_)) => tokio::time::sleep(STATE_PAUSE).await,
+            opened => return opened,
+        }
+    }
+    Store::open(path)
+}
+
 /// The external URL without a slash at its end, and the prefix of all paths (`""` or `/…`).
 fn addresses(options: &Options, address: std::net::SocketAddr) -> Result<(String, String), RunError> {
     let fault = |message: String| RunError::Flag { flag: "--web.external-url", message };
     let url = match &options.external_url {
+        None if address.ip().is_unspecified() => {
+            // As Alertmanager does: people elsewhere cannot follow a link to 0.0.0.0.
+            let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let name = if name.trim().is_empty() { "localhost" } else { name.trim() };
+            format!("http://{name}:{}", address.port())
+        }
         None => format!("http://{address}"),
         Some(text) => {
             let url =

@@ -10,7 +10,7 @@ use crate::route::muted_by_time;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State as Shared;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
@@ -171,7 +171,12 @@ pub(super) async fn list(
     Ok(Json(alerts))
 }
 
-pub(super) async fn receive(Shared(api): Shared<Api>, body: Bytes) -> Result<StatusCode, ApiError> {
+pub(super) async fn receive(
+    Shared(api): Shared<Api>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    super::same_site(&headers)?;
     let posted: Vec<PostableAlert> = super::json("alerts", &body)?;
     let now_ms = api.engine.now_ms();
     let resolve_timeout_ms = api.engine.settings.load().resolve_timeout_ms;

@@ -141,16 +141,14 @@ pub(crate) fn build(
         comment: comment.to_owned(),
         at_ms: now_ms,
         expires_at_ms: expires_in.map(|duration| now_ms + duration.as_millis_i64()),
+        passed_on: false,
     })
 }
 
-/// Acknowledges, and passes it on to whoever can show it.
+/// Acknowledges.
 pub(crate) async fn take(api: &Api, given: Acknowledgement, firing_ms: Option<i64>) -> Result<(), ApiError> {
     match api.engine.acknowledge(given, firing_ms).await {
-        Ok(deliveries) => {
-            api.engine.deliver_now(deliveries, &api.shutdown);
-            Ok(())
-        }
+        Ok(()) => Ok(()),
         Err(AcknowledgeError::State(error)) => Err(error.into()),
         Err(error @ AcknowledgeError::OtherFiring) => Err(ApiError::conflict(error)),
         Err(error) => Err(ApiError::not_found(error)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(super) async fn status(Shared(api): Shared<Api>) -> Json<Value> {
     let settings = api.engine.settings.load();
     Json(json!({
-        "cluster": {"status": if api.cluster { "settling" } else { "disabled" }, "peers": []},
+        "cluster": {"status": "disabled", "peers": []},
         "config": {"original": settings.original},
         "uptime": rfc3339(api.engine.started_at_ms),
         "versionInfo": {

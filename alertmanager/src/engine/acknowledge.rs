@@ -3,7 +3,7 @@
 
 use super::{Engine, State, Work};
 use crate::alert::Fingerprint;
-use crate::delivery::{Delivery, Origin};
+use crate::delivery::{Delivery, Origin, Outcome};
 use crate::limits::TIER_DELIVERY_TIME_MAX;
 use crate::notification_log::NotifyKey;
 use crate::notify::notice::{Notice, NoticeAlert, NoticeKind, group_dedup_key};
@@ -22,6 +22,9 @@ pub(crate) struct Acknowledgement {
     pub(crate) at_ms: TimestampMs,
     /// Until when; `None` until the alert ends.
     pub(crate) expires_at_ms: Option<TimestampMs>,
+    /// Whether everybody who shows it has been told. If not, the next tick or the next start sees to it.
+    #[serde(default)]
+    pub(crate) passed_on: bool,
 }
 
 /// Why an alert cannot be acknowledged.
@@ -43,10 +46,10 @@ impl Engine {
         &self,
         acknowledgement: Acknowledgement,
         firing_ms: Option<TimestampMs>,
-    ) -> Result<Vec<Delivery>, AcknowledgeError> {
+    ) -> Result<(), AcknowledgeError> {
         let now_ms = self.now_ms();
         let fingerprint = acknowledgement.fingerprint;
-        let deliveries = {
+        {
             let mut state = self.lock();
             let known = state.alerts.get(fingerprint).cloned();
             let running = || {
@@ -71,12 +74,11 @@ impl Engine {
                 &acknowledgement.comment,
             );
             self.metrics.acknowledgements.with_label_values(&["given"]).inc();
-            state.acknowledgements.insert(fingerprint, acknowledgement.clone());
-            self.acknowledge_notices(&state, &acknowledgement, now_ms)
-        };
+            state.acknowledgements.insert(fingerprint, acknowledgement);
+        }
         self.wake();
         self.store.durable().await?;
-        Ok(deliveries)
+        Ok(())
     }
 
     /// Takes an acknowledgement back; durable when this returns.
@@ -120,6 +122,54 @@ impl Engine {
             self.store.remove(Kind::Acknowledgements, fingerprint.to_string());
             self.audit(now_ms, "acknowledgement_ended", &fingerprint.to_string(), "pharos", event);
             self.metrics.acknowledgements.with_label_values(&[event]).inc();
+        }
+    }
+
+    /// Tells whoever shows acknowledgements of those they have not heard of.
+    pub(super) fn pass_on_acknowledgements(&self, state: &mut State, now_ms: TimestampMs, work: &mut Work) {
+        let new: Vec<Acknowledgement> = state
+            .acknowledgements
+            .values()
+            .filter(|given| {
+                !given.passed_on && !state.acknowledgements_in_flight.contains_key(&given.fingerprint)
+            })
+            .cloned()
+            .collect();
+        for given in new {
+            let deliveries = self.acknowledge_notices(state, &given, now_ms);
+            if deliveries.is_empty() {
+                self.passed_on(state, given.fingerprint);
+            } else {
+                state.acknowledgements_in_flight.insert(given.fingerprint, deliveries.len());
+                work.deliveries.extend(deliveries);
+            }
+        }
+    }
+
+    /// One notice of an acknowledgement was delivered or given up.
+    pub(crate) fn acknowledgement_delivered(&self, fingerprint: Fingerprint, outcome: Outcome) {
+        let mut state = self.lock();
+        let left = state.acknowledgements_in_flight.get(&fingerprint).map_or(0, |count| count - 1);
+        match outcome {
+            // The next start tells it.
+            Outcome::Interrupted => return,
+            Outcome::GivenUp(error) => {
+                tracing::warn!(%fingerprint, %error, "An acknowledgement could not be passed on")
+            }
+            Outcome::Delivered(_) => {}
+        }
+        if left > 0 {
+            state.acknowledgements_in_flight.insert(fingerprint, left);
+        } else {
+            state.acknowledgements_in_flight.remove(&fingerprint);
+            self.passed_on(&mut state, fingerprint);
+        }
+    }
+
+    fn passed_on(&self, state: &mut State, fingerprint: Fingerprint) {
+        if let Some(given) = state.acknowledgements.get_mut(&fingerprint) {
+            given.passed_on = true;
+            self.store.put(Kind::Acknowledgements, fingerprint.to_string(), given);
         }
     }
 

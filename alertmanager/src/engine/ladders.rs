@@ -58,7 +58,9 @@ impl Engine {
         Circumstances {
             now_ms,
             acknowledged: state.acknowledgements.contains_key(&alert.fingerprint()),
-            silenced: state.silences.silences(&alert.labels, now_ms),
+            // What another alert explains is not told either.
+            silenced: state.silences.silences(&alert.labels, now_ms)
+                || state.inhibitor.inhibiting(&alert.labels, &state.alerts, now_ms).is_some(),
             resolved: latest.is_resolved_at(now_ms),
         }
     }
@@ -255,7 +257,7 @@ impl Engine {
             let told = escalation.told.get_mut(&key.tier);
             if let Some(delivery) = told.and_then(|told| told.integrations.get_mut(&key.integration)) {
                 if kind == NoticeKind::Resolved {
-                    delivery.end_told = true;
+                    delivery.end_told = !matches!(outcome, Outcome::Interrupted);
                 } else {
                     delivery.done = delivery.done.max(round);
                     match outcome {

@@ -10,6 +10,7 @@ use crate::remediate::record::Remediation;
 use crate::silence::{Silence, SilenceState};
 use crate::state::Kind;
 use pharos_common::sample::TimestampMs;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Engine {
@@ -39,7 +40,12 @@ impl Engine {
         }
         self.judge_doubtful_repairs(&mut state, &settings, now_ms);
         state.inhibitor = Inhibitor::new(Arc::clone(&settings.inhibit_rules));
-        for (_, alert) in self.store.all::<Alert>(Kind::Alerts) {
+        for (_, mut alert) in self.store.all::<Alert>(Kind::Alerts) {
+            // Its source could not report it while this program was down: that is no reason to say that it
+            // is over. One that was said to be over (not after it was reported) stays so.
+            if alert.ends_at_ms > alert.updated_at_ms {
+                alert.ends_at_ms = alert.ends_at_ms.max(now_ms + limits::RESEND_GRACE.as_millis() as i64);
+            }
             state.inhibitor.add(&alert);
             let fingerprint = alert.fingerprint();
             state.alerts.put(alert, now_ms);
@@ -106,12 +112,13 @@ impl Engine {
             self.store.remove(Kind::NotificationLog, key.to_bytes());
         }
         let kept_ms = limits::RESOLVED_KEPT.as_millis() as i64;
+        let needed: BTreeSet<Fingerprint> =
+            state.groups.values().flat_map(|group| group.members.iter().copied()).collect();
         let over: Vec<Alert> = state
             .alerts
             .iter()
             .filter(|(fingerprint, alert)| {
-                alert.ends_at_ms + kept_ms < now_ms
-                    && !state.groups.values().any(|group| group.members.contains(fingerprint))
+                alert.ends_at_ms + kept_ms < now_ms && !needed.contains(fingerprint)
             })
             .map(|(_, alert)| alert.clone())
             .collect();
@@ -129,7 +136,10 @@ impl Engine {
         state.in_flight.insert(key.clone(), entry);
     }
 
-    pub(super) fn show_metrics(&self, state: &State, now_ms: TimestampMs) {
+    /// Brings the gauges up to date, when somebody asks for them.
+    pub(crate) fn show_metrics(&self) {
+        let now_ms = self.now_ms();
+        let state = self.lock();
         self.metrics.groups.set(state.groups.len() as i64);
         for wanted in [SilenceState::Pending, SilenceState::Active, SilenceState::Expired] {
             let count = state.silences.iter().filter(|silence| silence.state_at(now_ms) == wanted).count();

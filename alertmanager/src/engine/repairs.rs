@@ -145,6 +145,10 @@ impl Engine {
         now_ms: TimestampMs,
         work: &mut Work,
     ) {
+        // A silence mostly means maintenance: nothing is done behind people's backs meanwhile.
+        if state.silences.silences(&repair.alert.labels, now_ms) {
+            return;
+        }
         match self.judge(state, policy, repair, now_ms) {
             Verdict::Wait => {}
             Verdict::Refuse(refusal) => {
