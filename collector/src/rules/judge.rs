@@ -87,6 +87,11 @@ impl Judge {
             }
         }
         self.adopt_alerts(&mut touched);
+        let now_ms = self.context.clock.now_ms();
+        for rule in &self.table.rules {
+            // A rule whose series never came is as well as one whose series are fine.
+            rule.state().evaluated(now_ms, Duration::ZERO, None);
+        }
         self.judge_all(touched);
     }
 
