@@ -4,6 +4,8 @@
 //! protocol. Both are generated from the files under `proto/`. [`METRICS_CATALOGUE`] lists every metric
 //! that Pharos exposes.
 
+pub mod catalogue;
+
 /// The ingest stream, `pharos.v1.Ingest`; `proto/pharos/v1/ingest.proto` explains it.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
 pub mod v1 {

@@ -10,7 +10,7 @@ mod engine;
 mod error;
 mod eval;
 pub mod functions;
-mod histogram;
+pub mod histogram;
 mod number;
 mod parser;
 mod plan;

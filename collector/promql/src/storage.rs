@@ -123,6 +123,11 @@ impl Budget {
         self.samples_left.fetch_add(samples, Ordering::Relaxed);
     }
 
+    /// The most samples that may be held at once.
+    pub fn samples_max(&self) -> usize {
+        self.samples_max
+    }
+
     /// The most samples that were held at once.
     pub fn peak_samples(&self) -> usize {
         self.samples_max - self.samples_low.load(Ordering::Relaxed)

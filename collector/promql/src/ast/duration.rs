@@ -160,7 +160,7 @@ impl DurationExpr {
             return Err(DurationExprError::NotPositive);
         }
         // Durations are nanoseconds in an i64 in Prometheus.
-        if !(seconds.abs() * 1e9 < i64::MAX as f64) {
+        if seconds.is_nan() || seconds.abs() * 1e9 >= i64::MAX as f64 {
             return Err(DurationExprError::OutOfRange);
         }
         Ok((seconds * 1000.0) as i64)

@@ -11,6 +11,7 @@ use crate::functions::over_time::{self, RangeCall};
 use crate::plan::{Leaf, LeafKind};
 use crate::storage::{HistogramSample, Selection, SeriesColumns};
 use pharos_common::sample::{TimestampMs, is_stale_nan};
+use std::sync::Arc;
 
 /// A leaf and what it has found so far.
 struct Work<'p> {
@@ -206,34 +207,31 @@ fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64) -> Column {
         let float = floats.seek(&series.timestamps, time_ms, |&timestamp| timestamp);
         let histogram =
             histograms.seek(&series.histograms, time_ms, |sample: &HistogramSample| sample.timestamp_ms);
-        let float_time = float.and_then(|index| series.timestamps.get(index)).copied();
-        let histogram_sample = histogram.and_then(|index| series.histograms.get(index));
-        match (float_time, histogram_sample) {
-            (float_time, Some(sample)) if float_time.is_none_or(|time| time < sample.timestamp_ms) => {
-                if sample.timestamp_ms > oldest && !sample.histogram.is_stale() {
-                    column.push(
-                        step,
-                        point(wants_time, sample.timestamp_ms, || {
-                            Point::Histogram(std::sync::Arc::clone(&sample.histogram))
-                        }),
-                    );
-                }
-            }
-            (Some(time), _) => {
-                let value = float.and_then(|index| series.values.get(index)).copied().unwrap_or(f64::NAN);
-                if time > oldest && !is_stale_nan(value) {
-                    column.push(step, point(wants_time, time, || Point::Float(value)));
-                }
-            }
-            _ => {}
+        let Some((taken_ms, point)) = newer(series, float, histogram) else { continue };
+        if taken_ms > oldest {
+            let point = if wants_time { Point::Float(taken_ms as f64 / 1000.0) } else { point };
+            column.push(step, point);
         }
     }
     column
 }
 
+/// The newer of a float and a histogram, unless that marks the series as gone.
 #[inline]
-fn point(wants_time: bool, time_ms: TimestampMs, value: impl FnOnce() -> Point) -> Point {
-    if wants_time { Point::Float(time_ms as f64 / 1000.0) } else { value() }
+fn newer(
+    series: &SeriesColumns,
+    float: Option<usize>,
+    histogram: Option<usize>,
+) -> Option<(TimestampMs, Point)> {
+    let float_ms = float.and_then(|index| series.timestamps.get(index)).copied();
+    if let Some(sample) = histogram.and_then(|index| series.histograms.get(index))
+        && float_ms.is_none_or(|float_ms| float_ms < sample.timestamp_ms)
+    {
+        let point = || Point::Histogram(Arc::clone(&sample.histogram));
+        return (!sample.histogram.is_stale()).then(|| (sample.timestamp_ms, point()));
+    }
+    let value = *series.values.get(float?)?;
+    (!is_stale_nan(value)).then_some((float_ms?, Point::Float(value)))
 }
 
 /// A place in a column of samples that only moves forward.

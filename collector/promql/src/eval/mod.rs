@@ -21,7 +21,6 @@ use crate::storage::{Budget, SeriesColumns, Storage};
 use crate::value::{QueryResult, QueryStats};
 use column::{Column, Series};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// What a node evaluates to.
 #[derive(Debug)]
@@ -52,6 +51,10 @@ pub(crate) fn run(
     budget: &Budget,
 ) -> Result<QueryResult, QueryError> {
     budget.check()?;
+    // Helpers of a node take memory by the step; so no more steps than samples.
+    if plan.grids.iter().chain([&plan.grid]).any(|grid| grid.steps > budget.samples_max()) {
+        return Err(QueryError::TooManySamples);
+    }
     let mut values = Vec::new();
     values.resize_with(plan.expr.nodes.len(), || None);
     let mut evaluator = Evaluator {
@@ -269,9 +272,4 @@ pub(crate) fn to_samples(series: Series, grid: Grid) -> SeriesColumns {
 /// A vector of one series without labels.
 pub(crate) fn unlabelled(column: Column) -> Vec<Series> {
     vec![Series { labels: pharos_common::labels::Labels::empty(), drop_name: false, column }]
-}
-
-/// Whether two series share their column of timestamps.
-pub(crate) fn same_times(a: &Arc<[i64]>, b: &Arc<[i64]>) -> bool {
-    Arc::ptr_eq(a, b)
 }

@@ -100,7 +100,8 @@ pub(crate) struct Window<'s> {
 /// Remembers the bounds found last, for series with the same column of timestamps.
 #[derive(Default)]
 pub(crate) struct BoundsCache {
-    last: Option<(Arc<[TimestampMs]>, Arc<[Range<usize>]>)>,
+    timestamps: Option<Arc<[TimestampMs]>>,
+    bounds: Arc<[Range<usize>]>,
     /// Series found so far, for counting what each adds.
     pub(crate) held_series: usize,
 }
@@ -111,14 +112,12 @@ impl BoundsCache {
         windows: &Windows,
         timestamps: &Arc<[TimestampMs]>,
     ) -> Arc<[Range<usize>]> {
-        if let Some((known, bounds)) = &self.last
-            && super::same_times(known, timestamps)
-        {
-            return Arc::clone(bounds);
+        if self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
+            return Arc::clone(&self.bounds);
         }
-        let bounds: Arc<[Range<usize>]> = windows.bounds(timestamps).into();
-        self.last = Some((Arc::clone(timestamps), Arc::clone(&bounds)));
-        bounds
+        self.bounds = windows.bounds(timestamps).into();
+        self.timestamps = Some(Arc::clone(timestamps));
+        Arc::clone(&self.bounds)
     }
 }
 

@@ -1,8 +1,34 @@
-//! Arithmetic of native histograms.
+//! Native histograms: their buckets, their arithmetic, and what can be read from them.
+//!
+//! The type itself ([`FloatHistogram`]) is shared with the storage; here is what queries do with it.
+
+mod accumulate;
+mod buckets;
+mod operate;
+mod quantile;
+mod reset;
+mod statistics;
+mod text;
+mod trim;
+
+pub(crate) use accumulate::Accumulator;
+pub use buckets::{Bucket, buckets, compacted};
+pub(crate) use operate::{Blend, blend, blend_plain, operate, remark};
+pub(crate) use quantile::{Remarks, fraction, quantile};
+pub(crate) use reset::is_reset;
+pub(crate) use statistics::statistic;
+pub(crate) use text::to_text;
 
 use crate::storage::HistogramSample;
 use pharos_common::histogram::{CounterResetHint, FloatHistogram};
 use std::sync::Arc;
+
+/// `a + sign * b`, or `None` if their buckets do not fit together.
+pub fn sum(a: &FloatHistogram, b: &FloatHistogram, sign: f64) -> Option<FloatHistogram> {
+    let mut accumulator = Accumulator::new(a);
+    accumulator.add(b, sign).ok()?;
+    Some(accumulator.finish())
+}
 
 /// A histogram with all counts and the sum multiplied. A negative factor makes a gauge.
 pub(crate) fn scaled(histogram: &FloatHistogram, factor: f64) -> FloatHistogram {
@@ -24,6 +50,42 @@ pub(crate) fn scale(histogram: &mut FloatHistogram, factor: f64) {
     }
 }
 
+/// Divides all counts and the sum. Dividing by zero leaves no buckets.
+pub(crate) fn divide(histogram: &mut FloatHistogram, divisor: f64) {
+    histogram.zero_count /= divisor;
+    histogram.count /= divisor;
+    histogram.sum /= divisor;
+    if divisor == 0.0 {
+        histogram.positive_buckets.clear();
+        histogram.negative_buckets.clear();
+        histogram.positive_spans.clear();
+        histogram.negative_spans.clear();
+    }
+    for count in histogram.positive_buckets.iter_mut().chain(&mut histogram.negative_buckets) {
+        *count /= divisor;
+    }
+    if divisor < 0.0 {
+        histogram.counter_reset_hint = CounterResetHint::Gauge;
+    }
+}
+
+/// Whether two histograms hold the same observations in the same buckets, bit for bit.
+pub(crate) fn equal(a: &FloatHistogram, b: &FloatHistogram) -> bool {
+    let (a, b) = (compacted(a), compacted(b));
+    let same = |a: f64, b: f64| a.to_bits() == b.to_bits();
+    let same_lists = |a: &[f64], b: &[f64]| a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| same(a, b));
+    a.schema == b.schema
+        && same(a.count, b.count)
+        && same(a.sum, b.sum)
+        && same(a.zero_threshold, b.zero_threshold)
+        && same(a.zero_count, b.zero_count)
+        && same_lists(&a.custom_values, &b.custom_values)
+        && a.positive_spans == b.positive_spans
+        && a.negative_spans == b.negative_spans
+        && same_lists(&a.positive_buckets, &b.positive_buckets)
+        && same_lists(&a.negative_buckets, &b.negative_buckets)
+}
+
 /// Takes back what histograms say about resets: a subquery may leave out or repeat samples.
 pub(crate) fn forget_resets(histograms: &mut [HistogramSample]) {
     for sample in histograms {
@@ -34,68 +96,4 @@ pub(crate) fn forget_resets(histograms: &mut [HistogramSample]) {
             sample.histogram = Arc::new(histogram);
         }
     }
-}
-
-/// How histograms of a group become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blend {
-    /// Their sum.
-    Sum,
-    /// Their mean.
-    Mean,
-}
-
-/// Sum or mean of histograms, each with its metric's name. `None` if they do not fit together.
-pub(crate) fn blend(
-    _kind: Blend,
-    _histograms: &[(Arc<FloatHistogram>, &str)],
-    _place: &crate::annotations::Place,
-    _annotations: &mut crate::annotations::Annotations,
-) -> Option<FloatHistogram> {
-    None
-}
-
-/// A histogram as Prometheus prints it.
-pub(crate) fn to_text(histogram: &FloatHistogram) -> String {
-    format!("{{count:{}, sum:{}}}", histogram.count, histogram.sum)
-}
-
-/// An operator between samples of which one at least is a histogram, or which trims. `None` if it does
-/// not know their types.
-pub(crate) fn operate(
-    _op: crate::ast::BinaryOp,
-    _lhs: &crate::eval::column::Point,
-    _rhs: &crate::eval::column::Point,
-    _place: &crate::annotations::Place,
-    _annotations: &mut crate::annotations::Annotations,
-) -> Option<crate::eval::Outcome> {
-    None
-}
-
-/// A number that a histogram has.
-pub(crate) fn statistic(stat: crate::functions::HistogramStat, histogram: &FloatHistogram) -> f64 {
-    use crate::functions::HistogramStat;
-    match stat {
-        HistogramStat::Count => histogram.count,
-        HistogramStat::Sum => histogram.sum,
-        HistogramStat::Avg => histogram.sum / histogram.count,
-        HistogramStat::Stddev | HistogramStat::Stdvar => f64::NAN,
-    }
-}
-
-/// Where remarks on a histogram go.
-pub(crate) struct Remarks<'r> {
-    pub(crate) name: &'r str,
-    pub(crate) place: &'r crate::annotations::Place,
-    pub(crate) annotations: &'r mut crate::annotations::Annotations,
-}
-
-/// The value below which a share of the observations lies.
-pub(crate) fn quantile(_share: f64, _histogram: &FloatHistogram, _remarks: Remarks<'_>) -> f64 {
-    f64::NAN
-}
-
-/// The share of the observations between two values.
-pub(crate) fn fraction(_lower: f64, _upper: f64, _histogram: &FloatHistogram, _remarks: Remarks<'_>) -> f64 {
-    f64::NAN
 }

@@ -106,7 +106,7 @@ impl Parser<'_> {
                 TokenKind::Number | TokenKind::Duration => {
                     let token = self.advance()?;
                     let (seconds, with_unit) = self.number_value(token)?;
-                    if !(seconds.abs() <= LONGEST_SECONDS) {
+                    if seconds.is_nan() || seconds.abs() > LONGEST_SECONDS {
                         return Err(self.error(token.span(), "duration out of range"));
                     }
                     push(&mut nodes, DurationNode::Number { seconds, with_unit })

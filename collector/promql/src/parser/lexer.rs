@@ -354,14 +354,8 @@ impl<'q> Lexer<'q> {
             self.position = start;
             return Ok(self.token(TokenKind::Duration, length));
         }
-        let end = self.position + self.peek().map_or(0, char::len_utf8);
-        Err(self.error(
-            start,
-            format!(
-                "bad number or duration syntax: {}",
-                go_quote(&self.query[start..end.min(self.query.len())])
-            ),
-        ))
+        let text = &self.query[start..self.position];
+        Err(self.error(start, format!("bad number or duration syntax: {}", go_quote(text))))
     }
 
     fn accept(&mut self, set: &[u8]) -> bool {
@@ -432,7 +426,14 @@ impl<'q> Lexer<'q> {
             }
             self.accept(b"s");
         }
-        !self.peek().is_some_and(is_alphanumeric)
+        match self.peek() {
+            Some(c) if is_alphanumeric(c) => {
+                // The character that spoils the duration is shown in the error.
+                self.position += c.len_utf8();
+                false
+            }
+            _ => true,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod selection;
 pub(crate) use grid::{Grid, Shift};
 pub(crate) use selection::{Leaf, LeafKind, Reading};
 
-use crate::ast::{AtModifier, DurationExprError, Expr, NodeId, NodeKind, ValueType, VectorSelector};
+use crate::ast::{AtModifier, DurationExprError, Expr, NodeId, NodeKind, VectorSelector};
 use crate::error::QueryError;
 use crate::functions::{Implementation, OverTime};
 use pharos_common::sample::TimestampMs;
@@ -160,11 +160,6 @@ impl<'e> Plan<'e> {
         args.iter()
             .map(|&arg| self.expr.unparenthesised(arg))
             .find(|&arg| matches!(self.expr.node(arg).kind, NodeKind::Range(_) | NodeKind::Subquery(_)))
-    }
-
-    /// Whether the whole query is a range of samples.
-    pub(crate) fn is_matrix(&self) -> bool {
-        self.expr.value_type() == ValueType::Matrix
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Grid, Plan, Shift};
 use crate::ast::{NodeId, NodeKind, RangeExtension, VectorSelector};
 use crate::error::QueryError;
-use crate::functions::{Implementation, OverTime};
+use crate::functions::Implementation;
 use crate::storage::SelectionHints;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -37,7 +37,7 @@ pub(crate) enum LeafKind {
     /// The time of the newest sample at each step.
     InstantTimestamp,
     /// A function over a range before each step.
-    OverTime { function: OverTime, range_ms: i64 },
+    OverTime { range_ms: i64 },
     /// The samples of a range themselves.
     Samples { range_ms: i64 },
 }
@@ -64,7 +64,7 @@ impl Plan<'_> {
                     self.add_leaf(id, id, LeafKind::Samples { range_ms }, true)?;
                 }
                 NodeKind::Call(call) => match call.function.implementation {
-                    Implementation::OverTime(function) => {
+                    Implementation::OverTime(_) => {
                         let Some(range_id) = self.range_argument(&call.args) else { continue };
                         if let NodeKind::Range(range) = &self.expr.node(range_id).kind {
                             let range_ms = self.range_ms(range)?;
@@ -72,7 +72,7 @@ impl Plan<'_> {
                                 self.expr.unparenthesised(arg) == range_id
                                     || self.expr.constant(arg).is_some()
                             });
-                            let kind = LeafKind::OverTime { function, range_ms };
+                            let kind = LeafKind::OverTime { range_ms };
                             self.add_leaf(id, range_id, kind, constants)?;
                         }
                     }
@@ -122,7 +122,7 @@ impl Plan<'_> {
         let (range_ms, function) = match kind {
             LeafKind::Instant | LeafKind::InstantTimestamp => (0, ""),
             LeafKind::Samples { range_ms } => (range_ms, ""),
-            LeafKind::OverTime { range_ms, .. } => (range_ms, self.function_name(node)),
+            LeafKind::OverTime { range_ms } => (range_ms, self.function_name(node)),
         };
         // Ranges and the lookback are left-open, hence one millisecond less.
         let back_ms = match (range_ms, extension) {

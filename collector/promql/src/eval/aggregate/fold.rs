@@ -20,7 +20,6 @@ pub(super) struct Request<'r> {
     pub(super) param: Option<&'r Scalar>,
     /// Where the vector stands.
     pub(super) place: &'r Place,
-    pub(super) steps: usize,
 }
 
 /// Remarks on shares that are none.

@@ -82,7 +82,6 @@ impl Evaluator<'_> {
                     op: aggregate.op,
                     param: param.as_ref().map(|(param, _)| param),
                     place: &place,
-                    steps: grid.steps,
                 };
                 self.budget.check()?;
                 fold::fold(&request, &series, groups, &mut self.annotations)

@@ -289,6 +289,8 @@ impl Operation<'_> {
 
     fn duplicate(&self, new: &Series, old: &Series) -> QueryError {
         let side = if self.is_swapped() { "left" } else { "right" };
+        // The same message whichever came first.
+        let (new, old) = if new.labels <= old.labels { (new, old) } else { (old, new) };
         QueryError::execution(format!(
             "found duplicate series for the match group {} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
             go_labels(&signature(&new.labels, self.matching)),

@@ -1,6 +1,6 @@
 //! `label_replace` and `label_join`.
 
-use crate::ast::Call;
+use crate::ast::{Call, NodeId, NodeKind};
 use crate::error::QueryError;
 use crate::eval::column::Series;
 use crate::eval::{Evaluated, Evaluator, merge_same_labels};
@@ -15,7 +15,7 @@ impl Evaluator<'_> {
         let [vector, target, replacement, source, pattern] = call.args[..] else {
             return Ok(Evaluated::Vector(Vec::new()));
         };
-        let (target, replacement) = (self.text(target), self.text(replacement));
+        let (target, replacement) = (self.label_name(target), self.text(replacement));
         let (source, pattern) = (self.text(source), self.text(pattern));
         let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
             .size_limit(REGEX_SIZE_LIMIT_BYTES)
@@ -23,11 +23,9 @@ impl Evaluator<'_> {
             .map_err(|_| {
                 QueryError::execution(format!("invalid regular expression in label_replace(): {pattern}"))
             })?;
-        if target.is_empty() {
-            return Err(QueryError::execution(format!(
-                "invalid destination label name in label_replace(): {target}"
-            )));
-        }
+        let target = target.map_err(|name| {
+            QueryError::execution(format!("invalid destination label name in label_replace(): {name}"))
+        })?;
         let mut series = self.take_vector(vector, grid);
         for series in &mut series {
             let value = series.labels.get(&source).unwrap_or("");
@@ -44,18 +42,14 @@ impl Evaluator<'_> {
         let [vector, target, separator, ref sources @ ..] = call.args[..] else {
             return Ok(Evaluated::Vector(Vec::new()));
         };
-        let (target, separator) = (self.text(target), self.text(separator));
-        let sources: Vec<String> = sources.iter().map(|&source| self.text(source)).collect();
-        if let Some(source) = sources.iter().find(|source| source.is_empty()) {
-            return Err(QueryError::execution(format!(
-                "invalid source label name in label_join(): {source}"
-            )));
-        }
-        if target.is_empty() {
-            return Err(QueryError::execution(format!(
-                "invalid destination label name in label_join(): {target}"
-            )));
-        }
+        let separator = self.text(separator);
+        let sources = sources.iter().map(|&source| self.label_name(source)).collect::<Result<Vec<_>, _>>();
+        let sources = sources.map_err(|name| {
+            QueryError::execution(format!("invalid source label name in label_join(): {name}"))
+        })?;
+        let target = self.label_name(target).map_err(|name| {
+            QueryError::execution(format!("invalid destination label name in label_join(): {name}"))
+        })?;
         let mut series = self.take_vector(vector, grid);
         for series in &mut series {
             let values: Vec<&str> =
@@ -64,6 +58,20 @@ impl Evaluator<'_> {
             set_label(series, &target, &text);
         }
         merge_same_labels(series).map(Evaluated::Vector)
+    }
+}
+
+impl Evaluator<'_> {
+    /// A label's name from an argument: any text but an empty one or one that is no UTF-8, which is given
+    /// back as well as it can be shown.
+    fn label_name(&self, id: NodeId) -> Result<String, String> {
+        match &self.plan.expr.node(self.plan.expr.unparenthesised(id)).kind {
+            NodeKind::String(text) => match text.as_str() {
+                Some(name) if !name.is_empty() => Ok(name.to_owned()),
+                _ => Err(text.to_text()),
+            },
+            _ => Err(String::new()),
+        }
     }
 }
 

@@ -141,8 +141,11 @@ fn prefix_counts(values: &[f64], is_event: fn(f64, f64) -> bool) -> Vec<u32> {
     counts
 }
 
-/// The median distance from the median.
+/// The median distance from the median; NaN if there is a NaN among the values.
 pub(super) fn median_deviation(values: &[f64], scratch: &mut Vec<f64>) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     scratch.clear();
     scratch.extend_from_slice(values);
     let median = quantile(0.5, scratch);

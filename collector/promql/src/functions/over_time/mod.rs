@@ -5,6 +5,7 @@
 
 mod extremes;
 mod floats;
+mod histogram_rate;
 mod mixed;
 mod rate;
 mod regression;

@@ -56,7 +56,7 @@ fn prefix_sums(values: &[f64], bounds: &[Range<usize>]) -> Option<Vec<i64>> {
         let integer = value as i64;
         magnitude += value.abs();
         // A negative zero is left out since integers have none.
-        if integer as f64 != value || !(magnitude < EXACT_MAX) || (value == 0.0 && value.is_sign_negative()) {
+        if integer as f64 != value || magnitude >= EXACT_MAX || (value == 0.0 && value.is_sign_negative()) {
             return None;
         }
         total += integer;

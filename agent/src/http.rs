@@ -1,0 +1,104 @@
+//! What the agent serves over HTTP: `/metrics`, `/samplers`, a landing page and the standard routes.
+
+use crate::board::Board;
+use crate::exposition::{Exposition, Format};
+use crate::status::{GpuState, GpuStatus, SamplerStatuses};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use pharos_common::clock::SharedClock;
+use pharos_common::server::StandardRoutes;
+use prometheus::Registry;
+use std::io::Write as _;
+use std::sync::Arc;
+
+/// Smaller answers are not worth compressing.
+const COMPRESS_BYTES_MIN: usize = 1_024;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Pages {
+    /// The latest readings.
+    pub board: Arc<Board>,
+    /// How the samplers fare.
+    pub statuses: Arc<SamplerStatuses>,
+    /// What is known about GPUs.
+    pub gpus: Arc<GpuStatus>,
+    /// Metrics about the agent.
+    pub registry: Registry,
+    /// The time.
+    pub clock: SharedClock,
+    /// The node's name.
+    pub node: String,
+}
+
+/// All routes of the agent.
+pub fn router(pages: Pages, standard: StandardRoutes) -> Router {
+    Router::new()
+        .route("/", get(landing))
+        .route("/metrics", get(metrics))
+        .route("/samplers", get(samplers))
+        .with_state(pages)
+        .merge(standard.router())
+}
+
+async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    let header =
+        |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    let format = Format::negotiate(header(header::ACCEPT));
+    let mut exposition = Exposition::default();
+    exposition.add_readings(&pages.board.latest(pages.clock.now_ms()));
+    exposition.add_own(&pages.registry.gather());
+    let text = exposition.render(format).into_bytes();
+    let content_type = (header::CONTENT_TYPE, format.content_type());
+    if text.len() >= COMPRESS_BYTES_MIN
+        && accepts_gzip(header(header::ACCEPT_ENCODING))
+        && let Some(body) = gzip(&text)
+    {
+        let encoding = (header::CONTENT_ENCODING, "gzip");
+        return ([content_type, encoding, (header::VARY, "Accept, Accept-Encoding")], body).into_response();
+    }
+    ([content_type, (header::VARY, "Accept, Accept-Encoding")], text).into_response()
+}
+
+fn accepts_gzip(header: &str) -> bool {
+    header.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>() == Ok(0.0));
+        parts.next() == Some("gzip") && !parts.any(refused)
+    })
+}
+
+fn gzip(text: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
+    encoder.write_all(text).and_then(|()| encoder.finish()).ok()
+}
+
+async fn samplers(State(pages): State<Pages>) -> Response {
+    Json(pages.statuses.list()).into_response()
+}
+
+async fn landing(State(pages): State<Pages>) -> Html<String> {
+    let gpus = match pages.gpus.get() {
+        GpuState::Unknown => "looking for GPUs".to_owned(),
+        GpuState::NoLibrary { .. } => "no GPUs (NVML is not installed)".to_owned(),
+        GpuState::Loaded { gpus, .. } if gpus.is_empty() => "no GPUs".to_owned(),
+        GpuState::Loaded { gpus, .. } => format!("{} GPUs: {}", gpus.len(), escape(&gpus.join(", "))),
+    };
+    let running = pages.statuses.list().len();
+    Html(format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Pharos agent</title></head>\n<body>\
+         <h1>Pharos agent on {}</h1>\n<p>{running} samplers, {gpus}.</p>\n<ul>\n\
+         <li><a href=\"/metrics\">Metrics</a></li>\n<li><a href=\"/samplers\">Samplers: rate, cost, last error</a></li>\n\
+         <li><a href=\"/-/healthy\">Healthy?</a></li>\n<li><a href=\"/-/ready\">Ready?</a></li>\n</ul></body></html>\n",
+        escape(&pages.node)
+    ))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

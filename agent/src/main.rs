@@ -1,0 +1,42 @@
+//! `pharos-agent`: the agent as a program of its own.
+
+use clap::Parser;
+use pharos_agent::{AgentError, AgentOptions};
+use pharos_common::flags::LogFlags;
+use pharos_common::{server, shutdown};
+use std::process::ExitCode;
+
+/// Samples this node every second and pushes to a Pharos collector
+#[derive(Debug, Parser)]
+#[command(name = "pharos-agent", version)]
+struct Cli {
+    #[command(flatten)]
+    agent: AgentOptions,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli.log.init();
+    match run(cli.agent) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "The agent does not run");
+            let usage = error.downcast_ref::<AgentError>().is_some_and(AgentError::is_usage);
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(options: AgentOptions) -> anyhow::Result<()> {
+    let config = options.load()?;
+    // Sampling and the journal have their threads; the network of one agent needs no more than one.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = shutdown::on_signal()?;
+        let listener = server::listen(&options.listen_address, "--web.listen-address").await?;
+        pharos_agent::run(config, listener, shutdown).await?;
+        Ok(())
+    })
+}

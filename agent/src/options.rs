@@ -1,0 +1,405 @@
+//! The agent's flags, and how flags and configuration file become one configuration.
+
+use crate::config::{AgentConfig, ConfigFile};
+use crate::error::AgentError;
+use crate::push::is_address;
+use crate::sampler::{Filter, HostnameLabel, Paths, SAMPLERS, SamplerOptions};
+use crate::schedule::{Plan, PlannedSampler};
+use crate::spool::SpoolLimits;
+use crate::switches::SamplerSwitches;
+use pharos_common::config::ConfigError;
+use pharos_common::flags::ConfigFlag;
+use regex::Regex;
+use std::path::PathBuf;
+
+/// How often a sampler runs unless configured otherwise.
+const INTERVAL_MS: u32 = 1_000;
+
+/// The agent's flags. The one-process program starts from [`AgentOptions::default`] and sets fields.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AgentOptions {
+    /// Configuration file.
+    #[command(flatten)]
+    pub config: ConfigFlag,
+    /// Address to serve /metrics on
+    #[arg(long = "web.listen-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9492")]
+    pub listen_address: String,
+    /// Collector to push to; repeat for fail-over; "none" or empty only serves /metrics
+    #[arg(long = "collector.address", value_name = "HOST:PORT", default_values_t = ["127.0.0.1:9490".to_owned()])]
+    pub collector_addresses: Vec<String>,
+    /// Folder of the journal
+    #[arg(long = "storage.path", value_name = "FOLDER", default_value = "data/agent")]
+    pub storage_path: PathBuf,
+    /// The node's name, in the label "instance" [default: the host's name]
+    #[arg(long = "node.name", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Where procfs is mounted
+    #[arg(long = "path.procfs", value_name = "FOLDER", default_value = "/proc")]
+    pub procfs: PathBuf,
+    /// Where sysfs is mounted
+    #[arg(long = "path.sysfs", value_name = "FOLDER", default_value = "/sys")]
+    pub sysfs: PathBuf,
+    /// Where the host's root is mounted
+    #[arg(long = "path.rootfs", value_name = "FOLDER", default_value = "/")]
+    pub rootfs: PathBuf,
+    /// Where udev keeps what it knows of devices
+    #[arg(long = "path.udev.data", value_name = "FOLDER", default_value = "/run/udev/data")]
+    pub udev_data: PathBuf,
+    /// NVIDIA's library [default: libnvidia-ml.so.1 where the system finds it]
+    #[arg(long = "nvml.library", value_name = "FILE")]
+    pub nvml_library: Option<PathBuf>,
+    /// Label of GPU series that names the node
+    #[arg(long = "gpu.hostname-label", value_enum, default_value_t)]
+    pub hostname_label: HostnameLabel,
+    /// Which samplers run.
+    #[command(flatten)]
+    pub switches: SamplerSwitches,
+    /// What they look at.
+    #[command(flatten)]
+    pub collectors: CollectorOptions,
+}
+
+/// Options of node_exporter's collectors, with its meanings and defaults.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Sampler options (as node_exporter's)")]
+#[expect(missing_docs, reason = "the help texts below are the documentation")]
+pub struct CollectorOptions {
+    #[arg(
+        long = "collector.filesystem.mount-points-exclude",
+        value_name = "REGEX",
+        alias = "collector.filesystem.ignored-mount-points",
+        help = "Mount points to leave out"
+    )]
+    pub mount_points_exclude: Option<String>,
+    #[arg(
+        long = "collector.filesystem.mount-points-include",
+        value_name = "REGEX",
+        help = "Mount points to look at"
+    )]
+    pub mount_points_include: Option<String>,
+    #[arg(
+        long = "collector.filesystem.fs-types-exclude",
+        value_name = "REGEX",
+        alias = "collector.filesystem.ignored-fs-types",
+        help = "Kinds of file systems to leave out"
+    )]
+    pub fs_types_exclude: Option<String>,
+    #[arg(
+        long = "collector.filesystem.fs-types-include",
+        value_name = "REGEX",
+        help = "Kinds of file systems to look at"
+    )]
+    pub fs_types_include: Option<String>,
+    #[arg(
+        long = "collector.netdev.device-exclude",
+        value_name = "REGEX",
+        alias = "collector.netdev.device-blacklist",
+        help = "Interfaces without traffic counters"
+    )]
+    pub netdev_exclude: Option<String>,
+    #[arg(
+        long = "collector.netdev.device-include",
+        value_name = "REGEX",
+        alias = "collector.netdev.device-whitelist",
+        help = "Interfaces with traffic counters"
+    )]
+    pub netdev_include: Option<String>,
+    #[arg(
+        long = "collector.netclass.ignored-devices",
+        value_name = "REGEX",
+        default_value = "^$",
+        help = "Interfaces without properties"
+    )]
+    pub netclass_ignored: String,
+    #[arg(
+        long = "collector.netclass.ignore-invalid-speed",
+        help = "Leave out speeds that the driver does not know"
+    )]
+    pub ignore_invalid_speed: bool,
+    #[arg(
+        long = "collector.diskstats.device-exclude",
+        value_name = "REGEX",
+        alias = "collector.diskstats.ignored-devices",
+        help = "Block devices to leave out"
+    )]
+    pub disks_exclude: Option<String>,
+    #[arg(
+        long = "collector.diskstats.device-include",
+        value_name = "REGEX",
+        help = "Block devices to look at"
+    )]
+    pub disks_include: Option<String>,
+    #[arg(
+        long = "collector.arp.device-exclude",
+        value_name = "REGEX",
+        help = "Interfaces whose neighbours are not counted"
+    )]
+    pub arp_exclude: Option<String>,
+    #[arg(
+        long = "collector.arp.device-include",
+        value_name = "REGEX",
+        help = "Interfaces whose neighbours are counted"
+    )]
+    pub arp_include: Option<String>,
+    #[arg(long = "collector.hwmon.chip-exclude", value_name = "REGEX", help = "Sensor chips to leave out")]
+    pub hwmon_exclude: Option<String>,
+    #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX", help = "Sensor chips to look at")]
+    pub hwmon_include: Option<String>,
+    #[arg(long = "collector.netstat.fields", value_name = "REGEX", default_value = NETSTAT_FIELDS, help = "Network counters to read")]
+    pub netstat_fields: String,
+    #[arg(long = "collector.vmstat.fields", value_name = "REGEX", default_value = VMSTAT_FIELDS, help = "Virtual memory counters to read")]
+    pub vmstat_fields: String,
+    #[arg(long = "collector.cpu.info", help = "Publish node_cpu_info")]
+    pub cpu_info: bool,
+    #[arg(long = "no-collector.cpu.guest", help = "Leave out node_cpu_guest_seconds_total")]
+    pub no_cpu_guest: bool,
+    // Accepted because node_exporter has it on by default and people write it down.
+    #[arg(long = "collector.cpu.guest", hide = true)]
+    pub cpu_guest: bool,
+}
+
+const MOUNT_POINTS_EXCLUDE: &str =
+    "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
+const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|tracefs)$";
+const DISKS_EXCLUDE: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+const NETSTAT_FIELDS: &str = "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)|TcpExt_(Listen.*|Syncookies.*|TCPSynRetrans|TCPTimeouts|TCPOFOQueue|TCPRcvQDrop)|Tcp_(ActiveOpens|InSegs|OutSegs|OutRsts|PassiveOpens|RetransSegs|CurrEstab)|Udp6?_(InDatagrams|OutDatagrams|NoPorts|RcvbufErrors|SndbufErrors))$";
+const VMSTAT_FIELDS: &str = "^(oom_kill|pgpg|pswp|pg.*fault).*";
+
+impl Default for AgentOptions {
+    /// What the program has without arguments.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Bare {
+            #[command(flatten)]
+            options: AgentOptions,
+        }
+        <Bare as clap::Parser>::parse_from(["pharos-agent"]).options
+    }
+}
+
+impl AgentOptions {
+    /// Reads the configuration file, if there is one, and joins it with the flags; flags win.
+    ///
+    /// # Errors
+    /// What is wrong, and with which flag or at which line of the file.
+    pub fn load(&self) -> Result<AgentConfig, AgentError> {
+        let file = match &self.config.config_file {
+            Some(path) => ConfigFile::load(path)?,
+            None => ConfigFile::default(),
+        };
+        let node = self.node_name.clone().or_else(|| file.node_name.clone()).unwrap_or_else(host_name);
+        let given = |addresses: &[String]| -> Vec<String> {
+            addresses.iter().filter(|address| !address.is_empty() && *address != "none").cloned().collect()
+        };
+        let flags_are_default = self.collector_addresses == ["127.0.0.1:9490"];
+        let collectors = match &file.collectors {
+            Some(collectors) if flags_are_default => given(collectors),
+            _ => given(&self.collector_addresses),
+        };
+        if let Some(bad) = collectors.iter().find(|address| !is_address(address)) {
+            let message = format!("{bad:?} is no address (write HOST:PORT, or none to push nowhere)");
+            return Err(AgentError::Flag { flag: "--collector.address".into(), message });
+        }
+        for name in self.switches.missing() {
+            tracing::warn!(collector = name, "This agent has no such sampler; the flag is ignored");
+        }
+        let mut limits = SpoolLimits::default();
+        if let Some(bytes) = file.journal.bytes_max {
+            limits.bytes_max = bytes;
+        }
+        if let Some(age) = file.journal.age_max {
+            limits.age_max = age.to_std();
+        }
+        let samplers = SAMPLERS.iter().filter_map(|kind| {
+            let configured = file.samplers.get(kind.name);
+            let on = self.switches.get(kind.name).or(configured.and_then(|sampler| sampler.enabled));
+            let interval_ms = configured.and_then(|sampler| sampler.fixed);
+            let interval_ms = interval_ms.map_or(INTERVAL_MS, |interval| interval.as_millis() as u32);
+            on.unwrap_or(kind.default_on).then_some(PlannedSampler { kind, interval_ms })
+        });
+        Ok(AgentConfig {
+            plan: Plan { samplers: samplers.collect(), options: self.sampler_options(&node)? },
+            node,
+            collectors,
+            storage_path: self.storage_path.clone(),
+            limits,
+            options: self.clone(),
+        })
+    }
+
+    fn sampler_options(&self, node: &str) -> Result<SamplerOptions, AgentError> {
+        let c = &self.collectors;
+        let filter = |name, exclude: &Option<String>, include: &Option<String>, default: Option<&str>| {
+            filter(name, exclude.as_deref(), include.as_deref(), default)
+        };
+        let only = |flag: &str, pattern: &str| -> Result<Filter, AgentError> {
+            Ok(Filter { include: Some(compile(flag, pattern)?), exclude: None })
+        };
+        Ok(SamplerOptions {
+            paths: Paths {
+                procfs: self.procfs.clone(),
+                sysfs: self.sysfs.clone(),
+                rootfs: self.rootfs.clone(),
+                udev_data: self.udev_data.clone(),
+            },
+            mount_points: filter(
+                "filesystem.mount-points",
+                &c.mount_points_exclude,
+                &c.mount_points_include,
+                Some(MOUNT_POINTS_EXCLUDE),
+            )?,
+            fs_types: filter(
+                "filesystem.fs-types",
+                &c.fs_types_exclude,
+                &c.fs_types_include,
+                Some(FS_TYPES_EXCLUDE),
+            )?,
+            netdev: filter("netdev.device", &c.netdev_exclude, &c.netdev_include, None)?,
+            netclass: Filter {
+                exclude: Some(compile("--collector.netclass.ignored-devices", &c.netclass_ignored)?),
+                include: None,
+            },
+            ignore_invalid_speed: c.ignore_invalid_speed,
+            disks: filter("diskstats.device", &c.disks_exclude, &c.disks_include, Some(DISKS_EXCLUDE))?,
+            arp: filter("arp.device", &c.arp_exclude, &c.arp_include, None)?,
+            hwmon: filter("hwmon.chip", &c.hwmon_exclude, &c.hwmon_include, None)?,
+            netstat_fields: only("--collector.netstat.fields", &c.netstat_fields)?,
+            vmstat_fields: only("--collector.vmstat.fields", &c.vmstat_fields)?,
+            cpu_info: c.cpu_info,
+            cpu_guest: !c.no_cpu_guest,
+            nvml_library: self.nvml_library.clone(),
+            node: node.to_owned(),
+            hostname_label: self.hostname_label,
+            gpus: Default::default(),
+        })
+    }
+}
+
+/// An include pattern replaces the default exclude pattern; giving both is a contradiction.
+fn filter(
+    name: &str,
+    exclude: Option<&str>,
+    include: Option<&str>,
+    default: Option<&str>,
+) -> Result<Filter, AgentError> {
+    let some = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    let (exclude_flag, include_flag) =
+        (format!("--collector.{name}-exclude"), format!("--collector.{name}-include"));
+    let pattern = match (some(exclude), some(include)) {
+        (Some(_), Some(_)) => {
+            let message = format!("give this or {include_flag}, not both");
+            return Err(AgentError::Flag { flag: exclude_flag, message });
+        }
+        (None, Some(include)) => {
+            return Ok(Filter { exclude: None, include: Some(compile(&include_flag, &include)?) });
+        }
+        (Some(exclude), None) => Some(exclude),
+        // An empty pattern leaves nothing out.
+        (None, None) if exclude.is_some() => None,
+        (None, None) => default.map(str::to_owned),
+    };
+    Ok(Filter {
+        exclude: pattern.map(|pattern| compile(&exclude_flag, &pattern)).transpose()?,
+        include: None,
+    })
+}
+
+fn compile(flag: &str, pattern: &str) -> Result<Regex, AgentError> {
+    Regex::new(pattern)
+        .map_err(|error| AgentError::Flag { flag: flag.to_owned(), message: error.to_string() })
+}
+
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    if name.is_empty() { "localhost".to_owned() } else { name.into_owned() }
+}
+
+/// A configuration error about a sampler that does not exist.
+pub(crate) fn unknown_sampler(file: &std::path::Path, name: &str) -> ConfigError {
+    let known: Vec<&str> = SAMPLERS.iter().map(|kind| kind.name).collect();
+    let message = format!("there is no such sampler; there are {}", known.join(", "));
+    ConfigError::new(file, format!("samplers.{name}"), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: AgentOptions,
+    }
+
+    fn plan(arguments: &[&str]) -> Vec<&'static str> {
+        let options = Cli::try_parse_from(["x"].iter().chain(arguments)).unwrap().options;
+        options.load().unwrap().plan.samplers.iter().map(|planned| planned.kind.name).collect()
+    }
+
+    #[test]
+    fn samplers_are_switched_under_both_names_and_the_last_flag_wins() {
+        assert!(plan(&[]).contains(&"cpu"));
+        assert!(!plan(&["--no-sampler.cpu"]).contains(&"cpu"));
+        assert!(!plan(&["--no-collector.cpu"]).contains(&"cpu"));
+        assert!(plan(&["--no-collector.cpu", "--collector.cpu"]).contains(&"cpu"));
+        assert!(!plan(&["--sampler.cpu", "--no-collector.cpu"]).contains(&"cpu"));
+        assert_eq!(plan(&["--collector.disable-defaults", "--collector.loadavg"]), ["loadavg"]);
+        // Flags of collectors that only node_exporter has are accepted.
+        assert_eq!(plan(&["--no-collector.zfs", "--collector.systemd"]), plan(&[]));
+    }
+
+    #[test]
+    fn wrong_values_name_their_flag() {
+        let fails = |arguments: &[&str]| {
+            let options = Cli::try_parse_from(["x"].iter().chain(arguments)).unwrap().options;
+            options.load().unwrap_err().to_string()
+        };
+        assert!(fails(&["--collector.netstat.fields=("]).starts_with("--collector.netstat.fields: "));
+        assert!(fails(&["--collector.address=a b"]).starts_with("--collector.address: "));
+        let both = ["--collector.netdev.device-exclude=a", "--collector.netdev.device-include=b"];
+        assert!(fails(&both).starts_with("--collector.netdev.device-exclude: "));
+    }
+
+    #[test]
+    fn none_or_nothing_pushes_nowhere_and_several_collectors_are_kept_in_order() {
+        let collectors = |arguments: &[&str]| {
+            Cli::try_parse_from(["x"].iter().chain(arguments)).unwrap().options.load().unwrap().collectors
+        };
+        assert_eq!(collectors(&[]), ["127.0.0.1:9490"]);
+        assert!(collectors(&["--collector.address=none"]).is_empty());
+        assert!(collectors(&["--collector.address="]).is_empty());
+        assert_eq!(collectors(&["--collector.address=b:1", "--collector.address=a:1"]), ["b:1", "a:1"]);
+    }
+
+    #[test]
+    fn the_file_is_joined_with_the_flags() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.yml");
+        let load = |text: &str, arguments: &[&str]| {
+            std::fs::write(&path, text).unwrap();
+            let file = format!("--config.file={}", path.display());
+            let arguments = ["x", &file].into_iter().chain(arguments.iter().copied());
+            Cli::try_parse_from(arguments).unwrap().options.load()
+        };
+        let text = "node_name: n1\ncollectors: [c:1]\nsamplers:\n  cpu: {fixed: 10s}\n  arp: {enabled: false}\njournal: {bytes_max: 1000000, age_max: 1h}\n";
+        let config = load(text, &[]).unwrap();
+        assert_eq!((config.node.as_str(), config.collectors), ("n1", vec!["c:1".to_owned()]));
+        let cpu = config.plan.samplers.iter().find(|planned| planned.kind.name == "cpu").unwrap();
+        assert_eq!(cpu.interval_ms, 10_000);
+        assert!(config.plan.samplers.iter().all(|planned| planned.kind.name != "arp"));
+        assert_eq!(load(text, &["--node.name=n2", "--sampler.arp"]).unwrap().node, "n2");
+
+        let place =
+            |text: &str| load(text, &[]).unwrap_err().to_string().replace(&path.display().to_string(), "F");
+        assert!(
+            place("samplers:\n  cpu: {fixed: soon}\n").starts_with("F:2:"),
+            "{}",
+            place("samplers:\n  cpu: {fixed: soon}\n")
+        );
+        assert!(place("samplers:\n  cpux: {}\n").starts_with("F:2:3: samplers.cpux: "));
+        assert!(place("sampler: {}\n").starts_with("F:1:"));
+        assert!(place("samplers:\n  cpu: {fixed: 10ms}\n").contains("samplers.cpu.fixed"));
+    }
+}

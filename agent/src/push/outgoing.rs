@@ -1,0 +1,127 @@
+//! What flows to the collector on one connection: `Hello`, then frames of both lanes, each behind the
+//! definitions that it needs. Live frames go first whenever there are any.
+
+use crate::directory::{Definition, DefinitionSet, change_message};
+use crate::spool::{BackfillFrame, LiveFrame};
+use bytes::Bytes;
+use pharos_proto::v1::agent_message::Message;
+use pharos_proto::v1::{AgentMessage, Hello, Lane, Tick};
+use prost::Message as _;
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+/// A frame of the backfill lane.
+#[derive(Debug)]
+pub(super) struct OutgoingFrame {
+    sequence: u64,
+    definitions: Arc<DefinitionSet>,
+    readings: Bytes,
+}
+
+impl From<BackfillFrame> for OutgoingFrame {
+    fn from(frame: BackfillFrame) -> Self {
+        let BackfillFrame { sequence, definitions, readings } = frame;
+        OutgoingFrame { sequence, definitions, readings }
+    }
+}
+
+impl From<LiveFrame> for OutgoingFrame {
+    fn from(frame: LiveFrame) -> Self {
+        let LiveFrame { sequence, definitions, readings } = frame;
+        OutgoingFrame { sequence, definitions, readings }
+    }
+}
+
+/// The stream of messages.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    queue: VecDeque<AgentMessage>,
+    live: mpsc::Receiver<LiveFrame>,
+    backfill: mpsc::Receiver<OutgoingFrame>,
+    backfill_open: bool,
+    defined: Defined,
+}
+
+impl Outgoing {
+    pub(super) fn new(
+        hello: Hello,
+        live: mpsc::Receiver<LiveFrame>,
+        backfill: mpsc::Receiver<OutgoingFrame>,
+    ) -> Self {
+        let queue = VecDeque::from([AgentMessage { message: Some(Message::Hello(hello)) }]);
+        Outgoing { queue, live, backfill, backfill_open: true, defined: Defined::default() }
+    }
+
+    fn enqueue(&mut self, lane: Lane, frame: OutgoingFrame) {
+        self.defined.update(&frame.definitions, &mut self.queue);
+        match Tick::decode(frame.readings) {
+            Ok(mut tick) => {
+                tick.lane = lane.into();
+                tick.sequence = frame.sequence;
+                self.queue.push_back(AgentMessage { message: Some(Message::Tick(tick)) });
+            }
+            // We encoded it and the journal checked its checksum.
+            Err(error) => tracing::error!(sequence = frame.sequence, %error, "A frame cannot be read back"),
+        }
+    }
+}
+
+impl Stream for Outgoing {
+    type Item = AgentMessage;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AgentMessage>> {
+        loop {
+            if let Some(message) = self.queue.pop_front() {
+                return Poll::Ready(Some(message));
+            }
+            match self.live.poll_recv(context) {
+                Poll::Ready(Some(frame)) => {
+                    self.enqueue(Lane::Live, frame.into());
+                    continue;
+                }
+                // The spool has let go of this connection.
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            if !self.backfill_open {
+                return Poll::Pending;
+            }
+            match self.backfill.poll_recv(context) {
+                Poll::Ready(Some(frame)) => self.enqueue(Lane::Backfill, frame),
+                Poll::Ready(None) => self.backfill_open = false,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// What the collector holds for each group at this point of the stream.
+#[derive(Debug, Default)]
+struct Defined {
+    groups: HashMap<u32, Arc<Definition>>,
+    last: Option<Arc<DefinitionSet>>,
+}
+
+impl Defined {
+    /// Queues what brings the collector to `wanted`.
+    fn update(&mut self, wanted: &Arc<DefinitionSet>, queue: &mut VecDeque<AgentMessage>) {
+        if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, wanted)) {
+            return;
+        }
+        for definition in &wanted.definitions {
+            let known = self.groups.get(&definition.group());
+            if known.is_some_and(|known| known.message == definition.message) {
+                continue;
+            }
+            queue.push_back(AgentMessage {
+                message: Some(change_message(known.map(|known| &**known), definition)),
+            });
+            self.groups.insert(definition.group(), Arc::clone(definition));
+        }
+        self.last = Some(Arc::clone(wanted));
+    }
+}

@@ -1,0 +1,289 @@
+//! The samplers: what each is called, whether it runs by default, and how it is made.
+//!
+//! A [`Sampler`] reads one source and fills its groups; it knows nothing of time, journal or network.
+//! [`SAMPLERS`] is the one list of them; flags, configuration and scheduler all read it.
+
+use crate::error::SampleError;
+use crate::group::GroupSet;
+use crate::kernel_files::ReadBuffer;
+use crate::samplers;
+use regex::Regex;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Reads one source into groups.
+pub trait Sampler: Send {
+    /// Takes a reading. After an error nothing of it is published: missing beats wrong.
+    ///
+    /// # Errors
+    /// Why there is no reading.
+    fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError>;
+}
+
+/// Where the host's file systems lie: elsewhere when the agent runs in a container.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// `--path.procfs`
+    pub procfs: PathBuf,
+    /// `--path.sysfs`
+    pub sysfs: PathBuf,
+    /// `--path.rootfs`
+    pub rootfs: PathBuf,
+    /// `--path.udev.data`
+    pub udev_data: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Paths {
+            procfs: "/proc".into(),
+            sysfs: "/sys".into(),
+            rootfs: "/".into(),
+            udev_data: "/run/udev/data".into(),
+        }
+    }
+}
+
+impl Paths {
+    /// A file under procfs.
+    pub fn proc(&self, path: &str) -> PathBuf {
+        self.procfs.join(path)
+    }
+
+    /// A file under sysfs.
+    pub fn sys(&self, path: &str) -> PathBuf {
+        self.sysfs.join(path)
+    }
+
+    /// A path of the host as seen from here.
+    pub fn root(&self, path: &str) -> PathBuf {
+        if self.rootfs == Path::new("/") {
+            return path.into();
+        }
+        self.rootfs.join(path.trim_start_matches('/'))
+    }
+
+    /// A path as seen from the host: without the root's prefix.
+    pub fn strip_root<'a>(&self, path: &'a str) -> &'a str {
+        let root = self.rootfs.to_str().unwrap_or("/");
+        if root == "/" {
+            return path;
+        }
+        match path.strip_prefix(root.trim_end_matches('/')) {
+            Some("") => "/",
+            Some(rest) if rest.starts_with('/') => rest,
+            _ => path,
+        }
+    }
+}
+
+/// Which objects a sampler looks at: those that `include` matches, without those that `exclude` does.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Leaves out what matches.
+    pub exclude: Option<Regex>,
+    /// Leaves out what does not match.
+    pub include: Option<Regex>,
+}
+
+impl Filter {
+    /// Whether an object is looked at.
+    pub fn keeps(&self, name: &str) -> bool {
+        !self.exclude.as_ref().is_some_and(|pattern| pattern.is_match(name))
+            && self.include.as_ref().is_none_or(|pattern| pattern.is_match(name))
+    }
+}
+
+/// The samplers' options, with node_exporter's meanings and defaults.
+#[derive(Clone, Debug)]
+pub struct SamplerOptions {
+    /// Where to read.
+    pub paths: Paths,
+    /// `--collector.filesystem.mount-points-*`
+    pub mount_points: Filter,
+    /// `--collector.filesystem.fs-types-*`
+    pub fs_types: Filter,
+    /// `--collector.netdev.device-*`
+    pub netdev: Filter,
+    /// `--collector.netclass.ignored-devices`
+    pub netclass: Filter,
+    /// `--collector.netclass.ignore-invalid-speed`
+    pub ignore_invalid_speed: bool,
+    /// `--collector.diskstats.device-*`
+    pub disks: Filter,
+    /// `--collector.arp.device-*`
+    pub arp: Filter,
+    /// `--collector.hwmon.chip-*`
+    pub hwmon: Filter,
+    /// `--collector.netstat.fields`
+    pub netstat_fields: Filter,
+    /// `--collector.vmstat.fields`
+    pub vmstat_fields: Filter,
+    /// `--collector.cpu.info`
+    pub cpu_info: bool,
+    /// `--collector.cpu.guest`
+    pub cpu_guest: bool,
+    /// `--nvml.library`; `None` looks where the driver installs it.
+    pub nvml_library: Option<PathBuf>,
+    /// Value of the labels `Hostname` and `hostname` of GPU series.
+    pub node: String,
+    /// `--gpu.hostname-label`
+    pub hostname_label: HostnameLabel,
+    /// Where the GPU sampler tells what it found.
+    pub gpus: Arc<crate::status::GpuStatus>,
+}
+
+/// How GPU series name their node: dcgm-exporter has written it both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum HostnameLabel {
+    /// `Hostname`, as old versions write it.
+    #[value(name = "Hostname")]
+    Old,
+    /// `hostname`, as new versions write it.
+    #[value(name = "hostname")]
+    New,
+    /// Both labels.
+    #[default]
+    Both,
+}
+
+/// Makes a sampler.
+pub type BuildSampler = fn(&SamplerOptions) -> Box<dyn Sampler>;
+
+/// One kind of sampler.
+#[derive(Clone, Copy, Debug)]
+pub struct SamplerKind {
+    /// Its name in flags, configuration and the label `collector`.
+    pub name: &'static str,
+    /// Whether it runs unless switched off.
+    pub default_on: bool,
+    /// Whether a reading may hang (a dead mount, a busy driver), so that it needs a thread of its own.
+    pub may_block: bool,
+    /// Makes it.
+    pub build: BuildSampler,
+}
+
+const fn hot(name: &'static str, build: BuildSampler) -> SamplerKind {
+    SamplerKind { name, default_on: true, may_block: false, build }
+}
+
+const fn blocking(name: &'static str, build: BuildSampler) -> SamplerKind {
+    SamplerKind { name, default_on: true, may_block: true, build }
+}
+
+/// All samplers, by name.
+pub const SAMPLERS: &[SamplerKind] = &[
+    hot("arp", samplers::arp::build),
+    hot("conntrack", samplers::conntrack::build),
+    hot("cpu", samplers::cpu::build),
+    hot("cpufreq", samplers::cpufreq::build),
+    hot("diskstats", samplers::disk::build),
+    hot("entropy", samplers::scalars::entropy),
+    hot("filefd", samplers::scalars::filefd),
+    blocking("filesystem", samplers::filesystem::build),
+    blocking("gpu", samplers::gpu::build),
+    blocking("hwmon", samplers::hwmon::build),
+    hot("loadavg", samplers::scalars::loadavg),
+    hot("meminfo", samplers::memory::build),
+    blocking("netclass", samplers::netclass::build),
+    hot("netdev", samplers::netdev::build),
+    hot("netstat", samplers::netstat::build),
+    hot("os", samplers::os::build),
+    hot("pressure", samplers::pressure::build),
+    hot("schedstat", samplers::schedstat::build),
+    hot("selinux", samplers::selinux::build),
+    hot("sockstat", samplers::sockstat::build),
+    hot("softnet", samplers::softnet::build),
+    hot("stat", samplers::stat::build),
+    blocking("thermal_zone", samplers::thermal_zone::build),
+    hot("time", samplers::time::build),
+    hot("timex", samplers::timex::build),
+    hot("udp_queues", samplers::udp_queues::build),
+    hot("uname", samplers::uname::build),
+    hot("vmstat", samplers::vmstat::build),
+];
+
+/// Names of node_exporter's other collectors: their flags are accepted, so that command lines written for
+/// it work; switching one on is answered with a warning.
+pub const OTHER_COLLECTORS: &[&str] = &[
+    "bcache",
+    "bcachefs",
+    "bonding",
+    "btrfs",
+    "buddyinfo",
+    "cgroups",
+    "cpu_vulnerabilities",
+    "devstat",
+    "dmi",
+    "dmmultipath",
+    "drbd",
+    "drm",
+    "edac",
+    "ethtool",
+    "fibrechannel",
+    "infiniband",
+    "interrupts",
+    "ipvs",
+    "kernel_hung",
+    "ksmd",
+    "lnstat",
+    "logind",
+    "mdadm",
+    "meminfo_numa",
+    "mountstats",
+    "network_route",
+    "nfs",
+    "nfsd",
+    "ntp",
+    "nvme",
+    "nvmesubsystem",
+    "pcidevice",
+    "perf",
+    "powersupplyclass",
+    "processes",
+    "qdisc",
+    "rapl",
+    "runit",
+    "slabinfo",
+    "softirqs",
+    "supervisord",
+    "swap",
+    "sysctl",
+    "systemd",
+    "tapestats",
+    "tcpstat",
+    "textfile",
+    "watchdog",
+    "wifi",
+    "xfrm",
+    "xfs",
+    "zfs",
+    "zoneinfo",
+];
+
+/// The sampler of that name.
+pub fn find(name: &str) -> Option<&'static SamplerKind> {
+    SAMPLERS.iter().find(|kind| kind.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_sorted_and_names_are_unique() {
+        assert!(SAMPLERS.windows(2).all(|pair| pair[0].name < pair[1].name));
+        assert!(OTHER_COLLECTORS.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(OTHER_COLLECTORS.iter().all(|name| find(name).is_none()));
+    }
+
+    #[test]
+    fn a_container_sees_the_host_under_its_root() {
+        let paths = Paths { rootfs: "/host".into(), ..Paths::default() };
+        assert_eq!(paths.strip_root("/host/var"), "/var");
+        assert_eq!(paths.strip_root("/host"), "/");
+        assert_eq!(paths.strip_root("/hostile"), "/hostile");
+        assert_eq!(paths.root("/var"), Path::new("/host/var"));
+        assert_eq!(Paths::default().root("/var"), Path::new("/var"));
+    }
+}

@@ -1,0 +1,74 @@
+//! The catalogue of metrics against what is published, and against node_exporter's own list.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod support;
+
+use pharos_proto::catalogue::{Catalogue, Kind};
+use std::collections::BTreeSet;
+use support::{Bench, fixtures, host_flags};
+
+fn check(bench: &Bench, at_least: usize) {
+    let catalogue = Catalogue::get();
+    let mut series = 0;
+    for posted in bench.latest() {
+        let message = &posted.definition.message;
+        for (at, column) in message.columns.iter().enumerate() {
+            let metric = catalogue.find(&column.name);
+            let metric = metric.unwrap_or_else(|| panic!("{} is not in proto/metrics.toml", column.name));
+            let labels = message.labels.iter().chain(&column.labels).map(|label| label.name.as_str());
+            let unknown: Vec<&str> = labels
+                .filter(|name| !["instance", "job"].contains(name) && !metric.labels.contains(name))
+                .collect();
+            assert!(unknown.is_empty(), "{}: labels {unknown:?} are not in proto/metrics.toml", column.name);
+            series += usize::from(posted.present.contains(at));
+        }
+        let shared: Vec<(&str, &str)> =
+            message.labels.iter().take(2).map(|label| (label.name.as_str(), label.value.as_str())).collect();
+        assert_eq!(shared, [("instance", "node-1"), ("job", "node")]);
+    }
+    assert!(series >= at_least, "only {series} series");
+}
+
+#[test]
+fn everything_published_is_in_the_catalogue() {
+    let flags = host_flags(&fixtures());
+    let mut bench = Bench::new(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    bench.tick();
+    check(&bench, 250);
+}
+
+#[test]
+fn this_machine_has_three_hundred_series_of_known_metrics() {
+    let mut bench = Bench::new(&["--collector.cpu.info"]);
+    bench.tick();
+    check(&bench, 300);
+}
+
+#[test]
+fn types_and_help_are_node_exporters() {
+    // The shared folder lies beside the checkout, or one level higher beside a folder of checkouts.
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let candidates = ["../../shared", "../../../shared"].map(|up| here.join(up).join("conformance"));
+    let text =
+        candidates.iter().find_map(|at| std::fs::read_to_string(at.join("node_exporter-metrics.tsv")).ok());
+    let Some(text) = text else {
+        eprintln!("no list of node_exporter's metrics in {candidates:?}; nothing to compare with");
+        return;
+    };
+    let mut compared = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [name, kind, _, help] = fields[..] else { continue };
+        // The pattern of meminfo matches the names of meminfo_numa, which the agent does not have.
+        let metric = Catalogue::get().find(name).filter(|_| !name.starts_with("node_memory_numa_"));
+        let Some(metric) = metric else { continue };
+        let want = match kind {
+            "counter" => Kind::Counter,
+            "gauge" => Kind::Gauge,
+            _ => Kind::Untyped,
+        };
+        assert_eq!((metric.kind, metric.help_for(name).as_str()), (want, help), "{name}");
+        compared.insert(name);
+    }
+    assert!(compared.len() > 150, "{}", compared.len());
+}

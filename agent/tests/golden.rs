@@ -1,0 +1,133 @@
+//! One golden scrape of a fake host, and what changes when devices come, go or break.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod support;
+
+use support::{Bench, config, copy_of_fixtures, fixtures, host_flags};
+
+/// Samplers whose readings depend on the machine that runs the test.
+const NOT_FROM_FILES: [&str; 3] = ["--no-sampler.uname", "--no-sampler.timex", "--no-sampler.filesystem"];
+
+fn bench(root: &std::path::Path, more: &[&str]) -> Bench {
+    let flags = host_flags(root);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    Bench::new(&flags)
+}
+
+fn stable_lines(text: &str) -> String {
+    let changes =
+        ["node_time_seconds ", "node_scrape_collector_duration_seconds{", "node_time_zone_offset_seconds{"];
+    let lines = text.lines().filter(|line| !changes.iter().any(|start| line.starts_with(start)));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_fake_host_scrapes_as_in_the_golden_file() {
+    let mut bench = bench(&fixtures(), &NOT_FROM_FILES);
+    // By the second tick samplers with their own threads have told how they fared, too.
+    bench.tick();
+    bench.tick();
+    let text = stable_lines(&bench.text());
+    let golden = fixtures().join("golden.prom");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &text).unwrap();
+    }
+    let want = std::fs::read_to_string(&golden).unwrap();
+    for (got, want) in text.lines().zip(want.lines()) {
+        assert_eq!(got, want, "run with UPDATE_GOLDEN=1 if the change is meant");
+    }
+    assert_eq!(text.lines().count(), want.lines().count());
+}
+
+#[test]
+fn filesystems_of_a_mounted_host_are_asked_under_its_root() {
+    let mut bench = bench(&fixtures(), &[]);
+    bench.tick();
+    let text = bench.text();
+    let has = |line: &str| assert!(text.lines().any(|found| found.starts_with(line)), "{line}\n{text}");
+    has(r#"node_filesystem_size_bytes{device="/dev/nvme0n1p1",fstype="ext4",mountpoint="/"}"#);
+    has(r#"node_filesystem_readonly{device="tmpfs",fstype="tmpfs",mountpoint="/with blank"} 1"#);
+    has(r#"node_filesystem_mount_info{device="/dev/nvme0n1p1",major="259",minor="1",mountpoint="/"} 1"#);
+    // What cannot be asked says so and has no sizes.
+    assert!(text.contains(r#"fstype="xfs",mountpoint="/missing"} 1"#), "{text}");
+    assert!(!text.contains(r#"node_filesystem_size_bytes{device="/dev/sdz""#));
+    assert!(!text.contains(r#"fstype="proc""#));
+}
+
+#[test]
+fn devices_that_go_end_with_one_stale_marker_and_may_come_back() {
+    let host = copy_of_fixtures();
+    let mut bench = bench(host.path(), &NOT_FROM_FILES);
+    bench.tick();
+    let net = host.path().join("proc/net/dev");
+    let before = std::fs::read_to_string(&net).unwrap();
+    let without: String =
+        before.lines().filter(|line| !line.contains("eth0:1")).map(|line| format!("{line}\n")).collect();
+    assert!(bench.text().contains(r#"node_network_receive_bytes_total{device="eth0:1"} 10"#));
+    let markers = |bench: &Bench| {
+        let Some(draft) = bench.shared.board.collect() else { return 0 };
+        let tick = <pharos_proto::v1::Tick as prost::Message>::decode(draft.readings.as_slice()).unwrap();
+        let values = tick.readings.iter().flat_map(|reading| reading.values.chunks(8).map(<[u8]>::to_owned));
+        let stale = pharos_common::sample::STALE_NAN_BITS.to_le_bytes();
+        values.filter(|bytes| bytes[..] == stale).count()
+    };
+    assert_eq!(markers(&bench), 0);
+    std::fs::write(&net, without).unwrap();
+    bench.tick();
+    assert!(!bench.text().contains("eth0:1"));
+    assert_eq!(markers(&bench), 16);
+    bench.tick();
+    assert_eq!(markers(&bench), 0);
+    std::fs::write(&net, before).unwrap();
+    bench.tick();
+    assert!(bench.text().contains(r#"node_network_receive_bytes_total{device="eth0:1"} 10"#));
+    assert_eq!(markers(&bench), 0);
+}
+
+#[test]
+fn a_changed_label_ends_the_old_series_and_starts_the_new() {
+    let host = copy_of_fixtures();
+    let mut bench = bench(host.path(), &NOT_FROM_FILES);
+    bench.tick();
+    assert!(bench.text().contains(r#"operstate="up"} 1"#));
+    let operstate = host.path().join("sys/class/net/eth0/operstate");
+    std::fs::write(operstate, "down\n").unwrap();
+    bench.tick();
+    let text = bench.text();
+    assert!(text.contains(r#"operstate="down"} 1"#) && !text.contains(r#"operstate="up"}"#), "{text}");
+    assert!(text.contains(r#"node_network_up{device="eth0"} 0"#));
+}
+
+#[test]
+fn a_broken_file_silences_its_sampler_only_and_says_why() {
+    let host = copy_of_fixtures();
+    let mut bench = bench(host.path(), &NOT_FROM_FILES);
+    bench.tick();
+    std::fs::write(host.path().join("proc/meminfo"), "MemTotal: a lot\n").unwrap();
+    bench.tick();
+    let text = bench.text();
+    assert!(text.contains(r#"node_scrape_collector_success{collector="meminfo"} 0"#));
+    assert!(text.contains(r#"node_scrape_collector_success{collector="cpu"} 1"#));
+    let status = bench.shared.statuses.list().into_iter().find(|status| status.name == "meminfo").unwrap();
+    assert_eq!(status.failures, 1);
+    assert!(status.last_error.unwrap().contains("proc/meminfo"), "names the file");
+    // Its last good values are shown for two intervals, then they are gone.
+    bench.tick();
+    bench.tick();
+    assert!(!bench.text().contains("node_memory_MemTotal_bytes"));
+}
+
+#[test]
+fn a_sampler_that_is_switched_off_ends_its_series() {
+    let mut bench = bench(&fixtures(), &NOT_FROM_FILES);
+    bench.tick();
+    assert!(bench.text().contains("node_load1 "));
+    let flags = host_flags(&fixtures());
+    let flags: Vec<&str> =
+        flags.iter().map(String::as_str).chain(NOT_FROM_FILES).chain(["--no-sampler.loadavg"]).collect();
+    bench.scheduler.reconfigure(&config(&flags).plan);
+    bench.tick();
+    let text = bench.text();
+    assert!(!text.contains("node_load1") && !text.contains(r#"collector="loadavg""#));
+    assert!(text.contains("node_memory_MemTotal_bytes "));
+}
