@@ -11,6 +11,7 @@ use crate::functions::over_time::{self, RangeCall};
 use crate::plan::{Leaf, LeafKind};
 use crate::storage::{HistogramSample, Selection, SeriesColumns};
 use pharos_common::sample::{TimestampMs, is_stale_nan};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A leaf and what it has found so far.
@@ -55,12 +56,12 @@ impl Evaluator<'_> {
             self.stats.samples_read += cost;
             // Instant leaves must see stale markers, ranges must not.
             for work in works.iter_mut().filter(|work| work.is_instant()) {
-                work.instant(&series, plan.setting.lookback_ms)?;
+                work.instant(&work.seen(&series), plan.setting.lookback_ms)?;
             }
             if works.iter().any(|work| !work.is_instant()) {
                 drop_stale(&mut series);
                 for work in works.iter_mut().filter(|work| !work.is_instant()) {
-                    work.range(&series, plan.setting.lookback_ms, &mut annotations)?;
+                    work.range(&work.seen(&series), plan.setting.lookback_ms, &mut annotations)?;
                 }
             }
             let held: usize = works.iter_mut().map(Work::newly_held).sum();
@@ -135,6 +136,16 @@ impl Evaluator<'_> {
 impl Work<'_> {
     fn is_instant(&self) -> bool {
         matches!(self.leaf.kind, LeafKind::Instant | LeafKind::InstantTimestamp)
+    }
+
+    /// The series as the leaf sees it: with resets found out where only counts and sums are used.
+    fn seen<'s>(&self, series: &'s SeriesColumns) -> Cow<'s, SeriesColumns> {
+        if !self.leaf.wants_statistics || series.histograms.len() < 2 {
+            return Cow::Borrowed(series);
+        }
+        let mut series = series.clone();
+        crate::histogram::find_resets(&mut series.histograms);
+        Cow::Owned(series)
     }
 
     fn instant(&mut self, series: &SeriesColumns, lookback_ms: i64) -> Result<(), QueryError> {

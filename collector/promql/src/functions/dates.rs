@@ -55,17 +55,13 @@ fn civil(days: i64) -> Date {
     }
 }
 
-/// A time as RFC 3339 with as many digits after the second as it needs.
+/// A time as RFC 3339, to the second.
 pub(crate) fn rfc3339(time_ms: i64) -> String {
     let seconds = time_ms.div_euclid(1000);
     let Date { year, month, day } = civil(seconds.div_euclid(86_400));
     let of_day = seconds.rem_euclid(86_400);
     let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-    let millis = match time_ms.rem_euclid(1000) {
-        0 => String::new(),
-        millis => format!(".{millis:03}").trim_end_matches('0').to_owned(),
-    };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{millis}Z")
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn is_leap(year: i64) -> bool {

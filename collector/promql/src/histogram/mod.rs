@@ -15,7 +15,7 @@ pub(crate) use accumulate::Accumulator;
 pub use buckets::{Bucket, buckets, compacted};
 pub(crate) use operate::{Blend, blend, blend_plain, operate, remark};
 pub(crate) use quantile::{Remarks, fraction, quantile};
-pub(crate) use reset::is_reset;
+pub use reset::is_reset;
 pub(crate) use statistics::statistic;
 pub(crate) use text::to_text;
 
@@ -84,6 +84,25 @@ pub(crate) fn equal(a: &FloatHistogram, b: &FloatHistogram) -> bool {
         && a.negative_spans == b.negative_spans
         && same_lists(&a.positive_buckets, &b.positive_buckets)
         && same_lists(&a.negative_buckets, &b.negative_buckets)
+}
+
+/// Says of each histogram but the first whether it was reset, where it does not say itself.
+pub(crate) fn find_resets(histograms: &mut [HistogramSample]) {
+    for index in (1..histograms.len()).rev() {
+        let (before, now) = histograms.split_at_mut(index);
+        let (Some(before), Some(now)) = (before.last(), now.first_mut()) else { continue };
+        if now.histogram.counter_reset_hint != CounterResetHint::Unknown
+            || now.histogram.is_stale()
+            || before.histogram.is_stale()
+        {
+            continue;
+        }
+        let reset = is_reset(&now.histogram, &before.histogram);
+        let mut histogram = FloatHistogram::clone(&now.histogram);
+        histogram.counter_reset_hint =
+            if reset { CounterResetHint::Reset } else { CounterResetHint::NotReset };
+        now.histogram = Arc::new(histogram);
+    }
 }
 
 /// Takes back what histograms say about resets: a subquery may leave out or repeat samples.

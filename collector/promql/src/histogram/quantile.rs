@@ -50,7 +50,12 @@ pub(crate) fn quantile(share: f64, histogram: &FloatHistogram, mut remarks: Rema
     } else {
         let _ = all.iter().rev().any(|bucket| step(&mut found, &mut count, bucket));
     }
-    let Some(mut bucket) = found else { return f64::NAN };
+    let Some(mut bucket) = found else {
+        if has_nan && rank > 0.0 {
+            remarks.info("input to histogram_quantile has NaN observations, result is NaN");
+        }
+        return f64::NAN;
+    };
     let custom = histogram.uses_custom_buckets();
     if custom {
         if bucket.lower == f64::NEG_INFINITY {

@@ -4,7 +4,7 @@ use super::accumulate::Accumulator;
 use pharos_common::histogram::{CounterResetHint, FloatHistogram};
 
 /// Whether `now` must have started again since `before`: it says so, or it holds less somewhere.
-pub(crate) fn is_reset(now: &FloatHistogram, before: &FloatHistogram) -> bool {
+pub fn is_reset(now: &FloatHistogram, before: &FloatHistogram) -> bool {
     match now.counter_reset_hint {
         CounterResetHint::Reset => return true,
         CounterResetHint::NotReset => return false,

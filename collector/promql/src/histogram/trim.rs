@@ -93,7 +93,9 @@ fn split(bucket: &Bucket, value: f64, drop: Drop, linear: bool) -> Part {
         Drop::Below => bucket.upper <= value,
     };
     if outside {
-        return Part { kept: 0.0, dropped_middle: middle(bucket.lower, bucket.upper, linear) };
+        // Prometheus takes the middle of a whole exponential bucket without its sign.
+        let middle = middle(bucket.lower, bucket.upper, linear);
+        return Part { kept: 0.0, dropped_middle: if linear { middle } else { middle.abs() } };
     }
     let below = below(bucket, value, linear);
     match drop {

@@ -13,7 +13,7 @@ pub(crate) use selection::{Leaf, LeafKind, Reading};
 
 use crate::ast::{AtModifier, DurationExprError, Expr, NodeId, NodeKind, VectorSelector};
 use crate::error::QueryError;
-use crate::functions::{Implementation, OverTime};
+use crate::functions::{HistogramStat, Implementation, OverTime};
 use pharos_common::sample::TimestampMs;
 
 /// What a plan depends on besides the tree.
@@ -75,6 +75,7 @@ impl<'e> Plan<'e> {
         };
         plan.assign_grids()?;
         plan.find_leaves()?;
+        plan.find_statistics();
         plan.share_readings();
         Ok(plan)
     }
@@ -160,6 +161,39 @@ impl<'e> Plan<'e> {
         args.iter()
             .map(|&arg| self.expr.unparenthesised(arg))
             .find(|&arg| matches!(self.expr.node(arg).kind, NodeKind::Range(_) | NodeKind::Subquery(_)))
+    }
+}
+
+impl Plan<'_> {
+    /// Notes the leaves of which only counts and sums of histograms are used, with no subquery between.
+    /// Prometheus reads those without buckets, and looks for counter resets while it does so.
+    fn find_statistics(&mut self) {
+        let mut wanted = vec![false; self.expr.nodes.len()];
+        let mut settled = vec![false; self.expr.nodes.len()];
+        for index in (0..self.expr.nodes.len()).rev() {
+            let (mut statistics, mut is_settled) = (wanted[index], settled[index]);
+            match &self.expr.nodes[index].kind {
+                NodeKind::Subquery(_) => (statistics, is_settled) = (false, true),
+                NodeKind::Call(call) => match call.function.implementation {
+                    Implementation::HistogramStat(
+                        HistogramStat::Count | HistogramStat::Sum | HistogramStat::Avg,
+                    ) if !is_settled => statistics = true,
+                    Implementation::HistogramQuantile
+                    | Implementation::HistogramQuantiles
+                    | Implementation::HistogramFraction => (statistics, is_settled) = (false, true),
+                    _ => {}
+                },
+                _ => {}
+            }
+            let expr = self.expr;
+            expr.for_each_child(NodeId(index as u32), |child| {
+                wanted[child.index()] = statistics;
+                settled[child.index()] = is_settled;
+            });
+        }
+        for leaf in &mut self.leaves {
+            leaf.wants_statistics = wanted[leaf.selector.index()];
+        }
     }
 }
 

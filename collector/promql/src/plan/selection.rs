@@ -27,6 +27,8 @@ pub(crate) struct Leaf {
     pub(crate) reading: usize,
     /// Whether it needs nothing but samples, so that it can be evaluated whenever they are read.
     pub(crate) is_independent: bool,
+    /// Whether only counts and sums of histograms are used.
+    pub(crate) wants_statistics: bool,
 }
 
 /// What a leaf makes of samples.
@@ -148,6 +150,7 @@ impl Plan<'_> {
             },
             reading: 0,
             is_independent,
+            wants_statistics: false,
         });
         Ok(())
     }

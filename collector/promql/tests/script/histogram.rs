@@ -21,12 +21,8 @@ pub(crate) fn parse_item(item: &str, values: &mut Vec<SequenceValue>) -> Result<
     let (step, step_hinted) = parse(step)?;
     let times = rest.strip_prefix('x').ok_or("expected x and a number")?;
     let times: usize = times.parse().map_err(|_| format!("bad repetition {times:?}"))?;
-    // The step's hint is that of the whole series.
-    let hint = step.counter_reset_hint;
     for index in 0..=times {
-        let mut value = histogram.clone();
-        value.counter_reset_hint = hint;
-        values.push(SequenceValue::Histogram(Box::new(value), step_hinted));
+        values.push(SequenceValue::Histogram(Box::new(histogram.clone()), step_hinted));
         if index < times {
             histogram = pharos_promql::histogram::sum(&histogram, &step, sign)
                 .ok_or("histograms do not fit together")?;

@@ -1,6 +1,6 @@
 //! Series in memory: the storage of script tests.
 
-use pharos_common::histogram::FloatHistogram;
+use pharos_common::histogram::{CounterResetHint, FloatHistogram};
 use pharos_common::labels::Labels;
 use pharos_promql::storage::{
     Budget, HistogramSample, Selection, SeriesColumns, SeriesSet, Storage, StorageError,
@@ -31,6 +31,31 @@ impl Memory {
         let samples = self.series.entry(labels.clone()).or_default();
         samples.floats.remove(&timestamp_ms);
         samples.histograms.insert(timestamp_ms, Arc::new(histogram));
+    }
+}
+
+impl Memory {
+    /// Says of histograms that nothing was reset where that shows, as Prometheus' chunks do: of all but
+    /// the first of a run with one layout that never falls.
+    pub(crate) fn note_resets(&mut self) {
+        for samples in self.series.values_mut() {
+            let mut before: Option<(i64, Arc<FloatHistogram>)> = None;
+            for (&timestamp_ms, histogram) in &mut samples.histograms {
+                let original = Arc::clone(histogram);
+                let continues = before.as_ref().is_some_and(|(before_ms, before)| {
+                    samples.floats.range(before_ms..&timestamp_ms).next().is_none()
+                        && before.schema == original.schema
+                        && before.zero_threshold == original.zero_threshold
+                        && before.custom_values == original.custom_values
+                        && before.counter_reset_hint != CounterResetHint::Gauge
+                        && !pharos_promql::histogram::is_reset(&original, before)
+                });
+                if continues && original.counter_reset_hint == CounterResetHint::Unknown {
+                    Arc::make_mut(histogram).counter_reset_hint = CounterResetHint::NotReset;
+                }
+                before = Some((timestamp_ms, original));
+            }
+        }
     }
 }
 

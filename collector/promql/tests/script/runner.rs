@@ -37,6 +37,7 @@ pub(crate) fn run(script: &str) -> Report {
                 if with_nhcb {
                     nhcb::convert(&series, gap_ms, &mut memory);
                 }
+                memory.note_resets();
             }
             Command::Eval(eval) => match check(&engine, &memory, &eval) {
                 Ok(()) => report.passed += 1,
