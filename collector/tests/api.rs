@@ -1,4 +1,5 @@
 //! Prometheus' HTTP API over a real collector.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
 

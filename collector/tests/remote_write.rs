@@ -1,4 +1,5 @@
 //! Remote write 1.0 into a real collector.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
 
@@ -10,7 +11,10 @@ use support::{TestCollector, options};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
-fn request(series: &[(&[(&str, &str)], &[(i64, f64)])]) -> Vec<u8> {
+/// Labels and samples of one series.
+type Series<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
+fn request(series: &[Series<'_>]) -> Vec<u8> {
     let timeseries = series
         .iter()
         .map(|(labels, samples)| wire::TimeSeries {

@@ -1,4 +1,5 @@
 //! Rules of a real collector: from a sample to an alert at a real listener, by a clock that tests move.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The ingest stream between a real gRPC client and a real collector.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
 

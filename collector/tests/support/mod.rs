@@ -16,27 +16,27 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Far longer than anything takes: only a test that fails waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub struct TestCollector {
-    pub url: String,
-    pub client: reqwest::Client,
+pub(crate) struct TestCollector {
+    pub(crate) url: String,
+    pub(crate) client: reqwest::Client,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), CollectorError>>,
     /// Its own, so that it can end with everything that runs in it.
     runtime: tokio::runtime::Runtime,
 }
 
-pub fn options(folder: &Path) -> Options {
+pub(crate) fn options(folder: &Path) -> Options {
     Options { storage_path: folder.join("data"), shipped_rules: false, ..Options::default() }
 }
 
 impl TestCollector {
-    pub async fn start(folder: &Path) -> Self {
+    pub(crate) async fn start(folder: &Path) -> Self {
         Self::start_with(options(folder), SystemClock::shared()).await
     }
 
-    pub async fn start_with(options: Options, clock: SharedClock) -> Self {
+    pub(crate) async fn start_with(options: Options, clock: SharedClock) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = Shutdown::new();
@@ -63,7 +63,7 @@ impl TestCollector {
     }
 
     /// Ends it as SIGTERM does.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         drop(self.client);
         self.task.await.unwrap().unwrap();
@@ -71,25 +71,25 @@ impl TestCollector {
     }
 
     /// Ends it without a goodbye: every task stops where it stands.
-    pub async fn kill(self) {
+    pub(crate) async fn kill(self) {
         end(self.runtime).await;
     }
 
-    pub async fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         let response = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
         let status = response.status().as_u16();
         let text = response.text().await.unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> (u16, Value) {
+    pub(crate) async fn post(&self, path: &str, form: &[(&str, &str)]) -> (u16, Value) {
         let response = self.client.post(format!("{}{path}", self.url)).form(form).send().await.unwrap();
         let status = response.status().as_u16();
         (status, response.json().await.unwrap())
     }
 
     /// The data of a successful answer.
-    pub async fn data(&self, path: &str) -> Value {
+    pub(crate) async fn data(&self, path: &str) -> Value {
         let (status, mut body) = self.get(path).await;
         assert_eq!(status, 200, "{path}: {body}");
         assert_eq!(body["status"], "success");
@@ -97,19 +97,19 @@ impl TestCollector {
     }
 
     /// An instant query's result at a time in seconds.
-    pub async fn query_at(&self, query: &str, time: &str) -> Value {
+    pub(crate) async fn query_at(&self, query: &str, time: &str) -> Value {
         let (status, mut body) = self.post("/api/v1/query", &[("query", query), ("time", time)]).await;
         assert_eq!(status, 200, "{query}: {body}");
         body["data"]["result"].take()
     }
 
-    pub async fn import(&self, text: impl Into<String>) -> u16 {
+    pub(crate) async fn import(&self, text: impl Into<String>) -> u16 {
         let url = format!("{}/api/v1/import/prometheus", self.url);
         self.client.post(url).body(text.into()).send().await.unwrap().status().as_u16()
     }
 
     /// Asks again until the answer is as wanted.
-    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let found = tokio::time::timeout(PATIENCE, async {
             loop {
@@ -132,13 +132,13 @@ async fn end(runtime: tokio::runtime::Runtime) {
 }
 
 /// Takes alerts as Alertmanager does.
-pub struct AlertListener {
-    pub url: String,
+pub(crate) struct AlertListener {
+    pub(crate) url: String,
     alerts: mpsc::UnboundedReceiver<Value>,
 }
 
 impl AlertListener {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (sender, alerts) = mpsc::unbounded_channel();
         let take = |State(sender): State<mpsc::UnboundedSender<Value>>, body: axum::Json<Vec<Value>>| async move {
             for alert in body.0 {
@@ -154,12 +154,12 @@ impl AlertListener {
     }
 
     /// The next alert that arrives.
-    pub async fn next(&mut self) -> Value {
+    pub(crate) async fn next(&mut self) -> Value {
         tokio::time::timeout(PATIENCE, self.alerts.recv()).await.expect("an alert arrives").unwrap()
     }
 
     /// What has arrived by now.
-    pub fn arrived(&mut self) -> Vec<Value> {
+    pub(crate) fn arrived(&mut self) -> Vec<Value> {
         std::iter::from_fn(|| self.alerts.try_recv().ok()).collect()
     }
 }
