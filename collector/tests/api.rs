@@ -158,6 +158,7 @@ async fn what_clients_probe_is_there() {
     assert_eq!(collector.data("/api/v1/status/runtimeinfo").await["storageRetention"], "30d");
     assert_eq!(collector.data("/api/v1/status/config").await["yaml"], "");
     assert_eq!(collector.data("/api/v1/format_query?query=sum(a)by(b)").await, "sum by (b) (a)");
+    assert_eq!(collector.data("/api/v1/parse_query?query=sum(a)by(b)").await["type"], "aggregation");
     assert_eq!(collector.data("/api/v1/targets").await["activeTargets"], json!([]));
     assert_eq!(collector.data("/api/v1/rules").await["groups"], json!([]));
     let stats = collector.data("/api/v1/query?query=gpu_temp&stats=true").await;
@@ -239,6 +240,23 @@ async fn bad_text_is_refused_whole() {
     let (_, metrics) = collector.get("/metrics").await;
     let refused = "pharos_collector_samples_refused_total{reason=\"too_new\"} 1";
     assert!(metrics.as_str().unwrap().contains(refused));
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn queries_end_at_their_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = pharos_collector::Options { query_samples_max: 10, ..options(folder.path()) };
+    let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
+    let many: String = (0..20).map(|i| format!("many{{i=\"{i}\"}} {i} 1699999990000\n")).collect();
+    assert_eq!(collector.import(many).await, 204);
+    let (status, body) = collector.get("/api/v1/query?query=many").await;
+    assert_eq!((status, &body["errorType"]), (422, &json!("execution")), "{body}");
+    assert!(body["error"].as_str().unwrap().contains("too many samples"), "{body}");
+    let (status, body) = collector.get("/api/v1/query?query=many&timeout=0.000001").await;
+    assert_eq!((status, &body["errorType"]), (400, &json!("bad_data")), "{body}");
+    // What one query held is free again for the next.
+    assert_eq!(collector.query_at("many{i=\"7\"}", "1700000000").await[0]["value"][1], "7");
     collector.stop().await;
 }
 

@@ -295,3 +295,67 @@ async fn a_reload_keeps_what_did_not_change_and_a_broken_one_changes_nothing() {
     assert_eq!(resolved["startsAt"], "2023-11-14T22:13:20.000Z");
     scene.collector.stop().await;
 }
+
+#[tokio::test]
+async fn keep_firing_for_bridges_a_gap() {
+    let rules = HOT.replace("labels: {sev", "keep_firing_for: 10s\n        labels: {sev");
+    let mut scene = Scene::open(&rules).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.alerts.next().await;
+    scene.advance(1);
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    let kept = |body: &Value| body["data"]["alerts"][0]["keepFiringSince"] == "2023-11-14T22:13:21.000Z";
+    scene.collector.until("/api/v1/alerts", kept).await;
+    scene.advance(10);
+    assert_eq!(scene.alerts.next().await["endsAt"], "2023-11-14T22:13:31.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn more_alerts_than_the_limit_are_an_error_of_the_rule() {
+    let rules = HOT.replace("interval: 1h", "interval: 1h\n    limit: 1");
+    let scene = Scene::open(&rules).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\ngpu_temp{instance=\"n2\"} 95\n").await;
+    let failed = |body: &Value| body["data"]["groups"][0]["rules"][0]["health"] == "err";
+    let rules = scene.collector.until("/api/v1/rules", failed).await;
+    let rule = &rules["data"]["groups"][0]["rules"][0];
+    assert_eq!(rule["lastError"], "exceeded limit of 1 with 2 alerts");
+    assert_eq!(rule["alerts"], json!([]));
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn annotations_may_ask_queries() {
+    let text = r#"'{{ with query "node_info" }}{{ . | first | label "rack" }}{{ end }}'"#;
+    let rules = HOT.replace("summary: '", &format!("rack: {text}\n          summary: '"));
+    let mut scene = Scene::open(&rules).await;
+    scene.sample("node_info{rack=\"r7\"} 1\n").await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    assert_eq!(scene.alerts.next().await["annotations"]["rack"], "r7");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn an_alertmanager_that_is_down_loses_no_alert() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let options = options_with(folder.path(), HOT, &format!("http://{address}"));
+    let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
+    assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 95\n").await, 204);
+    let failed = "pharos_collector_alert_requests_failed_total";
+    collector.until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(failed)).await;
+    let mut alerts = AlertListener::start_on(&address.to_string()).await;
+    assert_eq!(alerts.next().await["labels"]["instance"], "n1");
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn the_collector_stores_its_own_metrics() {
+    let scene = Scene::open(HOT).await;
+    scene.advance(5);
+    let own = "/api/v1/query?query=pharos_build_info{job=%22pharos-collector%22}";
+    scene.collector.until(own, |body| body["data"]["result"][0]["value"][1] == "1").await;
+    scene.collector.stop().await;
+}

@@ -139,6 +139,10 @@ pub(crate) struct AlertListener {
 
 impl AlertListener {
     pub(crate) async fn start() -> Self {
+        Self::start_on("127.0.0.1:0").await
+    }
+
+    pub(crate) async fn start_on(address: &str) -> Self {
         let (sender, alerts) = mpsc::unbounded_channel();
         let take = |State(sender): State<mpsc::UnboundedSender<Value>>, body: axum::Json<Vec<Value>>| async move {
             for alert in body.0 {
@@ -146,7 +150,7 @@ impl AlertListener {
             }
         };
         let app = Router::new().route("/api/v2/alerts", post(take)).with_state(sender);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let limits = pharos_common::server::ServerLimits::default();
         tokio::spawn(pharos_common::server::serve(listener, app, None, limits, Shutdown::new()));
