@@ -56,13 +56,20 @@ pub fn node_groups() -> Vec<GroupSpec> {
         behaviour,
     };
     let modes = [
-        ("idle", 0.7), ("user", 0.2), ("system", 0.06), ("iowait", 0.01), ("softirq", 0.005), ("irq", 0.0),
-        ("nice", 0.0), ("steal", 0.0),
+        ("idle", 0.7),
+        ("user", 0.2),
+        ("system", 0.06),
+        ("iowait", 0.01),
+        ("softirq", 0.005),
+        ("irq", 0.0),
+        ("nice", 0.0),
+        ("steal", 0.0),
     ];
     for cpu in 0..16 {
         let cpu = cpu.to_string();
         let series = modes.iter().map(|(mode, share)| {
-            let behaviour = if *share > 0.0 { Behaviour::CpuSeconds { share: *share } } else { Behaviour::Still(0.0) };
+            let behaviour =
+                if *share > 0.0 { Behaviour::CpuSeconds { share: *share } } else { Behaviour::Still(0.0) };
             spec("node_cpu_seconds_total", &[("cpu", &cpu), ("mode", mode)], behaviour)
         });
         groups.push(GroupSpec { series: series.collect() });
@@ -117,7 +124,8 @@ pub fn node_groups() -> Vec<GroupSpec> {
     for gpu in 0..8 {
         let number = gpu.to_string();
         let uuid = format!("GPU-5c2e4f1a-0000-4000-8000-00000000000{gpu}");
-        let labels = [("gpu", number.as_str()), ("UUID", uuid.as_str()), ("modelName", "NVIDIA H100 80GB HBM3")];
+        let labels =
+            [("gpu", number.as_str()), ("UUID", uuid.as_str()), ("modelName", "NVIDIA H100 80GB HBM3")];
         let fields: [(&str, Behaviour); 28] = [
             ("DCGM_FI_DEV_GPU_UTIL", Behaviour::Utilisation),
             ("DCGM_FI_DEV_MEM_COPY_UTIL", Behaviour::Utilisation),
@@ -169,8 +177,10 @@ pub struct NodeValues {
 impl NodeValues {
     /// Node number `node` at its first second.
     pub fn new(node: u64) -> NodeValues {
-        let behaviours: Vec<Behaviour> =
-            node_groups().iter().flat_map(|group| group.series.iter().map(|series| series.behaviour)).collect();
+        let behaviours: Vec<Behaviour> = node_groups()
+            .iter()
+            .flat_map(|group| group.series.iter().map(|series| series.behaviour))
+            .collect();
         let mut random = node.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let values = behaviours
             .iter()

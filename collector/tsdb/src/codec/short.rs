@@ -24,16 +24,36 @@ pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
         out.extend_from_slice(&first.to_bits().to_le_bytes());
         return;
     }
-    let scaled =
-        SCALES.iter().position(|&scale| values.iter().all(|&value| to_scaled(value, scale).is_some()));
-    match scaled {
+    let mut on_stack = [0; VALUES_ON_STACK];
+    let mut on_heap = Vec::new();
+    let integers = if values.len() <= VALUES_ON_STACK {
+        &mut on_stack[..values.len()]
+    } else {
+        on_heap.resize(values.len(), 0);
+        &mut on_heap[..]
+    };
+    match SCALES.iter().position(|&scale| scale_all(values, scale, integers)) {
         Some(index) => {
             out.push(1 + index as u8);
-            let scale = SCALES[index];
-            encode_integers(values.len(), |at| to_scaled(values[at], scale).unwrap_or(0), out);
+            encode_integers(integers, out);
         }
         None => encode_xor(values, out),
     }
+}
+
+/// Values that are scaled without allocating: more than a page of the head has.
+const VALUES_ON_STACK: usize = 128;
+
+/// Writes the values as whole numbers of `1/scale`; `false` if one of them is none.
+#[inline]
+fn scale_all(values: &[f64], scale: f64, integers: &mut [i64]) -> bool {
+    values.iter().zip(integers).all(|(&value, integer)| match to_scaled(value, scale) {
+        Some(scaled) => {
+            *integer = scaled;
+            true
+        }
+        None => false,
+    })
 }
 
 /// Reads the `count` values of a column and appends them.
@@ -59,7 +79,7 @@ pub(crate) fn decode_values(cursor: &mut Cursor<'_>, count: usize, out: &mut Vec
 /// Appends timestamps (or any integers that rise evenly).
 pub(crate) fn encode_timestamps(timestamps: &[i64], out: &mut Vec<u8>) {
     if !timestamps.is_empty() {
-        encode_integers(timestamps.len(), |at| timestamps[at], out);
+        encode_integers(timestamps, out);
     }
 }
 
@@ -71,15 +91,16 @@ pub(crate) fn decode_timestamps(cursor: &mut Cursor<'_>, count: usize, out: &mut
     decode_integers(cursor, count, |timestamp| out.push(timestamp))
 }
 
-fn encode_integers(count: usize, at: impl Fn(usize) -> i64, out: &mut Vec<u8>) {
-    let difference = |index: usize| at(index).wrapping_sub(at(index - 1));
-    let least = (1..count).map(difference).min().unwrap_or(0);
-    let union = (1..count).fold(0, |union, index| union | difference(index).wrapping_sub(least) as u64);
+/// Appends integers, at least one.
+fn encode_integers(integers: &[i64], out: &mut Vec<u8>) {
+    let differences = || integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    let least = differences().min().unwrap_or(0);
+    let union = differences().fold(0, |union, difference| union | difference.wrapping_sub(least) as u64);
     let width = width_of(union);
-    varint::push(out, zigzag(at(0)));
+    varint::push(out, zigzag(integers.first().copied().unwrap_or(0)));
     varint::push(out, zigzag(least));
     out.push(width as u8);
-    pack(out, width, (1..count).map(|index| difference(index).wrapping_sub(least) as u64));
+    pack(out, width, differences().map(|difference| difference.wrapping_sub(least) as u64));
 }
 
 fn decode_integers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {

@@ -189,7 +189,8 @@ async fn write_nodes(
 ) -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let mut requests: Vec<remote::WriteRequest> = nodes.iter().map(|&node| write_request(layout, node)).collect();
+    let mut requests: Vec<remote::WriteRequest> =
+        nodes.iter().map(|&node| write_request(layout, node)).collect();
     let mut values: Vec<NodeValues> = nodes.iter().map(|&node| NodeValues::new(node as u64)).collect();
     let mut encoder = snap::raw::Encoder::new();
     for second in 1..=seconds {
