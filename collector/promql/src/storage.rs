@@ -195,6 +195,21 @@ pub trait Storage: Send + Sync {
         selection: &Selection<'_>,
         budget: &'s Budget,
     ) -> Result<Box<dyn SeriesSet + 's>, StorageError>;
+
+    /// The same series in at most `parts` parts that are read on a thread each: the first part has the
+    /// first series, and so on. A storage cuts where the decoding of a part is well worth a thread.
+    ///
+    /// # Errors
+    /// As [`Storage::select`].
+    fn select_parts<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+        parts: usize,
+    ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
+        let _ = parts;
+        Ok(vec![self.select(selection, budget)?])
+    }
 }
 
 /// No series at all: enough for queries of constants.

@@ -308,6 +308,8 @@ fn long_queries_are_laid_out_over_lines() {
     let want = format!("  sum by (job) (rate({long}[5m]))\n/ on (job)\n  {long}");
     assert_eq!(prettify(&parse(&query).unwrap()), want);
     assert_eq!(prettify(&parse("sum( up )by (job)").unwrap()), "sum by (job) (up)");
+    let query = format!("-{long} ^ {long}");
+    assert_eq!(prettify(&parse(&query).unwrap()), format!("-{long}\n^\n  {long}"));
     let call = format!("label_replace({long}, \"a\", \"b\", \"c\", \"d{long}\")");
     let want = format!("label_replace(\n  {long},\n  \"a\",\n  \"b\",\n  \"c\",\n  \"d{long}\"\n)");
     assert_eq!(prettify(&parse(&call).unwrap()), want);

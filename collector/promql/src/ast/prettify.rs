@@ -25,11 +25,22 @@ pub fn prettify(expr: &Expr) -> String {
         match piece {
             Piece::Text(text) => out.push_str(&text),
             Piece::Node { id, level, indent_first } => {
+                let short = lengths.get(id.index()).is_none_or(|&length| length <= LINE_CHARS_MAX);
+                let whole = short || level >= INDENT_LEVELS_MAX;
+                if let NodeKind::Binary(binary) = &expr.node(id).kind
+                    && !whole
+                {
+                    // The operands stand one level deeper than the operator, on lines of their own.
+                    let operator = format!("\n{}{}\n", INDENT.repeat(level), operator(binary));
+                    pieces.push(Piece::Node { id: binary.rhs, level: level + 1, indent_first: true });
+                    pieces.push(Piece::Text(operator));
+                    pieces.push(Piece::Node { id: binary.lhs, level: level + 1, indent_first });
+                    continue;
+                }
                 if indent_first {
                     out.push_str(&INDENT.repeat(level));
                 }
-                let short = lengths.get(id.index()).is_none_or(|&length| length <= LINE_CHARS_MAX);
-                if short || level >= INDENT_LEVELS_MAX {
+                if whole {
                     // Writing to a string cannot fail.
                     let _ = write_node(&mut out, expr, id);
                 } else {
@@ -41,7 +52,7 @@ pub fn prettify(expr: &Expr) -> String {
     out
 }
 
-/// Writes the head of a node that is too long, and leaves the rest, last piece first, on the stack.
+/// Writes the head of a node (no operator) that is too long, and leaves the rest, last piece first, on the stack.
 fn split(expr: &Expr, id: NodeId, level: usize, out: &mut String, pieces: &mut Vec<Piece>) {
     let indent = INDENT.repeat(level);
     let child = |id| Piece::Node { id, level: level + 1, indent_first: true };
@@ -65,13 +76,6 @@ fn split(expr: &Expr, id: NodeId, level: usize, out: &mut String, pieces: &mut V
                 pieces.push(text(",\n"));
                 pieces.push(child(param));
             }
-        }
-        NodeKind::Binary(binary) => {
-            pieces.push(child(binary.rhs));
-            pieces.push(Piece::Text(format!("\n{indent}{}\n", operator(binary))));
-            // The operands stand one level deeper than the operator, whose own indent is written already.
-            out.truncate(out.len() - indent.len().min(out.len()));
-            pieces.push(child(binary.lhs));
         }
         NodeKind::Subquery(subquery) => {
             pieces.push(Piece::Text(subquery_suffix(subquery)));

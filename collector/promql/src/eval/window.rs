@@ -68,7 +68,7 @@ fn seek(timestamps: &[TimestampMs], from: usize, time_ms: TimestampMs) -> usize 
 
 /// Drops stale markers from a series, where it has any.
 pub(crate) fn drop_stale(series: &mut SeriesColumns) {
-    if series.values.iter().any(|&value| is_stale_nan(value)) {
+    if has_stale(&series.values) {
         let timestamps: Vec<_> = series
             .timestamps
             .iter()
@@ -80,6 +80,11 @@ pub(crate) fn drop_stale(series: &mut SeriesColumns) {
         series.values.retain(|&value| !is_stale_nan(value));
     }
     series.histograms.retain(|sample| !sample.histogram.is_stale());
+}
+
+/// Whether there is a stale marker. Without a branch per value, as most series have none.
+fn has_stale(values: &[f64]) -> bool {
+    values.chunks(64).any(|chunk| chunk.iter().fold(false, |found, &value| found | is_stale_nan(value)))
 }
 
 /// The samples of one window.
@@ -97,13 +102,48 @@ pub(crate) struct Window<'s> {
     pub(crate) time_ms: TimestampMs,
 }
 
+/// Remembers which sample is the newest at each step, for series with the same column of timestamps.
+#[derive(Default)]
+pub(crate) struct NewestCache {
+    timestamps: Option<Arc<[TimestampMs]>>,
+    newest: Vec<u32>,
+}
+
+/// No sample is recent enough.
+pub(crate) const NONE: u32 = u32::MAX;
+
+impl NewestCache {
+    /// For each step the index of the newest sample that is no older than the lookback, or [`NONE`].
+    pub(crate) fn newest(
+        &mut self,
+        grid: Grid,
+        shift: Shift,
+        lookback_ms: i64,
+        timestamps: &Arc<[TimestampMs]>,
+    ) -> &[u32] {
+        if !self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
+            self.newest.clear();
+            let mut next = 0;
+            for step in 0..grid.steps {
+                let time_ms = shift.apply(grid.time(step));
+                next = seek(timestamps, next, time_ms);
+                let is_recent = |index: &usize| {
+                    timestamps.get(*index).is_some_and(|&taken| taken > time_ms.saturating_sub(lookback_ms))
+                };
+                let newest = next.checked_sub(1).filter(is_recent);
+                self.newest.push(newest.and_then(|index| u32::try_from(index).ok()).unwrap_or(NONE));
+            }
+            self.timestamps = Some(Arc::clone(timestamps));
+        }
+        &self.newest
+    }
+}
+
 /// Remembers the bounds found last, for series with the same column of timestamps.
 #[derive(Default)]
 pub(crate) struct BoundsCache {
     timestamps: Option<Arc<[TimestampMs]>>,
     bounds: Arc<[Range<usize>]>,
-    /// Series found so far, for counting what each adds.
-    pub(crate) held_series: usize,
 }
 
 impl BoundsCache {

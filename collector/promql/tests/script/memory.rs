@@ -59,12 +59,8 @@ impl Memory {
     }
 }
 
-impl Storage for Memory {
-    fn select<'s>(
-        &'s self,
-        selection: &Selection<'_>,
-        budget: &'s Budget,
-    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+impl Memory {
+    fn find(&self, selection: &Selection<'_>) -> Vec<SeriesColumns> {
         let range = selection.start_ms..=selection.end_ms.max(selection.start_ms);
         let mut found = Vec::new();
         for (labels, samples) in &self.series {
@@ -88,8 +84,36 @@ impl Storage for Memory {
                 SeriesColumns { labels: labels.clone(), timestamps: timestamps.into(), values, histograms };
             found.push(series);
         }
-        Ok(Box::new(Streaming { series: found.into_iter(), budget }))
+        found
     }
+}
+
+impl Storage for Memory {
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        Ok(Box::new(Streaming { series: self.find(selection).into_iter(), budget }))
+    }
+
+    fn select_parts<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+        _parts: usize,
+    ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
+        Ok(halves(self.find(selection), budget))
+    }
+}
+
+/// Halves of the series in two parts, so that scripts test parts, too.
+fn halves<'s>(mut found: Vec<SeriesColumns>, budget: &'s Budget) -> Vec<Box<dyn SeriesSet + 's>> {
+    let rest = found.split_off(found.len() / 2);
+    [found, rest]
+        .into_iter()
+        .map(|series| Box::new(Streaming { series: series.into_iter(), budget }) as Box<dyn SeriesSet + 's>)
+        .collect()
 }
 
 /// Counts each series when it is handed out, as a storage that decodes does.

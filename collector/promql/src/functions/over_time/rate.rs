@@ -15,11 +15,7 @@ use std::ops::Range;
 pub(super) fn extrapolated(call: &RangeCall, series: &SeriesColumns, bounds: &[Range<usize>]) -> Column {
     let is_counter = call.function != OverTime::Delta;
     let values = series.values.as_slice();
-    let resets: Vec<usize> = if is_counter {
-        (1..values.len()).filter(|&index| values[index] < values[index - 1]).collect()
-    } else {
-        Vec::new()
-    };
+    let resets: Vec<usize> = if is_counter { resets(values) } else { Vec::new() };
     let (mut low, mut high) = (0, 0);
     let mut column = Column::default();
     for (step, range) in bounds.iter().enumerate() {
@@ -54,6 +50,25 @@ pub(super) fn extrapolated(call: &RangeCall, series: &SeriesColumns, bounds: &[R
         column.push_float(step, difference * factor);
     }
     column
+}
+
+/// Where a counter fell.
+fn resets(values: &[f64]) -> Vec<usize> {
+    const STRIDE: usize = 64;
+    let mut resets = Vec::new();
+    let mut start = 1;
+    while start < values.len() {
+        let end = (start + STRIDE).min(values.len());
+        // Most strides have none, which is found out without a branch per value.
+        let pairs = || values[start - 1..end - 1].iter().zip(&values[start..end]);
+        let has_any = pairs().fold(false, |found, (before, now)| found | (now < before));
+        if has_any {
+            let fell = pairs().enumerate().filter(|(_, (before, now))| now < before);
+            resets.extend(fell.map(|(index, _)| start + index));
+        }
+        start = end;
+    }
+    resets
 }
 
 /// What of a window was seen.

@@ -69,7 +69,25 @@ fn exact_sum(prefix: &[i64], range: Range<usize>) -> f64 {
     (prefix[range.end] - prefix[range.start]) as f64
 }
 
+/// The sum of values and what rounding took from it, without a branch per value.
+///
+/// What an addition loses is itself a float, and both this way of finding it (Knuth's) and the branching
+/// one (Neumaier's) find it exactly, so the bits are the same. `None` where the sum overflows.
+fn branchless_sum(values: &[f64]) -> Option<(f64, f64)> {
+    let (mut sum, mut compensation) = (0.0f64, 0.0f64);
+    for &value in values {
+        let total = sum + value;
+        let added = total - sum;
+        compensation += (sum - (total - added)) + (value - added);
+        sum = total;
+    }
+    (sum.is_finite() && compensation.is_finite()).then_some((sum, compensation))
+}
+
 pub(super) fn compensated_sum(values: &[f64]) -> f64 {
+    if let Some((sum, compensation)) = branchless_sum(values) {
+        return sum + compensation;
+    }
     let (mut sum, mut compensation) = (0.0, 0.0);
     for &value in values {
         add_compensated(value, &mut sum, &mut compensation);
@@ -79,6 +97,10 @@ pub(super) fn compensated_sum(values: &[f64]) -> f64 {
 
 /// The mean: a sum divided at the end, or, from where the sum would overflow, a running mean.
 pub(super) fn compensated_average(values: &[f64]) -> f64 {
+    if let Some((sum, compensation)) = branchless_sum(values) {
+        let count = values.len() as f64;
+        return sum / count + compensation / count;
+    }
     let mut mean = Mean::default();
     for &value in values {
         mean.add(value);
@@ -153,7 +175,29 @@ mod tests {
         (0..length).map(|end| end.saturating_sub(5)..end + 1).collect()
     }
 
+    fn branching_sum(values: &[f64]) -> f64 {
+        let (mut sum, mut compensation) = (0.0, 0.0);
+        values.iter().for_each(|&value| add_compensated(value, &mut sum, &mut compensation));
+        if sum.is_infinite() { sum } else { sum + compensation }
+    }
+
+    fn branching_average(values: &[f64]) -> f64 {
+        let mut mean = Mean::default();
+        values.iter().for_each(|&value| mean.add(value));
+        mean.value()
+    }
+
     proptest! {
+        #[test]
+        fn sums_without_branches_have_the_bits_of_those_with(
+            values in prop::collection::vec(prop_oneof![any::<f64>(), -1e3..1e3f64, Just(-0.0), Just(1e100),
+                Just(-1e100), Just(f64::MAX)], 1..30),
+        ) {
+            let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            prop_assert!(same(compensated_sum(&values), branching_sum(&values)));
+            prop_assert!(same(compensated_average(&values), branching_average(&values)));
+        }
+
         #[test]
         fn exact_sums_have_the_bits_of_compensated_ones(
             values in prop::collection::vec((-1_000_000i64..1_000_000).prop_map(|v| v as f64), 10..60),
