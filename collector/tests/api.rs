@@ -261,6 +261,31 @@ async fn queries_end_at_their_limits() {
 }
 
 #[tokio::test]
+async fn a_query_ends_when_its_client_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = pharos_collector::Options { query_concurrency_max: 1, ..options(folder.path()) };
+    let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
+    let long: String = (0..10_000).map(|i| format!("long {i} {}\n", NOW_MS - i * 1_000)).collect();
+    assert_eq!(collector.import(long).await, 204);
+    // A minute of work, if nobody stops it.
+    let term = |factor: i32| format!("double_exponential_smoothing(long[10000s], 0.{factor}, 0.5)");
+    let query = (10..60).map(term).collect::<Vec<_>>().join(" + ");
+    let url = format!("{}/api/v1/query_range", collector.url);
+    let form = [("query", query.as_str()), ("start", "1699990000"), ("end", "1700000000"), ("step", "1")];
+    let request = tokio::spawn(collector.client.post(url).form(&form).send());
+    let running = |count: &'static str| {
+        let line = format!("pharos_collector_queries_running {count}\n");
+        move |metrics: &Value| metrics.as_str().unwrap_or("").contains(&line)
+    };
+    collector.until("/metrics", running("1")).await;
+    request.abort();
+    collector.until("/metrics", running("0")).await;
+    // Its place is free.
+    assert_eq!(collector.query_at("1", "1").await[1], "1");
+    collector.stop().await;
+}
+
+#[tokio::test]
 async fn promtool_queries_us() {
     if std::process::Command::new("promtool").arg("--version").output().is_err() {
         return;
