@@ -19,6 +19,7 @@ mod options;
 pub mod queries;
 pub mod rules;
 mod run;
+mod self_samples;
 pub mod storage;
 
 pub use error::CollectorError;

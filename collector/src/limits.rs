@@ -42,6 +42,9 @@ pub const WRITE_DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
 /// Bodies of writes that are worked on at once; more are asked to come back.
 pub const WRITES_AT_ONCE_MAX: usize = 64;
 
+/// Samples of one write: an empty sample takes two bytes on the wire, but more in memory.
+pub const SAMPLES_PER_WRITE_MAX: usize = 2_000_000;
+
 /// Rows that one append carries; larger writes are cut.
 pub const ROWS_PER_APPEND_MAX: usize = 16_384;
 

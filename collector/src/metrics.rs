@@ -44,6 +44,8 @@ pub struct Metrics {
     pub alerts_dropped: IntCounterVec,
     /// Queries, by endpoint and outcome.
     pub queries: IntCounterVec,
+    /// Queries that are evaluated now.
+    pub queries_running: IntGauge,
     /// Time of a query with everything.
     pub query_seconds: Histogram,
     /// Whether the last reload succeeded.
@@ -153,6 +155,7 @@ impl Metrics {
                 "alertmanager",
             )?,
             queries: counters("pharos_collector_queries_total", "Queries, by outcome", "outcome")?,
+            queries_running: gauge("pharos_collector_queries_running", "Queries that are evaluated now")?,
             query_seconds: seconds("pharos_collector_query_seconds", "Time of a query, waiting included")?,
             config_last_reload_successful: gauge(
                 "pharos_collector_config_last_reload_successful",

@@ -43,6 +43,10 @@ pub struct Options {
     #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
     pub retention_time: PrometheusDuration,
 
+    /// Size above which the oldest blocks are dropped (for example 512MB); accepted, has no effect yet
+    #[arg(long = "storage.retention.size", value_name = "BYTES")]
+    pub retention_size: Option<String>,
+
     /// Active series above which new ones are refused
     #[arg(long = "storage.series-max", value_name = "N", default_value_t = 10_000_000)]
     pub series_max: usize,
@@ -94,6 +98,7 @@ impl Default for Options {
             enable_lifecycle: false,
             storage_path: PathBuf::from("./data/collector"),
             retention_time: PrometheusDuration::from_secs(30 * 86_400),
+            retention_size: None,
             series_max: 10_000_000,
             alertmanager_urls: Vec::new(),
             rule_files: Vec::new(),
@@ -127,6 +132,7 @@ impl Options {
             ("rules.shipped", self.shipped_rules.to_string()),
             ("storage.path", self.storage_path.display().to_string()),
             ("storage.retention.time", self.retention_time.to_string()),
+            ("storage.retention.size", self.retention_size.clone().unwrap_or_default()),
             ("storage.series-max", self.series_max.to_string()),
             ("web.enable-admin-api", self.enable_admin_api.to_string()),
             ("web.enable-lifecycle", self.enable_lifecycle.to_string()),

@@ -88,6 +88,22 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// Counts a query as running, also when its evaluation panics.
+struct Running(Arc<Metrics>);
+
+impl Running {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.queries_running.inc();
+        Running(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.queries_running.dec();
+    }
+}
+
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -190,9 +206,10 @@ impl Queries {
     ) -> Result<QueryResult, QueryFailure> {
         let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
         let (engine, storage) = (self.engine.clone(), Arc::clone(&self.storage));
+        let running = Running::new(&self.metrics);
         let evaluation = tokio::task::spawn_blocking(move || {
             // A cancelled query keeps its place until it has really stopped.
-            let _place = place;
+            let _place = (place, running);
             evaluate_now(&engine, storage.as_ref(), &expr, when, &options)
         });
         evaluation.await.map_err(|error| QueryFailure::Crashed(error.to_string()))?.map_err(Into::into)

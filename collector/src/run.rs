@@ -19,6 +19,7 @@ use crate::rules::context::RuleContext;
 use crate::rules::manager::RuleManager;
 use crate::rules::notify::Notifier;
 use crate::rules::watch::WatchIndex;
+use crate::self_samples;
 use arc_swap::ArcSwap;
 use pharos_common::clock::{SharedClock, SystemClock};
 use pharos_common::self_metrics;
@@ -81,6 +82,15 @@ pub async fn run_with_clock(
     // Rules end before the storage closes, ingest before that.
     let rules_end = Shutdown::new();
     let external_url = external_url(&options, &listener);
+    let instance = listener.local_addr().map(|address| address.to_string())?;
+    let own = self_samples::run(
+        registry.clone(),
+        database.clone(),
+        derived.clone(),
+        Arc::clone(&clock),
+        instance,
+        rules_end.clone(),
+    );
     let context = Arc::new(RuleContext::new(
         queries.clone(),
         notifier.clone(),
@@ -122,6 +132,7 @@ pub async fn run_with_clock(
     });
     apply(&collector, loaded).await;
     let coverage = tokio::spawn(coverage.run(rules_end.clone()));
+    tokio::spawn(own);
     tokio::spawn(watch_readiness(Arc::clone(&collector), rules_end.clone()));
     let reload = {
         let collector = Arc::clone(&collector);

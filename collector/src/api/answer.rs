@@ -55,12 +55,9 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "status": "error",
-            "errorType": self.error_type,
-            "error": self.message,
-        });
-        let mut response = (self.status, json_bytes(body.to_string().into())).into_response();
+        let message = serde_json::Value::from(self.message);
+        let body = format!(r#"{{"status":"error","errorType":"{}","error":{message}}}"#, self.error_type);
+        let mut response = (self.status, json_bytes(body.into())).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

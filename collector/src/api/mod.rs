@@ -9,6 +9,7 @@ mod json_histogram;
 mod metadata;
 mod pages;
 mod parameters;
+mod parse_query;
 mod query;
 mod rules;
 mod series;
@@ -33,6 +34,7 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/query_range", get(query::range).post(query::range))
         .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
         .route("/format_query", get(query::format).post(query::format))
+        .route("/parse_query", get(parse_query::parse_query).post(parse_query::parse_query))
         .route("/series", get(series::series).post(series::series))
         .route("/labels", get(series::labels).post(series::labels))
         .route("/label/{name}/values", get(series::label_values))

@@ -94,6 +94,9 @@ pub(crate) async fn rules(State(collector): State<Arc<Collector>>, parameters: P
             break;
         }
         let (evaluated_ms, took) = group.timing();
+        // A group whose rules are all judged on arrival was evaluated when the last of them was.
+        let judged_ms = group.rules.iter().filter_map(|rule| rule.state().last_evaluation_ms).max();
+        let evaluated_ms = evaluated_ms.max(judged_ms);
         groups.push(json!({
             "name": group.name,
             "file": group.file.to_string_lossy(),

@@ -10,13 +10,14 @@ use super::protobuf::{Fields, WireError};
 use super::series_writer::add;
 use super::stream_groups::shortened;
 use crate::limits::{
-    HELP_BYTES_MAX, LABELS_PER_SERIES_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX,
-    SERIES_CACHE_ENTRIES_MAX,
+    HELP_BYTES_MAX, LABELS_PER_SERIES_MAX, ROWS_PER_APPEND_MAX, SAMPLES_PER_WRITE_MAX,
+    SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
 };
 use foldhash::HashMap;
 use pharos_common::sample::TimestampMs;
 use pharos_tsdb::{Appended, Metadata, MetricKind, TsdbError};
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Series known by the raw bytes of their labels.
@@ -42,36 +43,55 @@ pub enum WriteFault {
     /// The bytes are no write request. Nothing of it is stored.
     #[error("malformed write request: {0}")]
     Malformed(#[from] WireError),
+    /// More samples than one request may have. Nothing of it is stored.
+    #[error("the request has more than {SAMPLES_PER_WRITE_MAX} samples")]
+    TooManySamples,
     /// The engine refuses; part of the request may be stored.
     #[error(transparent)]
     Storage(#[from] TsdbError),
 }
 
-/// One series of the request.
+/// A request, read whole before anything of it is applied.
+#[derive(Debug, Default)]
+struct Request<'a> {
+    series: Vec<RawSeries<'a>>,
+    /// Of all series, one after the other.
+    samples: Vec<(TimestampMs, f64)>,
+    metadata: Vec<(&'a str, Metadata)>,
+}
+
+/// One series of a request.
+#[derive(Debug)]
 struct RawSeries<'a> {
     /// The label fields as they stand.
     labels: Cow<'a, [u8]>,
-    samples: Vec<(TimestampMs, f64)>,
+    /// Where its samples lie.
+    samples: Range<usize>,
     has_histograms: bool,
 }
 
-/// Reads a request whole before anything of it is applied.
-///
-/// # Errors
-/// If the bytes are damaged.
-pub fn check(message: &[u8]) -> Result<(), WireError> {
-    for field in Fields::of(message) {
-        let field = field?;
-        if field.number == 1 {
-            let series = raw_series(field.bytes()?)?;
-            for label in Fields::of(&series.labels) {
-                label_pair(label?.bytes()?)?;
+/// A sample and the position of its series' group.
+type Planned = (usize, TimestampMs, f64);
+
+impl<'a> Request<'a> {
+    fn parse(message: &'a [u8]) -> Result<Self, WriteFault> {
+        let mut request = Request::default();
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => {
+                    let series = raw_series(field.bytes()?, &mut request.samples)?;
+                    request.series.push(series);
+                }
+                3 => request.metadata.push(metadata(field.bytes()?)?),
+                _ => {}
             }
-        } else if field.number == 3 {
-            metadata(field.bytes()?)?;
+            if request.samples.len() > SAMPLES_PER_WRITE_MAX {
+                return Err(WriteFault::TooManySamples);
+            }
         }
+        Ok(request)
     }
-    Ok(())
 }
 
 impl SeriesCache {
@@ -80,62 +100,56 @@ impl SeriesCache {
     /// # Errors
     /// If the request is malformed (nothing is stored) or the engine refuses.
     pub async fn write(&mut self, appender: &Appender, message: &[u8]) -> Result<Written, WriteFault> {
-        check(message)?;
+        let request = Request::parse(message)?;
         let mut written = Written::default();
-        let mut planned: Vec<(usize, TimestampMs, f64)> = Vec::new();
-        for field in Fields::of(message) {
-            let field = field?;
-            match field.number {
-                1 => self.plan(appender, field.bytes()?, &mut planned, &mut written)?,
-                3 => {
-                    let (metric, metadata) = metadata(field.bytes()?)?;
-                    appender.database().set_metadata(metric, metadata);
-                }
-                _ => {}
-            }
-            if planned.len() >= ROWS_PER_APPEND_MAX {
-                add(&mut written.appended, &self.append(appender, &mut planned).await?);
-            }
+        let planned = self.plan(appender, &request, &mut written)?;
+        for (metric, metadata) in request.metadata {
+            appender.database().set_metadata(metric, metadata);
         }
-        if !planned.is_empty() {
-            add(&mut written.appended, &self.append(appender, &mut planned).await?);
+        for chunk in planned.chunks(ROWS_PER_APPEND_MAX) {
+            add(&mut written.appended, &self.append(appender, chunk).await?);
+        }
+        if self.groups.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
+            *self = SeriesCache::default();
         }
         Ok(written)
     }
 
+    /// Finds the group of every series; one that is refused is left out.
     fn plan(
         &mut self,
         appender: &Appender,
-        message: &[u8],
-        planned: &mut Vec<(usize, TimestampMs, f64)>,
+        request: &Request<'_>,
         written: &mut Written,
-    ) -> Result<(), WriteFault> {
-        let series = raw_series(message)?;
+    ) -> Result<Vec<Planned>, WriteFault> {
+        let mut planned = Vec::with_capacity(request.samples.len());
         let mut refuse = |reason: String| {
             written.refused.get_or_insert((0, reason)).0 += 1;
         };
-        if series.has_histograms {
-            refuse("native histograms are not supported yet".to_owned());
+        for series in &request.series {
+            if series.has_histograms {
+                refuse("native histograms are not supported yet".to_owned());
+            }
+            let position = match self.positions.get(series.labels.as_ref()) {
+                Some(&position) => position,
+                None => match self.learn(appender, &series.labels) {
+                    Ok(position) => position,
+                    Err(Refusal::Labels(fault)) => {
+                        refuse(fault.to_string());
+                        continue;
+                    }
+                    Err(Refusal::Storage(error @ TsdbError::TooManySeries { .. })) => {
+                        refuse(error.to_string());
+                        continue;
+                    }
+                    Err(Refusal::Wire(error)) => return Err(error.into()),
+                    Err(Refusal::Storage(error)) => return Err(error.into()),
+                },
+            };
+            let samples = request.samples.get(series.samples.clone()).unwrap_or_default();
+            planned.extend(samples.iter().map(|&(timestamp_ms, value)| (position, timestamp_ms, value)));
         }
-        let position = match self.positions.get(series.labels.as_ref()) {
-            Some(&position) => position,
-            None => match self.learn(appender, &series.labels) {
-                Ok(position) => position,
-                Err(Refusal::Labels(fault)) => {
-                    refuse(fault.to_string());
-                    return Ok(());
-                }
-                Err(Refusal::Storage(error @ TsdbError::TooManySeries { .. })) => {
-                    refuse(error.to_string());
-                    return Ok(());
-                }
-                Err(Refusal::Wire(error)) => return Err(error.into()),
-                Err(Refusal::Storage(error)) => return Err(error.into()),
-            },
-        };
-        planned
-            .extend(series.samples.into_iter().map(|(timestamp_ms, value)| (position, timestamp_ms, value)));
-        Ok(())
+        Ok(planned)
     }
 
     fn learn(&mut self, appender: &Appender, raw: &[u8]) -> Result<usize, Refusal> {
@@ -155,11 +169,7 @@ impl SeriesCache {
         Ok(position)
     }
 
-    async fn append(
-        &mut self,
-        appender: &Appender,
-        planned: &mut Vec<(usize, TimestampMs, f64)>,
-    ) -> Result<Appended, TsdbError> {
+    async fn append(&mut self, appender: &Appender, planned: &[Planned]) -> Result<Appended, TsdbError> {
         let mut positions: Vec<usize> = planned.iter().map(|(position, ..)| *position).collect();
         if !positions.is_sorted() {
             positions.sort_unstable();
@@ -176,13 +186,7 @@ impl SeriesCache {
             })
             .collect();
         let mut groups = pick_mut(&mut self.groups, &positions);
-        let appended = appender.append(&mut groups, &rows, None, Source::RemoteWrite).await?;
-        planned.clear();
-        // Only between commits: positions of this one must stay valid.
-        if self.groups.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
-            *self = SeriesCache::default();
-        }
-        Ok(appended)
+        appender.append(&mut groups, &rows, None, Source::RemoteWrite).await
     }
 }
 
@@ -211,10 +215,13 @@ impl From<TsdbError> for Refusal {
 }
 
 /// `prometheus.TimeSeries`
-fn raw_series(message: &[u8]) -> Result<RawSeries<'_>, WireError> {
+fn raw_series<'a>(
+    message: &'a [u8],
+    samples: &mut Vec<(TimestampMs, f64)>,
+) -> Result<RawSeries<'a>, WireError> {
+    let first = samples.len();
     let mut labels: Option<(usize, usize)> = None;
     let mut scattered: Vec<u8> = Vec::new();
-    let mut samples = Vec::with_capacity(1);
     let mut has_histograms = false;
     for field in Fields::of(message) {
         let field = field?;
@@ -242,7 +249,7 @@ fn raw_series(message: &[u8]) -> Result<RawSeries<'_>, WireError> {
         Some((start, end)) if scattered.is_empty() => Cow::Borrowed(&message[start..end]),
         _ => Cow::Owned(scattered),
     };
-    Ok(RawSeries { labels, samples, has_histograms })
+    Ok(RawSeries { labels, samples: first..samples.len(), has_histograms })
 }
 
 /// `prometheus.Sample`
@@ -325,10 +332,10 @@ mod tests {
     #[test]
     fn every_truncation_is_an_error_or_a_shorter_request() {
         let whole = request();
-        check(&whole).unwrap();
+        Request::parse(&whole).unwrap();
         for length in 0..whole.len() {
             let series_end = 2 + usize::from(whole[1]);
-            let outcome = check(&whole[..length]);
+            let outcome = Request::parse(&whole[..length]);
             assert_eq!(outcome.is_ok(), length == 0 || length == series_end, "{length} bytes");
         }
     }
@@ -340,7 +347,7 @@ mod tests {
             for bit in 0..8 {
                 let mut damaged = whole.clone();
                 damaged[position] ^= 1 << bit;
-                let _ = check(&damaged);
+                let _ = Request::parse(&damaged);
             }
         }
     }
@@ -351,7 +358,7 @@ mod tests {
         let sample = [0x12, 0x00];
         let together: Vec<u8> = [&label[..], &label, &sample].concat();
         let scattered: Vec<u8> = [&label[..], &sample, &label].concat();
-        let together = raw_series(&together).unwrap().labels.into_owned();
-        assert_eq!(together, raw_series(&scattered).unwrap().labels.into_owned());
+        let labels = |message: &[u8]| raw_series(message, &mut Vec::new()).unwrap().labels.into_owned();
+        assert_eq!(labels(&together), labels(&scattered));
     }
 }

@@ -28,9 +28,10 @@ pub async fn run_group(context: Arc<RuleContext>, group: Arc<Group>, stop: Shutd
             () = stop.cancelled() => return,
         }
         evaluate_group(&context, &group, next_ms).await;
-        let missed = ((context.clock.now_ms() - next_ms).max(0) / interval_ms) as u64;
-        context.metrics.rule_intervals_missed.inc_by(missed);
-        next_ms += interval_ms * (missed as i64 + 1);
+        // The interval that is due right now is late, not missed.
+        let missed = ((context.clock.now_ms() - next_ms) / interval_ms - 1).max(0);
+        context.metrics.rule_intervals_missed.inc_by(missed.unsigned_abs());
+        next_ms += interval_ms * (missed + 1);
     }
 }
 

@@ -87,6 +87,11 @@ impl Judge {
             }
         }
         self.adopt_alerts(&mut touched);
+        let now_ms = self.context.clock.now_ms();
+        for rule in &self.table.rules {
+            // A rule whose series never came is as well as one whose series are fine.
+            rule.state().evaluated(now_ms, Duration::ZERO, None);
+        }
         self.judge_all(touched);
     }
 
@@ -94,30 +99,45 @@ impl Judge {
     /// judged again under the new one; those whose series are gone resolve.
     fn adopt_alerts(&mut self, touched: &mut HashMap<Subject, TimestampMs>) {
         let now_ms = self.context.clock.now_ms();
+        let mut adopted = Vec::new();
         for (index, rule) in self.table.rules.iter().enumerate() {
-            let mut state = rule.state();
-            for (subject, alert) in state.alerts.take_subjects() {
-                let new = touched
-                    .keys()
-                    .find(|(of_rule, subject)| *of_rule == index && self.is_of(rule, *subject, &alert))
-                    .map_or(u64::MAX - subject, |(_, subject)| *subject);
-                state.alerts.adopt(new, &alert);
-                touched.entry((index, new)).or_insert(now_ms);
+            let orphans = rule.state().alerts.take_subjects();
+            if orphans.is_empty() {
+                continue;
             }
+            let by_alert = self.subjects_by_alert(rule, index, touched.keys());
+            let mut state = rule.state();
+            for (old, alert) in orphans {
+                // An alert whose series are gone gets a subject that nothing will ever touch again.
+                let subject = match &rule.threshold {
+                    Some(Threshold::Joined { .. }) => self.nodes.get(alert.get(NODE_LABEL).unwrap_or("")),
+                    _ => by_alert.get(&alert),
+                };
+                let subject = subject.copied().unwrap_or(u64::MAX - old);
+                state.alerts.adopt(subject, &alert);
+                adopted.push((index, subject));
+            }
+        }
+        for subject in adopted {
+            self.alerting.insert(subject);
+            touched.entry(subject).or_insert(now_ms);
         }
     }
 
-    /// Whether an alert is what a subject's series would raise.
-    fn is_of(&self, rule: &Rule, subject: u64, alert: &Labels) -> bool {
-        match &rule.threshold {
-            Some(Threshold::Single(_)) => self.newest.get(&subject).is_some_and(|newest| {
-                rule.breach(&self.context, &newest.series.labels, newest.value).labels == *alert
-            }),
-            Some(Threshold::Joined { .. }) => {
-                self.nodes.get(alert.get(NODE_LABEL).unwrap_or("")) == Some(&subject)
-            }
-            None => false,
-        }
+    /// Which series of a rule over one selector would raise which alert.
+    fn subjects_by_alert<'s>(
+        &self,
+        rule: &Rule,
+        index: usize,
+        touched: impl Iterator<Item = &'s Subject>,
+    ) -> HashMap<Labels, u64> {
+        touched
+            .filter(|(of_rule, _)| *of_rule == index)
+            .filter_map(|(_, slot)| {
+                let newest = self.newest.get(slot)?;
+                Some((rule.breach(&self.context, &newest.series.labels, newest.value).labels, *slot))
+            })
+            .collect()
     }
 
     /// Takes what one append brought.

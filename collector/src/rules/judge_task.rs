@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How often alerts are looked at that are due to be sent again.
 const RESEND_LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Every how many of those looks the series of alerts are written again.
-const SERIES_EVERY: u64 = 5;
-/// Every how many of those looks series that went silent are forgotten.
-const PURGE_EVERY: u64 = 60;
+/// How often the series of alerts are written again: well within the lookback of queries.
+const SERIES_EVERY: Duration = Duration::from_secs(5);
+/// How often series that went silent are forgotten.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
 
 /// Other rules to judge by.
 pub(crate) struct Load {
@@ -34,7 +34,8 @@ pub(crate) async fn run(
     shutdown: Shutdown,
 ) {
     let mut next_look = clock.monotonic() + RESEND_LOOK_EVERY;
-    let mut looks = 0u64;
+    let (mut next_series, mut next_purge) =
+        (clock.monotonic() + SERIES_EVERY, clock.monotonic() + PURGE_EVERY);
     loop {
         let deadline = judge.next_deadline_ms();
         let until_deadline = async {
@@ -55,11 +56,15 @@ pub(crate) async fn run(
             }
             () = until_deadline => judge.deadline(),
             () = clock.sleep_until(next_look) => {
-                next_look = clock.monotonic() + RESEND_LOOK_EVERY;
-                looks += 1;
-                judge.refresh(looks.is_multiple_of(SERIES_EVERY));
-                if looks.is_multiple_of(PURGE_EVERY) {
+                let now = clock.monotonic();
+                next_look = now + RESEND_LOOK_EVERY;
+                judge.refresh(now >= next_series);
+                if now >= next_series {
+                    next_series = now + SERIES_EVERY;
+                }
+                if now >= next_purge {
                     judge.purge();
+                    next_purge = now + PURGE_EVERY;
                 }
             }
             Some(arrived) = arrivals.recv() => judge.take(&arrived),

@@ -16,7 +16,11 @@ use pharos_common::shutdown::Shutdown;
 use pharos_tsdb::{Database, Unlimited};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
+
+/// After a start, how long an alert of before counts as going on when it is found again.
+const TAKE_UP_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Groups of rules, in the order of their files. Clones share them.
 #[derive(Clone)]
@@ -112,6 +116,16 @@ impl RuleManager {
                 }
             }
         }
+        let (rules, clock, end) = (rules.to_vec(), self.context.clock.clone(), self.shutdown.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = clock.sleep(TAKE_UP_TIME_MAX) => {}
+                () = end.cancelled() => return,
+            }
+            for rule in rules {
+                rule.state().alerts.forget_remembered();
+            }
+        });
     }
 
     async fn watch_for(&self, rules: Vec<Arc<Rule>>) {

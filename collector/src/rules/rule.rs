@@ -65,23 +65,24 @@ pub struct Rule {
     pub limit: usize,
     /// Its group's interval.
     pub interval_ms: i64,
-    state: Mutex<RuleState>,
+    /// Shared with the same rule of before a reload, which may still be judging a sample.
+    state: Arc<Mutex<RuleState>>,
 }
 
 impl Rule {
-    /// A rule that takes over the state of the same rule before a reload.
+    /// A rule that goes on where the same rule stood before a reload.
     pub fn new(definition: RuleDefinition, group: &GroupDefinition, before: Option<&Rule>) -> Self {
         let alerting = matches!(definition.kind, RuleKind::Alert { .. });
         let on_arrival = alerting && group.query_offset_ms == 0;
         let threshold = on_arrival.then(|| Threshold::of(&definition.expr)).flatten();
-        let state = before.map(|before| std::mem::take(&mut *before.state())).unwrap_or_default();
+        let state = before.map(|before| Arc::clone(&before.state)).unwrap_or_default();
         Rule {
             definition,
             threshold,
             group: group.name.clone(),
             limit: group.limit,
             interval_ms: group.interval_ms,
-            state: Mutex::new(state),
+            state,
         }
     }
 
