@@ -11,6 +11,7 @@
 mod housekeeping;
 mod open;
 mod read;
+mod replay;
 
 pub use open::{OpenReport, Options};
 

@@ -1,19 +1,17 @@
 //! Opens a folder: takes the lock, looks at the blocks, replays the journal, starts the threads.
 
 use super::housekeeping::{Housekeeping, Stop};
+use super::replay::replay;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
 use crate::block::reader::{Block, BlockError};
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
-use crate::head::{Head, Window};
-use crate::journal_entry::{Entry, ReadState, read_entries};
-use crate::row::{Appended, GroupId, Row};
+use crate::head::Head;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{StorageIo, write_atomically};
-use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
@@ -207,63 +205,4 @@ fn open_blocks(
     }
     blocks.sort_by_key(|(sequence, _)| *sequence);
     Ok((blocks.into_iter().map(|(_, block)| block).collect(), latest))
-}
-
-fn replay(
-    io: Arc<dyn StorageIo>,
-    folder: &Path,
-    head: &Head,
-    commits: &CommitQueue,
-    provenance: &Provenance,
-    now_ms: TimestampMs,
-    report: &mut OpenReport,
-) -> Result<Journal, TsdbError> {
-    let window = Window { oldest_ms: TimestampMs::MIN, newest_ms: TimestampMs::MAX };
-    let mut state = ReadState::default();
-    let mut groups: HashMap<u32, GroupId> = HashMap::new();
-    let mut appended = Appended::default();
-    let mut malformed_bytes = 0;
-    let (journal, recovery) = Journal::open(io, &folder.join("journal"), |position, record| {
-        let mut newest_ms = TimestampMs::MIN;
-        let outcome = read_entries(record, &mut state, |entry| match entry {
-            Entry::Define { group, columns } => match head.define_group(&columns, usize::MAX) {
-                Ok(id) => {
-                    groups.insert(group, id);
-                }
-                Err(error) => tracing::error!(%error, "A group of the journal cannot be defined"),
-            },
-            Entry::Row { group, timestamp_ms, values } => {
-                newest_ms = newest_ms.max(timestamp_ms);
-                let in_blocks =
-                    position.segment < provenance.journal_segment && timestamp_ms < provenance.cut_before_ms;
-                if let (false, Some(&group)) = (in_blocks, groups.get(&group)) {
-                    let row = Row { group, timestamp_ms, values };
-                    let outcome = head.append_row(&head.registry(), &row, window, &mut appended, |_, _| ());
-                    if let Err(error) = outcome {
-                        tracing::error!(%error, "A row of the journal cannot be replayed");
-                    }
-                }
-            }
-            Entry::Mark(mark) => commits.lock().remember_mark(&mark, now_ms),
-            Entry::Metadata { metric, metadata } => commits.lock().remember_metadata(metric, metadata),
-        });
-        if outcome.is_err() {
-            malformed_bytes += record.len() as u64;
-        }
-        commits.note_segment(position.segment, newest_ms);
-        Ok(())
-    })?;
-    report.replayed_samples = appended.samples;
-    report.torn_bytes = recovery.torn_bytes;
-    report.damaged_bytes += recovery.damaged_bytes + malformed_bytes;
-    report.rows_lost = state.rows_lost;
-    report.set_aside.extend(recovery.set_aside);
-    if report.damaged_bytes > 0 || report.rows_lost > 0 {
-        tracing::error!(
-            bytes = report.damaged_bytes,
-            rows_lost = report.rows_lost,
-            "Part of the storage is damaged; everything else is served"
-        );
-    }
-    Ok(journal)
 }

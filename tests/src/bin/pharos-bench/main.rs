@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "the result is the output")]
 
+mod compare;
 mod engine;
 mod process;
 mod push;
@@ -14,6 +15,8 @@ use clap::Parser;
 enum Bench {
     /// The storage engine alone: appends, bytes, memory, reads
     Engine(engine::Arguments),
+    /// Beside Debian's victoria-metrics: the same data in one run, and the ratios
+    Compare(compare::Arguments),
     /// Pushes telemetry to a running server and measures its CPU time
     Push(push::Arguments),
 }
@@ -21,6 +24,7 @@ enum Bench {
 fn main() -> anyhow::Result<()> {
     let result = match Bench::parse() {
         Bench::Engine(arguments) => engine::run(&arguments)?,
+        Bench::Compare(arguments) => compare::run(&arguments)?,
         Bench::Push(arguments) => push::run(&arguments)?,
     };
     println!("{result}");

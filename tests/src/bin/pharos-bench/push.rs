@@ -47,12 +47,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     if arguments.native == arguments.remote_write {
         bail!("choose one of --native and --remote-write");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let before = usage(arguments.server_pid).context("--server-pid")?;
     let begin = Instant::now();
-    runtime.block_on(async {
-        if arguments.native { push_native(arguments).await } else { push_remote_write(arguments).await }
-    })?;
+    push(arguments.native, &arguments.address, &arguments.path, arguments.nodes, arguments.seconds)?;
     let wall = begin.elapsed().as_secs_f64();
     let after = usage(arguments.server_pid)?;
     let samples = (arguments.nodes * arguments.seconds * SERIES_PER_NODE) as f64;
@@ -69,22 +66,35 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     }))
 }
 
-fn first_ms(arguments: &Arguments) -> anyhow::Result<i64> {
+/// Pushes the data of `nodes` nodes, up to now, to the server at `address`; returns when all was taken.
+pub(crate) fn push(
+    native: bool,
+    address: &str,
+    path: &str,
+    nodes: usize,
+    seconds: usize,
+) -> anyhow::Result<()> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
-    Ok(now_ms - arguments.seconds as i64 * 1_000)
+    let first_ms = now_ms - seconds as i64 * 1_000;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if native {
+            push_native(address, nodes, seconds, first_ms).await
+        } else {
+            push_remote_write(&format!("http://{address}{path}"), nodes, seconds, first_ms).await
+        }
+    })
 }
 
-async fn push_native(arguments: &Arguments) -> anyhow::Result<()> {
-    let first_ms = first_ms(arguments)?;
+async fn push_native(address: &str, nodes: usize, seconds: usize, first_ms: i64) -> anyhow::Result<()> {
     let mut tasks = Vec::new();
-    for node in 0..arguments.nodes {
-        let address = arguments.address.clone();
-        let seconds = arguments.seconds as u64;
-        tasks.push(tokio::spawn(async move { push_node(&address, node, seconds, first_ms).await }));
+    for node in 0..nodes {
+        let address = address.to_owned();
+        tasks.push(tokio::spawn(async move { push_node(&address, node, seconds as u64, first_ms).await }));
     }
     for (number, task) in tasks.into_iter().enumerate() {
         task.await??;
-        eprint!("\r{} of {} nodes", number + 1, arguments.nodes);
+        eprint!("\r{} of {nodes} nodes", number + 1);
     }
     eprintln!();
     Ok(())
@@ -163,15 +173,13 @@ fn tick(layout: &[GroupSpec], values: &[f64], sequence: u64, timestamp_ms: i64) 
     Tick { lane: Lane::Live as i32, sequence, readings: readings.collect() }
 }
 
-async fn push_remote_write(arguments: &Arguments) -> anyhow::Result<()> {
-    let first_ms = first_ms(arguments)?;
+async fn push_remote_write(url: &str, nodes: usize, seconds: usize, first_ms: i64) -> anyhow::Result<()> {
     let layout = node_groups();
     let connections = 4;
     let mut tasks = Vec::new();
     for connection in 0..connections {
-        let nodes: Vec<usize> = (connection..arguments.nodes).step_by(connections).collect();
-        let url = format!("http://{}{}", arguments.address, arguments.path);
-        let (layout, seconds) = (layout.clone(), arguments.seconds);
+        let nodes: Vec<usize> = (connection..nodes).step_by(connections).collect();
+        let (url, layout) = (url.to_owned(), layout.clone());
         tasks.push(tokio::spawn(async move { write_nodes(&url, &layout, &nodes, seconds, first_ms).await }));
     }
     for task in tasks {
