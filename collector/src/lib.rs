@@ -1,1 +1,27 @@
-//! Being laid.
+//! The collector: samples flow in, are kept and judged, and are answered for in PromQL.
+//!
+//! [`ingest`] takes samples from agents (a gRPC stream), from remote write and from text, and appends
+//! them to the storage engine. [`rules`] judges thresholds as their samples arrive and everything else on
+//! an interval, and sends alerts. [`api`] is Prometheus' HTTP API. [`coverage`] knows which nodes report.
+//! Storage and query language are crates of their own, joined by [`storage`]. [`run`] puts it all
+//! together, for the program `pharos-collector` and for `pharos`.
+
+pub mod api;
+pub mod collector;
+pub mod config;
+pub mod coverage;
+mod engine_metrics;
+mod error;
+pub mod ingest;
+pub mod limits;
+pub mod metrics;
+mod options;
+pub mod queries;
+pub mod rules;
+mod run;
+mod self_samples;
+pub mod storage;
+
+pub use error::CollectorError;
+pub use options::{DEFAULT_LISTEN_ADDRESS, Options};
+pub use run::{run, run_with_clock};

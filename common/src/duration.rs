@@ -107,7 +107,7 @@ impl fmt::Display for PrometheusDuration {
         }
         let mut rest = self.0;
         for (unit, size) in UNITS {
-            if matches!(unit, "y" | "w") && rest % size != 0 {
+            if matches!(unit, "y" | "w") && !rest.is_multiple_of(size) {
                 continue;
             }
             let count = rest / size;

@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -104,17 +104,27 @@ const BACKLOG: u32 = 1_024;
 /// # Errors
 /// If the text is no address or the port is taken; the message names `flag`.
 pub async fn listen(address: &str, flag: &'static str) -> Result<TcpListener, ListenError> {
-    let full = if address.starts_with(':') { format!("[::]{address}") } else { address.to_owned() };
-    let mut candidates = tokio::net::lookup_host(&full)
-        .await
-        .map_err(|_| ListenError::Malformed { flag, address: address.to_owned() })?;
-    let socket =
-        candidates.next().ok_or_else(|| ListenError::Malformed { flag, address: address.to_owned() })?;
-    let refused = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { flag, address: socket },
-        _ => ListenError::Refused { flag, address: address.to_owned(), source },
+    let malformed = || ListenError::Malformed { flag, address: address.to_owned() };
+    // Without a host: all addresses of both families, or of the one that the kernel has.
+    let candidates: Vec<SocketAddr> = match address.strip_prefix(':') {
+        Some(port) => {
+            let port: u16 = port.parse().map_err(|_| malformed())?;
+            vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
+        }
+        None => tokio::net::lookup_host(address).await.map_err(|_| malformed())?.take(1).collect(),
     };
-    let listener = bind(socket).map_err(refused)?;
+    let mut outcome = Err(malformed());
+    for socket in candidates {
+        outcome = bind(socket).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ListenError::InUse { flag, address: socket },
+            _ => ListenError::Refused { flag, address: address.to_owned(), source },
+        });
+        if !matches!(outcome, Err(ListenError::Refused { .. })) {
+            break;
+        }
+    }
+    let listener = outcome?;
+    let refused = |source| ListenError::Refused { flag, address: address.to_owned(), source };
     let local = listener.local_addr().map_err(refused)?;
     tracing::info!(address = %local, "Listening on");
     Ok(listener)

@@ -93,6 +93,9 @@ pub trait ReadableFile: Send + Sync + fmt::Debug {
     }
 }
 
+/// A lock on a folder; dropping it gives the folder free.
+pub trait FolderLock: Send + Sync + fmt::Debug {}
+
 /// The file operations that Pharos uses. Names inside a folder become durable by
 /// [`StorageIo::sync_dir`], contents by [`WritableFile::sync`].
 pub trait StorageIo: Send + Sync + fmt::Debug + 'static {
@@ -160,6 +163,12 @@ pub trait StorageIo: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says.
     fn remove_dir_all(&self, path: &Path) -> IoResult<()>;
+
+    /// Takes a lock file, created if missing, so that no other process works in the same folder.
+    ///
+    /// # Errors
+    /// `WouldBlock` if somebody holds it; else what the system says.
+    fn lock(&self, path: &Path) -> IoResult<Box<dyn FolderLock>>;
 
     /// Makes the names in a folder survive a power cut.
     ///

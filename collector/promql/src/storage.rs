@@ -1,9 +1,12 @@
 //! The one door through which queries reach samples.
 //!
-//! A storage answers a selection with whole columns (all samples of a series in a time range at once),
-//! never with an iterator of single samples. Series that were sampled together share one column of
-//! timestamps, so the engine can work window boundaries out once for all of them.
+//! A storage answers a selection series by series, each with whole columns (all its samples in a time
+//! range at once), never with an iterator of single samples. Series that were sampled together share
+//! one column of timestamps, so the engine works window boundaries out once for all of them. The engine
+//! works on a few series at a time and lets go of their columns, so a query over many long series holds
+//! little more than its result.
 
+use pharos_common::histogram::FloatHistogram;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -14,12 +17,35 @@ use std::time::Instant;
 /// What to select.
 #[derive(Clone, Debug)]
 pub struct Selection<'a> {
-    /// All must hold. At least one does not match the empty string.
+    /// All must hold. At least one does not match the empty string (except for `info` series, which are
+    /// selected by values of `instance` and `job`).
     pub matchers: &'a [Matcher],
     /// First timestamp wanted, inclusive.
     pub start_ms: TimestampMs,
     /// Last timestamp wanted, inclusive.
     pub end_ms: TimestampMs,
+    /// What the samples are for. A storage may ignore it.
+    pub hints: SelectionHints,
+}
+
+/// What the samples of a selection are for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SelectionHints {
+    /// Distance of evaluation times; 0 for a single one.
+    pub step_ms: i64,
+    /// Length of the range before each evaluation time; 0 for instant selectors.
+    pub range_ms: i64,
+    /// Name of the function over the range, or empty.
+    pub function: &'static str,
+}
+
+/// A native histogram and its time.
+#[derive(Clone, Debug)]
+pub struct HistogramSample {
+    /// When it was taken.
+    pub timestamp_ms: TimestampMs,
+    /// What was observed.
+    pub histogram: Arc<FloatHistogram>,
 }
 
 /// All samples of one series in the selected range, in time order without duplicates.
@@ -27,18 +53,41 @@ pub struct Selection<'a> {
 pub struct SeriesColumns {
     /// What names the series.
     pub labels: Labels,
-    /// When the samples were taken; shared between series that were sampled together.
+    /// When the float samples were taken; shared between series that were sampled together.
     pub timestamps: Arc<[TimestampMs]>,
     /// One value per timestamp. Stale markers are among them, bit for bit.
     pub values: Vec<f64>,
+    /// Native histograms, for the few series that have them. No timestamp is also in `timestamps`.
+    pub histograms: Vec<HistogramSample>,
 }
 
-/// What a selection may cost, and whether somebody still waits for it. One per query, shared by all its
+impl SeriesColumns {
+    /// A series of floats.
+    pub fn floats(labels: Labels, timestamps: Arc<[TimestampMs]>, values: Vec<f64>) -> Self {
+        SeriesColumns { labels, timestamps, values, histograms: Vec::new() }
+    }
+
+    /// What the series takes of a [`Budget`].
+    pub fn cost(&self) -> usize {
+        self.values.len()
+            + self.histograms.iter().map(|sample| histogram_cost(&sample.histogram)).sum::<usize>()
+    }
+}
+
+/// Samples that a histogram counts for: its size over that of a float with its timestamp.
+pub fn histogram_cost(histogram: &FloatHistogram) -> usize {
+    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
+    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
+    (8 + 168 + 8 * (buckets + spans + histogram.custom_values.len())) / 16
+}
+
+/// What a query may cost, and whether somebody still waits for it. One per query, shared by all its
 /// selections.
 #[derive(Debug)]
 pub struct Budget {
     samples_left: AtomicUsize,
     samples_max: usize,
+    samples_low: AtomicUsize,
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
 }
@@ -46,23 +95,42 @@ pub struct Budget {
 impl Budget {
     /// A budget of at most `samples_max` samples in memory at once, until `deadline`.
     pub fn new(samples_max: usize, deadline: Option<Instant>, cancelled: Arc<AtomicBool>) -> Self {
-        Budget { samples_left: AtomicUsize::new(samples_max), samples_max, deadline, cancelled }
+        Budget {
+            samples_left: AtomicUsize::new(samples_max),
+            samples_max,
+            samples_low: AtomicUsize::new(samples_max),
+            deadline,
+            cancelled,
+        }
     }
 
-    /// Takes `samples` out of the budget.
+    /// Takes `samples` out of the budget. A storage calls it for what it decodes, before or while it
+    /// does so; the engine puts the series' [`SeriesColumns::cost`] back when it has used it.
     ///
     /// # Errors
     /// If fewer are left.
     pub fn take(&self, samples: usize) -> Result<(), StorageError> {
-        self.samples_left
+        let before = self
+            .samples_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(samples))
-            .map(drop)
-            .map_err(|_| StorageError::TooManySamples { limit: self.samples_max })
+            .map_err(|_| StorageError::TooManySamples { limit: self.samples_max })?;
+        self.samples_low.fetch_min(before - samples, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Puts samples back that are no longer held.
     pub fn put_back(&self, samples: usize) {
         self.samples_left.fetch_add(samples, Ordering::Relaxed);
+    }
+
+    /// The most samples that may be held at once.
+    pub fn samples_max(&self) -> usize {
+        self.samples_max
+    }
+
+    /// The most samples that were held at once.
+    pub fn peak_samples(&self) -> usize {
+        self.samples_max - self.samples_low.load(Ordering::Relaxed)
     }
 
     /// Says whether to go on. Storages call it at least once per series or block page.
@@ -100,12 +168,57 @@ pub enum StorageError {
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// The series of a selection, one after the other.
+pub trait SeriesSet: Send {
+    /// The next series, or `None` after the last. A series without a sample in the range is left out.
+    ///
+    /// # Errors
+    /// If the budget is used up or the storage fails; the answer so far is then worthless.
+    fn next_series(&mut self) -> Result<Option<SeriesColumns>, StorageError>;
+}
+
+/// Series that are in memory already.
+impl SeriesSet for std::vec::IntoIter<SeriesColumns> {
+    fn next_series(&mut self) -> Result<Option<SeriesColumns>, StorageError> {
+        Ok(self.next())
+    }
+}
+
 /// Where samples come from.
 pub trait Storage: Send + Sync {
-    /// All series that match, with their samples in the range, sorted by labels. A series without a
-    /// sample in the range is left out.
+    /// All series that match, sorted by labels.
     ///
     /// # Errors
     /// If the budget is used up or the storage fails; never a partial answer.
-    fn select(&self, selection: &Selection<'_>, budget: &Budget) -> Result<Vec<SeriesColumns>, StorageError>;
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError>;
+
+    /// The same series in at most `parts` parts that are read on a thread each: the first part has the
+    /// first series, and so on. A storage cuts where the decoding of a part is well worth a thread.
+    ///
+    /// # Errors
+    /// As [`Storage::select`].
+    fn select_parts<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+        parts: usize,
+    ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
+        let _ = parts;
+        Ok(vec![self.select(selection, budget)?])
+    }
+}
+
+/// No series at all: enough for queries of constants.
+impl Storage for () {
+    fn select<'s>(
+        &'s self,
+        _selection: &Selection<'_>,
+        _budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        Ok(Box::new(Vec::new().into_iter()))
+    }
 }

@@ -1,1 +1,32 @@
-//! Being laid.
+//! The storage engine: ticks of samples flow in, columns of samples flow out, and what was acknowledged
+//! survives a kill and a power cut.
+//!
+//! What was sampled together is stored together. A caller defines a *group* of series that share every
+//! timestamp ([`Database::define_group`]), then appends rows to it ([`Database::append`]); a series that
+//! arrives alone is a group of one. Rows go to the journal and to the head in memory. When the journal is
+//! synced the commit is durable ([`Database::durable`]). The head is cut into immutable blocks on disk,
+//! which are compacted to larger ones and dropped when retention has passed. [`Database::select`] merges
+//! head and blocks. The engine knows nothing of HTTP, protobuf or PromQL.
+
+mod block;
+mod codec;
+mod commit;
+mod compact;
+mod cut;
+mod database;
+mod error;
+mod head;
+mod journal_entry;
+mod merge;
+mod postings;
+mod row;
+
+pub use database::{Database, OpenReport, Options, Stats};
+pub use error::{ReadError, TsdbError};
+pub use row::{
+    ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
+};
+pub use select::{ReadBudget, SelectedSeries, Unlimited};
+mod metadata;
+mod select;
+pub use metadata::{Metadata, MetricKind};

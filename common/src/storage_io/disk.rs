@@ -1,6 +1,6 @@
 //! The real file system.
 
-use super::{IoError, IoResult, ReadableFile, StorageIo, WritableFile};
+use super::{FolderLock, IoError, IoResult, ReadableFile, StorageIo, WritableFile};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -71,11 +71,27 @@ impl StorageIo for DiskIo {
         fs::remove_dir_all(path).map_err(at("remove", path))
     }
 
+    fn lock(&self, path: &Path) -> IoResult<Box<dyn FolderLock>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(at("open", path))?;
+        file.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => IoError::new("lock", path, std::io::ErrorKind::WouldBlock.into()),
+            fs::TryLockError::Error(error) => IoError::new("lock", path, error),
+        })?;
+        Ok(Box::new(DiskFile { file, path: path.to_owned() }))
+    }
+
     fn sync_dir(&self, path: &Path) -> IoResult<()> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         File::open(path).and_then(|dir| dir.sync_all()).map_err(at("sync folder", path))
     }
 }
+
+impl FolderLock for DiskFile {}
 
 impl WritableFile for DiskFile {
     fn write_all(&mut self, bytes: &[u8]) -> IoResult<()> {

@@ -4,7 +4,7 @@
 //! to the other by `sync`, names by `sync_dir`; a power cut shows the harshest file system that POSIX
 //! allows, the one on which nothing unsynced survives.
 
-use super::{IoError, IoResult, ReadableFile, StorageIo, WritableFile};
+use super::{FolderLock, IoError, IoResult, ReadableFile, StorageIo, WritableFile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,7 @@ struct State {
     files: BTreeMap<PathBuf, Inode>,
     folders: BTreeSet<PathBuf>,
     durable_files: BTreeMap<PathBuf, Inode>,
+    locked: BTreeSet<PathBuf>,
     operations: u64,
     fail_from: Option<(u64, ErrorKind)>,
     capacity_bytes: Option<u64>,
@@ -200,6 +201,13 @@ impl StorageIo for MemoryIo {
         Ok(())
     }
 
+    fn lock(&self, path: &Path) -> IoResult<Box<dyn FolderLock>> {
+        if !lock(&self.state).locked.insert(path.to_owned()) {
+            return Err(IoError::new("lock", path, ErrorKind::WouldBlock.into()));
+        }
+        Ok(Box::new(MemoryLock { io: self.clone(), path: path.to_owned() }))
+    }
+
     fn sync_dir(&self, path: &Path) -> IoResult<()> {
         let mut state = self.changing("sync folder", path)?;
         let inside = |candidate: &Path| candidate.parent() == Some(path);
@@ -221,6 +229,20 @@ impl StorageIo for MemoryIo {
             .collect();
         state.durable_files.extend(here);
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemoryLock {
+    io: MemoryIo,
+    path: PathBuf,
+}
+
+impl FolderLock for MemoryLock {}
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        lock(&self.io.state).locked.remove(&self.path);
     }
 }
 

@@ -1,0 +1,3 @@
+//! What remediations can do.
+
+pub(crate) mod exec;

@@ -1,0 +1,63 @@
+//! `count_values`: as many series per group as there are different values.
+
+use super::group_labels;
+use crate::ast::Aggregate;
+use crate::error::QueryError;
+use crate::eval::column::{Column, Point, Series};
+use crate::number::format_float;
+use pharos_common::labels::Labels;
+use std::collections::HashMap;
+
+pub(super) fn count_values(
+    series: Vec<Series>,
+    label: &str,
+    aggregate: &Aggregate,
+    steps: usize,
+) -> Result<Vec<Series>, QueryError> {
+    let mut grouping = aggregate.grouping.clone();
+    if !aggregate.without {
+        grouping.push(label.to_owned());
+    }
+    let mut index: HashMap<Labels, usize, foldhash::fast::RandomState> = HashMap::default();
+    let mut counted: Vec<Series> = Vec::new();
+    // Labels of a series with a value, found once for runs of equal values.
+    let mut known: Vec<Option<(String, usize)>> = vec![None; series.len()];
+    let mut counts: Vec<u64> = Vec::new();
+    for step in 0..steps {
+        counts.fill(0);
+        for (series, known) in series.iter().zip(&mut known) {
+            let text = match series.column.point(step) {
+                Some(Point::Float(value)) => format_float(value),
+                Some(Point::Histogram(histogram)) => crate::histogram::to_text(&histogram),
+                None => continue,
+            };
+            let group = match known {
+                Some((before, group)) if *before == text => *group,
+                _ => {
+                    let mut labels = series.labels.to_builder();
+                    labels.set(label, &text);
+                    let labels = group_labels(&labels.build(), &grouping, aggregate.without);
+                    let next = counted.len();
+                    let group = *index.entry(labels).or_insert_with_key(|labels| {
+                        counted.push(Series {
+                            labels: labels.clone(),
+                            drop_name: false,
+                            column: Column::default(),
+                        });
+                        next
+                    });
+                    *known = Some((text, group));
+                    group
+                }
+            };
+            counts.resize(counted.len(), 0);
+            counts[group] += 1;
+        }
+        for (series, &count) in counted.iter_mut().zip(&counts) {
+            if count > 0 {
+                series.column.push_float(step, count as f64);
+            }
+        }
+    }
+    Ok(counted)
+}

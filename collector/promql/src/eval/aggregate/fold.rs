@@ -1,0 +1,264 @@
+//! Aggregations that make one value of a group: sum, avg, min, max, count, group, stddev, stdvar,
+//! quantile.
+//!
+//! Each group keeps one accumulator per step, and series are added one after the other over all steps,
+//! in their order, so sums have the bits that adding step by step gives.
+
+use super::{Groups, into_series};
+use crate::annotations::{Annotations, Place};
+use crate::ast::AggregateOp;
+use crate::eval::Scalar;
+use crate::eval::column::{Column, Point, Series};
+use crate::functions::Mean;
+use crate::functions::math::add_compensated;
+use crate::functions::quantile::{invalid, quantile};
+use crate::histogram::{Blend, blend};
+
+/// What to do.
+pub(super) struct Request<'r> {
+    pub(super) op: AggregateOp,
+    pub(super) param: Option<&'r Scalar>,
+    /// Where the vector stands.
+    pub(super) place: &'r Place,
+}
+
+/// Remarks on shares that are none.
+pub(super) fn check_quantile(param: &Scalar, steps: usize, place: &Place, annotations: &mut Annotations) {
+    let shares = (0..steps).map(|step| param.at(step));
+    let (mut least, mut most, mut has_nan) = (f64::INFINITY, f64::NEG_INFINITY, false);
+    for share in shares {
+        has_nan |= share.is_nan();
+        least = least.min(share);
+        most = most.max(share);
+    }
+    let reported =
+        [has_nan.then_some(f64::NAN), (most > 1.0).then_some(most), (least < 0.0).then_some(least)];
+    for share in reported.into_iter().flatten() {
+        if let Some(text) = invalid(share) {
+            annotations.warn(&text, place);
+        }
+    }
+}
+
+pub(super) fn fold(
+    request: &Request<'_>,
+    series: &[Series],
+    groups: Groups,
+    annotations: &mut Annotations,
+) -> Vec<Series> {
+    let mut members: Vec<Vec<&Series>> = vec![Vec::new(); groups.labels.len()];
+    for (series, &group) in series.iter().zip(&groups.of_series) {
+        members[group].push(series);
+    }
+    let columns = members.iter().map(|members| group_column(request, members, annotations)).collect();
+    into_series(groups.labels, columns)
+}
+
+/// The column of one group, and whether a member's name has to go.
+fn group_column(request: &Request<'_>, members: &[&Series], annotations: &mut Annotations) -> (Column, bool) {
+    let drop_name = members.iter().any(|series| series.drop_name);
+    let first = members.iter().map(|series| series.column.bounds().start).min().unwrap_or(0);
+    let last = members.iter().map(|series| series.column.bounds().end).max().unwrap_or(0);
+    let span = first..last;
+    let with_histograms = members.iter().any(|series| series.column.has_histograms());
+    let column = match request.op {
+        AggregateOp::Sum if with_histograms => mixed(request, members, span, Blend::Sum, annotations),
+        AggregateOp::Avg if with_histograms => mixed(request, members, span, Blend::Mean, annotations),
+        AggregateOp::Sum => floats(members, span, Sum::start, Sum::add, |sum| sum.total + sum.compensation),
+        AggregateOp::Avg => floats(members, span, start_mean, Mean::add, Mean::value),
+        AggregateOp::Count => counts(members, span),
+        AggregateOp::Group => counts(members, span).map_floats(|_| 1.0),
+        op => {
+            if with_histograms {
+                annotations.info(&format!("ignored histogram in {op} aggregation"), request.place);
+            }
+            match op {
+                AggregateOp::Min => extremes(members, span, |kept, new| kept > new),
+                AggregateOp::Max => extremes(members, span, |kept, new| kept < new),
+                AggregateOp::Stdvar => floats(members, span, Spread::start, Spread::add, Spread::variance),
+                AggregateOp::Stddev => {
+                    floats(members, span, Spread::start, Spread::add, |spread| spread.variance().sqrt())
+                }
+                _ => quantiles(request, members, span),
+            }
+        }
+    };
+    (column, drop_name)
+}
+
+/// Adds all members' floats step by step into accumulators.
+fn floats<A: Clone>(
+    members: &[&Series],
+    span: std::ops::Range<usize>,
+    start: impl Fn(f64) -> A,
+    add: impl Fn(&mut A, f64),
+    value: impl Fn(&A) -> f64,
+) -> Column {
+    let mut accumulators: Vec<Option<A>> = vec![None; span.len()];
+    for series in members {
+        let bounds = series.column.bounds();
+        let slots = &mut accumulators[bounds.start - span.start..bounds.end - span.start];
+        for (slot, &float) in slots.iter_mut().zip(series.column.floats()) {
+            if crate::eval::column::is_absent(float) {
+                continue;
+            }
+            match slot {
+                Some(accumulator) => add(accumulator, float),
+                None => *slot = Some(start(float)),
+            }
+        }
+    }
+    let mut column = Column::default();
+    for (index, accumulator) in accumulators.iter().enumerate() {
+        if let Some(accumulator) = accumulator {
+            column.push_float(span.start + index, value(accumulator));
+        }
+    }
+    column
+}
+
+fn counts(members: &[&Series], span: std::ops::Range<usize>) -> Column {
+    let mut counts = vec![0u64; span.len()];
+    for series in members {
+        for step in series.column.bounds() {
+            counts[step - span.start] += u64::from(series.column.has(step));
+        }
+    }
+    let mut column = Column::default();
+    for (index, &count) in counts.iter().enumerate() {
+        if count > 0 {
+            column.push_float(span.start + index, count as f64);
+        }
+    }
+    column
+}
+
+fn extremes(
+    members: &[&Series],
+    span: std::ops::Range<usize>,
+    is_beaten: impl Fn(f64, f64) -> bool,
+) -> Column {
+    let replace = |kept: &mut f64, new: f64| {
+        if is_beaten(*kept, new) || kept.is_nan() {
+            *kept = new;
+        }
+    };
+    floats(members, span, |float| float, replace, |kept| *kept)
+}
+
+fn quantiles(request: &Request<'_>, members: &[&Series], span: std::ops::Range<usize>) -> Column {
+    let mut column = Column::default();
+    let mut values = Vec::with_capacity(members.len());
+    for step in span {
+        values.clear();
+        values.extend(
+            members
+                .iter()
+                .map(|series| series.column.float(step))
+                .filter(|&float| !crate::eval::column::is_absent(float)),
+        );
+        if !values.is_empty() {
+            let share = request.param.map_or(f64::NAN, |param| param.at(step));
+            column.push_float(step, quantile(share, &mut values));
+        }
+    }
+    column
+}
+
+/// Sums and means of groups that hold native histograms: floats and histograms do not mix.
+fn mixed(
+    request: &Request<'_>,
+    members: &[&Series],
+    span: std::ops::Range<usize>,
+    kind: Blend,
+    annotations: &mut Annotations,
+) -> Column {
+    let mut column = Column::default();
+    for step in span {
+        let mut floats = Vec::new();
+        let mut histograms = Vec::new();
+        for series in members {
+            match series.column.point(step) {
+                Some(Point::Float(value)) => floats.push(value),
+                Some(Point::Histogram(histogram)) => {
+                    histograms.push((histogram, series.labels.metric_name()));
+                }
+                None => {}
+            }
+        }
+        match (floats.split_first(), histograms.is_empty()) {
+            (None, true) => {}
+            (Some(_), false) => {
+                annotations.warn("encountered a mix of histograms and floats for aggregation", request.place);
+            }
+            (Some((&first, rest)), true) => {
+                let value = match kind {
+                    Blend::Sum => {
+                        let mut sum = Sum::start(first);
+                        rest.iter().for_each(|&float| sum.add(float));
+                        sum.total + sum.compensation
+                    }
+                    Blend::Mean => {
+                        let mut mean = start_mean(first);
+                        rest.iter().for_each(|&float| mean.add(float));
+                        mean.value()
+                    }
+                };
+                column.push_float(step, value);
+            }
+            (None, false) => {
+                if let Some(histogram) = blend(kind, &histograms, request.place, annotations) {
+                    column.push_histogram(step, histogram.into());
+                }
+            }
+        }
+    }
+    column
+}
+
+#[derive(Clone)]
+struct Sum {
+    total: f64,
+    compensation: f64,
+}
+
+impl Sum {
+    fn start(first: f64) -> Self {
+        Sum { total: first, compensation: 0.0 }
+    }
+
+    fn add(&mut self, value: f64) {
+        add_compensated(value, &mut self.total, &mut self.compensation);
+    }
+}
+
+fn start_mean(first: f64) -> Mean {
+    let mut mean = Mean::default();
+    mean.add(first);
+    mean
+}
+
+/// Mean and sum of squared distances, by Welford's method.
+#[derive(Clone)]
+struct Spread {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Spread {
+    fn start(first: f64) -> Self {
+        Spread { count: 1.0, mean: first, squares: if first.is_finite() { 0.0 } else { f64::NAN } }
+    }
+
+    fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let delta = value - self.mean;
+        self.mean += delta / self.count;
+        self.squares += delta * (value - self.mean);
+    }
+
+    fn variance(&self) -> f64 {
+        self.squares / self.count
+    }
+}

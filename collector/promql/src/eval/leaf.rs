@@ -1,0 +1,124 @@
+//! Leaves: nodes that read samples. All leaves of a reading are evaluated while its series pass by, so
+//! only one series' samples are held at a time.
+
+use super::column::Series;
+use super::part::{Found, Task, read_all};
+use super::window::Windows;
+use super::{Evaluated, Evaluator, Scalar};
+use crate::annotations::Place;
+use crate::ast::{NodeId, NodeKind, RangeExtension};
+use crate::error::QueryError;
+use crate::functions::over_time::{self, RangeCall};
+use crate::plan::LeafKind;
+use crate::storage::Selection;
+
+impl Evaluator<'_> {
+    /// Evaluates a leaf, and with it all leaves that read the same series.
+    pub(super) fn read_leaf(&mut self, index: usize) -> Result<(), QueryError> {
+        let plan = self.plan;
+        let node = plan.leaves[index].node;
+        if self.values[node.index()].is_some() {
+            // Another leaf of the same reading was first.
+            return Ok(());
+        }
+        if plan.leaves[index].grid.steps == 0 {
+            return self.store(node, Evaluated::Vector(Vec::new()));
+        }
+        let reading = &plan.readings[plan.leaves[index].reading];
+        let mut tasks = Vec::with_capacity(reading.leaves.len());
+        for &leaf in &reading.leaves {
+            let leaf = &plan.leaves[leaf];
+            let call = match leaf.kind {
+                LeafKind::OverTime { .. } => Some(self.range_call(leaf.node)?),
+                _ => None,
+            };
+            tasks.push(Task { leaf, call });
+        }
+        let selection = Selection {
+            matchers: plan.matchers(reading.selector),
+            start_ms: reading.start_ms,
+            end_ms: reading.end_ms,
+            hints: reading.hints,
+        };
+        let sets = self.storage.select_parts(&selection, self.budget, threads())?;
+        let part = read_all(sets, &tasks, self.budget, plan.setting.lookback_ms)?;
+        self.annotations.merge(part.annotations);
+        self.stats.series_read += part.series_read;
+        self.stats.samples_read += part.samples_read;
+        for (task, found) in tasks.iter().zip(part.found) {
+            let value = self.finish_leaf(task, found)?;
+            self.values[task.leaf.node.index()] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// A leaf's value from what all parts gave.
+    fn finish_leaf(&self, task: &Task<'_>, found: Found) -> Result<Evaluated, QueryError> {
+        if matches!(task.leaf.kind, LeafKind::Samples { .. }) {
+            return Ok(Evaluated::Samples(found.samples));
+        }
+        let Some(call) = &task.call else { return Ok(Evaluated::Vector(found.series)) };
+        let held = cost(&found.series);
+        let series = over_time::finish(call, found.series, || self.absent_labels(task.leaf.selector))?;
+        // What `absent_over_time` makes of many series is at most one.
+        self.budget.put_back(held);
+        self.budget.take(cost(&series))?;
+        Ok(Evaluated::Vector(series))
+    }
+
+    /// What a call of a function over a range needs besides samples.
+    pub(super) fn range_call(&mut self, id: NodeId) -> Result<RangeCall, QueryError> {
+        let plan = self.plan;
+        let NodeKind::Call(call) = &plan.expr.node(id).kind else {
+            return Err(QueryError::execution("not a call"));
+        };
+        let grid = plan.grids[id.index()];
+        let range_id = plan.range_argument(&call.args);
+        let mut scalars = Vec::new();
+        for &arg in &call.args {
+            if range_id != Some(plan.expr.unparenthesised(arg)) {
+                scalars.push(match plan.expr.constant(arg) {
+                    Some(value) => Scalar::Constant(value),
+                    None => self.take_scalar(arg, grid),
+                });
+            }
+        }
+        let crate::functions::Implementation::OverTime(function) = call.function.implementation else {
+            return Err(QueryError::execution("not a function over a range"));
+        };
+        let (windows, extension) = match range_id.map(|id| (id, &plan.expr.node(id).kind)) {
+            Some((_, NodeKind::Range(range))) => {
+                let extension = range.selector.extension;
+                let lookback_ms = plan.setting.lookback_ms;
+                let windows = Windows {
+                    grid,
+                    shift: plan.selector_shift(&range.selector)?,
+                    range_ms: plan.range_ms(range)?,
+                    before_ms: if extension == RangeExtension::None { 0 } else { lookback_ms },
+                    after_ms: if extension == RangeExtension::Smoothed { lookback_ms } else { 0 },
+                };
+                (windows, extension)
+            }
+            Some((id, _)) => {
+                let times = plan.subqueries[id.index()]
+                    .ok_or_else(|| QueryError::execution("a range without times"))?;
+                let windows =
+                    Windows { grid, shift: times.shift, range_ms: times.range_ms, before_ms: 0, after_ms: 0 };
+                (windows, RangeExtension::None)
+            }
+            None => return Err(QueryError::execution("a function over a range without a range")),
+        };
+        over_time::check_extension(function, call.function.name, extension)?;
+        let place = call.args.first().map_or(Place(String::new()), |&arg| self.place(arg));
+        Ok(RangeCall { function, windows, extension, scalars, place })
+    }
+}
+
+fn cost(series: &[Series]) -> usize {
+    series.iter().map(|series| series.column.cost()).sum()
+}
+
+/// Parts worth reading side by side.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

@@ -1,0 +1,190 @@
+//! Sliding windows over the samples of a series.
+//!
+//! The bounds of all windows are found in one pass over the timestamps; series that share a column of
+//! timestamps share them.
+
+use crate::plan::{Grid, Shift};
+use crate::storage::{HistogramSample, SeriesColumns};
+use pharos_common::sample::{TimestampMs, is_stale_nan};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where the windows of a range lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    pub(crate) grid: Grid,
+    pub(crate) shift: Shift,
+    pub(crate) range_ms: i64,
+    /// How far samples before a window are read, too (`anchored`, `smoothed`).
+    pub(crate) before_ms: i64,
+    /// How far samples after a window are read, too (`smoothed`).
+    pub(crate) after_ms: i64,
+}
+
+impl Windows {
+    /// The end of a step's window, inclusive. Its start, exclusive, is `range_ms` before.
+    #[inline]
+    pub(crate) fn end_ms(&self, step: usize) -> TimestampMs {
+        self.shift.apply(self.grid.time(step))
+    }
+
+    #[inline]
+    pub(crate) fn start_ms(&self, step: usize) -> TimestampMs {
+        self.end_ms(step).saturating_sub(self.range_ms)
+    }
+
+    /// Indices of the timestamps that each step reads.
+    pub(crate) fn bounds(&self, timestamps: &[TimestampMs]) -> Vec<Range<usize>> {
+        let mut bounds = Vec::with_capacity(self.grid.steps);
+        if self.range_ms == 0 && self.before_ms == 0 {
+            bounds.resize(self.grid.steps, 0..0);
+            return bounds;
+        }
+        let (mut low, mut high) = (0, 0);
+        for step in 0..self.grid.steps {
+            let first = self.start_ms(step).saturating_sub(self.before_ms);
+            let last = self.end_ms(step).saturating_add(self.after_ms);
+            low = seek(timestamps, low, first);
+            high = seek(timestamps, high.max(low), last);
+            bounds.push(low..high);
+        }
+        bounds
+    }
+}
+
+/// The first index from `from` on whose timestamp is after `time_ms`. Gallops: near targets cost little,
+/// far ones a logarithm.
+#[inline]
+fn seek(timestamps: &[TimestampMs], from: usize, time_ms: TimestampMs) -> usize {
+    let rest = &timestamps[from..];
+    let mut stride = 1;
+    while rest.get(stride - 1).is_some_and(|&timestamp| timestamp <= time_ms) {
+        stride *= 2;
+    }
+    let low = stride / 2;
+    let high = (stride - 1).min(rest.len());
+    from + low + rest[low..high].partition_point(|&timestamp| timestamp <= time_ms)
+}
+
+/// Drops stale markers from a series, where it has any.
+pub(crate) fn drop_stale(series: &mut SeriesColumns) {
+    if has_stale(&series.values) {
+        let timestamps: Vec<_> = series
+            .timestamps
+            .iter()
+            .zip(&series.values)
+            .filter(|(_, value)| !is_stale_nan(**value))
+            .map(|(&timestamp, _)| timestamp)
+            .collect();
+        series.timestamps = timestamps.into();
+        series.values.retain(|&value| !is_stale_nan(value));
+    }
+    series.histograms.retain(|sample| !sample.histogram.is_stale());
+}
+
+/// Whether there is a stale marker. Without a branch per value, as most series have none.
+fn has_stale(values: &[f64]) -> bool {
+    values.chunks(64).any(|chunk| chunk.iter().fold(false, |found, &value| found | is_stale_nan(value)))
+}
+
+/// The samples of one window.
+#[derive(Clone, Copy)]
+pub(crate) struct Window<'s> {
+    pub(crate) timestamps: &'s [TimestampMs],
+    pub(crate) values: &'s [f64],
+    pub(crate) histograms: &'s [HistogramSample],
+    /// Start of the range, exclusive.
+    pub(crate) start_ms: TimestampMs,
+    /// End of the range, inclusive.
+    pub(crate) end_ms: TimestampMs,
+    pub(crate) range_ms: i64,
+    /// The evaluation time.
+    pub(crate) time_ms: TimestampMs,
+}
+
+/// Remembers which sample is the newest at each step, for series with the same column of timestamps.
+#[derive(Default)]
+pub(crate) struct NewestCache {
+    timestamps: Option<Arc<[TimestampMs]>>,
+    newest: Vec<u32>,
+}
+
+/// No sample is recent enough.
+pub(crate) const NONE: u32 = u32::MAX;
+
+impl NewestCache {
+    /// For each step the index of the newest sample that is no older than the lookback, or [`NONE`].
+    pub(crate) fn newest(
+        &mut self,
+        grid: Grid,
+        shift: Shift,
+        lookback_ms: i64,
+        timestamps: &Arc<[TimestampMs]>,
+    ) -> &[u32] {
+        if !self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
+            self.newest.clear();
+            let mut next = 0;
+            for step in 0..grid.steps {
+                let time_ms = shift.apply(grid.time(step));
+                next = seek(timestamps, next, time_ms);
+                let is_recent = |index: &usize| {
+                    timestamps.get(*index).is_some_and(|&taken| taken > time_ms.saturating_sub(lookback_ms))
+                };
+                let newest = next.checked_sub(1).filter(is_recent);
+                self.newest.push(newest.and_then(|index| u32::try_from(index).ok()).unwrap_or(NONE));
+            }
+            self.timestamps = Some(Arc::clone(timestamps));
+        }
+        &self.newest
+    }
+}
+
+/// Remembers the bounds found last, for series with the same column of timestamps.
+#[derive(Default)]
+pub(crate) struct BoundsCache {
+    timestamps: Option<Arc<[TimestampMs]>>,
+    bounds: Arc<[Range<usize>]>,
+}
+
+impl BoundsCache {
+    pub(crate) fn bounds(
+        &mut self,
+        windows: &Windows,
+        timestamps: &Arc<[TimestampMs]>,
+    ) -> Arc<[Range<usize>]> {
+        if self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
+            return Arc::clone(&self.bounds);
+        }
+        self.bounds = windows.bounds(timestamps).into();
+        self.timestamps = Some(Arc::clone(timestamps));
+        Arc::clone(&self.bounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bounds_are_those_of_a_search_for_every_window(
+            mut timestamps in prop::collection::vec(-500i64..500, 0..60),
+            start in -600i64..600, step in 1i64..70, steps in 1usize..30,
+            range_ms in 1i64..200, offset_ms in -100i64..100,
+        ) {
+            timestamps.sort_unstable();
+            timestamps.dedup();
+            let windows = Windows {
+                grid: Grid { start_ms: start, step_ms: step, steps },
+                shift: Shift { at_ms: None, offset_ms },
+                range_ms, before_ms: 0, after_ms: 0,
+            };
+            for (step, bounds) in windows.bounds(&timestamps).into_iter().enumerate() {
+                let inside: Vec<i64> = timestamps.iter().copied()
+                    .filter(|&t| t > windows.start_ms(step) && t <= windows.end_ms(step)).collect();
+                prop_assert_eq!(&timestamps[bounds], &inside[..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Functions over ranges of floats.
+
+use super::{RangeCall, extremes, rate, regression, sums};
+use crate::annotations::Annotations;
+use crate::ast::RangeExtension;
+use crate::error::QueryError;
+use crate::eval::column::Column;
+use crate::eval::window::Window;
+use crate::functions::OverTime;
+use crate::functions::quantile::{invalid, quantile};
+use crate::storage::SeriesColumns;
+use std::ops::Range;
+
+pub(super) fn evaluate(
+    call: &RangeCall,
+    series: &SeriesColumns,
+    bounds: &[Range<usize>],
+    annotations: &mut Annotations,
+) -> Result<Column, QueryError> {
+    let values = series.values.as_slice();
+    let times = &*series.timestamps;
+    let seconds = |time_ms: i64| time_ms as f64 / 1000.0;
+    // One value for each window that has samples.
+    let filled = |value: &mut dyn FnMut(usize, Range<usize>) -> f64| {
+        let mut column = Column::default();
+        for (step, range) in bounds.iter().enumerate() {
+            if !range.is_empty() {
+                column.push_float(step, value(step, range.clone()));
+            }
+        }
+        column
+    };
+    if call.extension != RangeExtension::None {
+        return Ok(extended(call, series, bounds));
+    }
+    Ok(match call.function {
+        OverTime::Absent | OverTime::Present => filled(&mut |_, _| 1.0),
+        OverTime::Count => filled(&mut |_, range| range.len() as f64),
+        OverTime::First => filled(&mut |_, range| values[range.start]),
+        OverTime::Last => filled(&mut |_, range| values[range.end - 1]),
+        OverTime::TsOfFirst => filled(&mut |_, range| seconds(times[range.start])),
+        OverTime::TsOfLast => filled(&mut |_, range| seconds(times[range.end - 1])),
+        OverTime::Sum => sums::sum(values, bounds),
+        OverTime::Avg => sums::average(values, bounds),
+        OverTime::Stdvar => filled(&mut |_, range| sums::variance(&values[range])),
+        OverTime::Stddev => filled(&mut |_, range| sums::variance(&values[range]).sqrt()),
+        OverTime::Max => extremes::extremes(values, bounds, |new, kept| new > kept, |index| values[index]),
+        OverTime::Min => extremes::extremes(values, bounds, |new, kept| new < kept, |index| values[index]),
+        OverTime::TsOfMax => {
+            extremes::extremes(values, bounds, |new, kept| new >= kept, |index| seconds(times[index]))
+        }
+        OverTime::TsOfMin => {
+            extremes::extremes(values, bounds, |new, kept| new <= kept, |index| seconds(times[index]))
+        }
+        OverTime::Changes => {
+            let counted = prefix_counts(values, is_change);
+            filled(&mut |_, range| f64::from(counted[range.end - 1] - counted[range.start]))
+        }
+        OverTime::Resets => {
+            let counted = prefix_counts(values, is_reset);
+            filled(&mut |_, range| f64::from(counted[range.end - 1] - counted[range.start]))
+        }
+        OverTime::Rate | OverTime::Increase | OverTime::Delta => rate::extrapolated(call, series, bounds),
+        OverTime::Irate => rate::instant(series, bounds, true),
+        OverTime::Idelta => rate::instant(series, bounds, false),
+        OverTime::Quantile => {
+            let mut scratch = Vec::new();
+            let mut reported = None;
+            filled(&mut |step, range| {
+                let share = call.scalar(0, step);
+                if reported != Some(share.to_bits())
+                    && let Some(text) = invalid(share)
+                {
+                    reported = Some(share.to_bits());
+                    annotations.warn(&text, &call.place);
+                }
+                scratch.clear();
+                scratch.extend_from_slice(&values[range]);
+                quantile(share, &mut scratch)
+            })
+        }
+        OverTime::Mad => {
+            let mut scratch = Vec::new();
+            filled(&mut |_, range| median_deviation(&values[range], &mut scratch))
+        }
+        OverTime::Deriv | OverTime::PredictLinear | OverTime::DoubleExponentialSmoothing => {
+            regression::evaluate(call, series, bounds)?
+        }
+    })
+}
+
+/// `anchored` and `smoothed`.
+fn extended(call: &RangeCall, series: &SeriesColumns, bounds: &[Range<usize>]) -> Column {
+    let mut column = Column::default();
+    for (step, range) in bounds.iter().enumerate() {
+        if range.is_empty() {
+            continue;
+        }
+        let window = call.window(series, step, range.clone());
+        let value = match call.function {
+            OverTime::Changes => anchored_count(&window, is_change),
+            OverTime::Resets => anchored_count(&window, is_reset),
+            function => rate::extended(function, call.extension, &window),
+        };
+        if let Some(value) = value {
+            column.push_float(step, value);
+        }
+    }
+    column
+}
+
+/// Counts events from the last sample at or before the range's start on.
+fn anchored_count(window: &Window<'_>, is_event: fn(f64, f64) -> bool) -> Option<f64> {
+    let last = window.timestamps.len().checked_sub(1)?;
+    if window.timestamps[last] <= window.start_ms {
+        return None;
+    }
+    let first = window.timestamps[..last].partition_point(|&time| time <= window.start_ms).saturating_sub(1);
+    let events = window.values[first..].windows(2).filter(|pair| is_event(pair[0], pair[1])).count();
+    Some(events as f64)
+}
+
+pub(super) fn is_change(before: f64, now: f64) -> bool {
+    before != now && !(before.is_nan() && now.is_nan())
+}
+
+pub(super) fn is_reset(before: f64, now: f64) -> bool {
+    now < before
+}
+
+/// For each sample, how many events there were up to it. A difference is the number inside a window.
+fn prefix_counts(values: &[f64], is_event: fn(f64, f64) -> bool) -> Vec<u32> {
+    let mut count = 0;
+    let mut counts = Vec::with_capacity(values.len());
+    let mut before = None;
+    for &value in values {
+        count += u32::from(before.is_some_and(|before| is_event(before, value)));
+        counts.push(count);
+        before = Some(value);
+    }
+    counts
+}
+
+/// The median distance from the median; NaN if there is a NaN among the values.
+pub(super) fn median_deviation(values: &[f64], scratch: &mut Vec<f64>) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
+    scratch.clear();
+    scratch.extend_from_slice(values);
+    let median = quantile(0.5, scratch);
+    scratch.clear();
+    scratch.extend(values.iter().map(|value| (value - median).abs()));
+    quantile(0.5, scratch)
+}

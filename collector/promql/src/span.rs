@@ -1,0 +1,58 @@
+//! Where something stands in the text of a query.
+
+/// A range of bytes in a query, end exclusive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// From first byte to one past the last.
+    pub const fn new(start: usize, end: usize) -> Self {
+        Span { start, end }
+    }
+
+    /// From the start of this to the end of `other`.
+    pub const fn to(self, other: Span) -> Span {
+        Span { start: self.start, end: other.end }
+    }
+
+    /// The start as `line:column` (both from 1, the column in bytes), as Prometheus writes it before
+    /// parse errors and after annotations.
+    pub fn locate(self, query: &str) -> String {
+        if query.is_empty() {
+            return "unknown position".to_owned();
+        }
+        let Some(before) = query.as_bytes().get(..self.start) else {
+            return "invalid position".to_owned();
+        };
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        let column = match before.iter().rposition(|&byte| byte == b'\n') {
+            Some(line_break) => self.start - line_break,
+            None => self.start + 1,
+        };
+        format!("{line}:{column}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_byte_columns() {
+        #[track_caller]
+        fn check(query: &str, start: usize, want: &str) {
+            assert_eq!(Span::new(start, start + 1).locate(query), want);
+        }
+        check("", 0, "unknown position");
+        check("foo", 0, "1:1");
+        check("foo", 3, "1:4");
+        check("foo", 4, "invalid position");
+        check("a\n+ b", 2, "2:1");
+        check("a\n\n+ b", 5, "3:3");
+    }
+}

@@ -1,0 +1,30 @@
+//! `/admin/tsdb/*`: work on the storage that somebody asks for.
+
+use super::answer::{Answer, ApiError, success};
+use crate::collector::Collector;
+use axum::extract::{Path, State};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// `/api/v1/admin/tsdb/flush`: seals the head into blocks; all is durable when it answers.
+pub(crate) async fn flush(State(collector): State<Arc<Collector>>) -> Answer {
+    let database = collector.database.clone();
+    tokio::task::spawn_blocking(move || database.flush())
+        .await
+        .map_err(ApiError::internal)?
+        .map_err(ApiError::internal)?;
+    success(&Value::Null, false)
+}
+
+/// What is not there yet, or not allowed.
+pub(crate) async fn refused(State(collector): State<Arc<Collector>>, Path(action): Path<String>) -> ApiError {
+    match action.as_str() {
+        "snapshot" | "delete_series" | "clean_tombstones" if collector.options.enable_admin_api => {
+            ApiError::unavailable(format!("{action} is not supported yet"))
+        }
+        "snapshot" | "delete_series" | "clean_tombstones" => {
+            ApiError::unavailable("admin APIs disabled; start with --web.enable-admin-api")
+        }
+        _ => ApiError::new(axum::http::StatusCode::NOT_FOUND, "not_found", "path not found"),
+    }
+}

@@ -1,0 +1,169 @@
+//! Pages for people: a query box with table and graph, rules, alerts, nodes. Plain HTML from the server,
+//! without scripts or anything from elsewhere.
+
+mod graph;
+mod html;
+mod lists;
+
+pub(crate) use lists::{alerts, rules, targets};
+
+use super::json::format_value;
+use super::parameters::Parameters;
+use super::query::api_error;
+use super::time::parse_duration_ms;
+use crate::collector::Collector;
+use crate::queries::{QuerySettings, When};
+use axum::extract::State;
+use axum::response::Html;
+use html::{escape, page};
+use pharos_promql::ast::ValueType;
+use pharos_promql::{SampleValue, Value};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Rows of a table; the rest is only counted.
+const ROWS_MAX: usize = 500;
+/// Points of a graph's line.
+const POINTS: i64 = 400;
+/// The range of a graph if none is asked for.
+const DEFAULT_RANGE: &str = "15m";
+
+/// `/` and `/graph`
+pub(crate) async fn home(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Html<String> {
+    let query = parameters.get("g0.expr").or(parameters.get("query")).unwrap_or("").trim().to_owned();
+    let range = parameters.get("g0.range_input").or(parameters.get("range")).unwrap_or(DEFAULT_RANGE);
+    let mut body = form(&query, range);
+    if query.is_empty() {
+        body += &overview(&collector);
+    } else {
+        match answer(&collector, &query, range).await {
+            Ok(html) => body += &html,
+            Err(message) => body += &format!("<p class=error>{}</p>", escape(&message)),
+        }
+    }
+    Html(page("Query", &body))
+}
+
+fn form(query: &str, range: &str) -> String {
+    format!(
+        "<form action=/graph><input name=query class=query autofocus placeholder='PromQL, for example \
+         100 - 100 * avg by (instance) (rate(node_cpu_seconds_total{{mode=&quot;idle&quot;}}[10s]))' value=\"{}\">\
+         <input name=range size=5 title='Range of the graph' value=\"{}\"><button>Run</button></form>",
+        escape(query),
+        escape(range)
+    )
+}
+
+fn overview(collector: &Collector) -> String {
+    let stats = collector.database.stats();
+    let nodes = collector.coverage.nodes();
+    let up = nodes.values().filter(|node| node.up).count();
+    let groups = collector.rules.groups();
+    let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
+    let alerts: usize =
+        groups.iter().flat_map(|group| &group.rules).map(|rule| rule.state().alerts.active_count()).sum();
+    let number = |label: &str, value: String, link: &str| {
+        format!("<a class=card href='{link}'><b>{value}</b><span>{label}</span></a>")
+    };
+    let examples = ["pharos_node_up", "node_load1", "rate(node_network_receive_bytes_total[30s])", "ALERTS"];
+    let mut html = String::from("<div class=cards>");
+    html += &number("nodes report", format!("{up} / {}", nodes.len()), "/targets");
+    html += &number("active series", stats.head_series.to_string(), "/graph?query=count({__name__!=%22%22})");
+    html += &number("samples stored", stats.samples_appended.to_string(), "/metrics");
+    html += &number("alerts active", alerts.to_string(), "/alerts");
+    html += &number("rules", rules.to_string(), "/rules");
+    html += "</div><p>Try: ";
+    for example in examples {
+        let link = crate::rules::text::link(example, 0).replace("g0.expr", "query");
+        let _ = write!(html, "<a href=\"{}\"><code>{}</code></a> ", escape(&link), escape(example));
+    }
+    html + "</p>"
+}
+
+async fn answer(collector: &Collector, query: &str, range: &str) -> Result<String, String> {
+    let expr = pharos_promql::parse(query).map_err(|error| error.to_string())?;
+    let range_ms = parse_duration_ms(range)
+        .filter(|&range_ms| range_ms > 0)
+        .ok_or_else(|| format!("{range:?} is no range (write for example 5m or 6h)"))?;
+    let now_ms = collector.clock.now_ms();
+    let draws = matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector);
+    let settings = QuerySettings::default();
+    let instant = collector
+        .queries
+        .run(expr.clone(), When::Instant(now_ms), settings)
+        .await
+        .map_err(|failure| api_error(&failure).message().to_owned())?;
+    let mut html = String::new();
+    for remark in instant.result.warnings.iter().chain(&instant.result.infos) {
+        let _ = write!(html, "<p class=remark>{}</p>", escape(remark));
+    }
+    if draws {
+        let step_ms = (range_ms / POINTS).max(1_000);
+        let when = When::Range { start_ms: now_ms - range_ms, end_ms: now_ms, step_ms };
+        let drawn = collector
+            .queries
+            .run(expr, when, settings)
+            .await
+            .map_err(|failure| api_error(&failure).message().to_owned())?;
+        if let Value::Matrix(matrix) = &drawn.result.value {
+            html += &graph::draw(matrix, now_ms - range_ms, now_ms, step_ms);
+        }
+    }
+    html += &table(&instant.result.value);
+    let took_ms = instant.evaluated.as_secs_f64() * 1e3;
+    let stats = instant.result.stats;
+    let _ = write!(
+        html,
+        "<p class=remark>{took_ms:.1} ms, {} series, {} samples read</p>",
+        stats.series_read, stats.samples_read
+    );
+    Ok(html)
+}
+
+fn table(value: &Value) -> String {
+    let mut rows: Vec<(String, String)> = Vec::new();
+    let mut total = 1;
+    match value {
+        Value::Scalar(sample) => rows.push(("scalar".to_owned(), format_value(sample.value))),
+        Value::String { text, .. } => rows.push(("string".to_owned(), text.clone())),
+        Value::Vector(vector) => {
+            total = vector.len();
+            rows.extend(vector.iter().take(ROWS_MAX).map(|sample| {
+                let value = match &sample.value {
+                    SampleValue::Float(value) => format_value(*value),
+                    SampleValue::Histogram(histogram) => {
+                        format!("count {} sum {}", format_value(histogram.count), format_value(histogram.sum))
+                    }
+                };
+                (sample.labels.to_string(), value)
+            }));
+        }
+        Value::Matrix(matrix) => {
+            total = matrix.len();
+            rows.extend(matrix.iter().take(ROWS_MAX).map(|series| {
+                let values: Vec<String> = series
+                    .floats
+                    .iter()
+                    .rev()
+                    .take(10)
+                    .map(|sample| {
+                        format!("{} @{}", format_value(sample.value), sample.timestamp_ms as f64 / 1e3)
+                    })
+                    .collect();
+                (series.labels.to_string(), values.join("\n"))
+            }));
+        }
+    }
+    if rows.is_empty() {
+        return "<p>No series has a value now.</p>".to_owned();
+    }
+    let mut html = String::from("<table><tr><th>Series<th>Value");
+    for (series, value) in &rows {
+        let _ = write!(html, "<tr><td><code>{}</code><td class=number>{}", escape(series), escape(value));
+    }
+    html += "</table>";
+    if total > rows.len() {
+        let _ = write!(html, "<p class=remark>{} more series are not shown</p>", total - rows.len());
+    }
+    html
+}

@@ -1,0 +1,148 @@
+//! `/query`, `/query_range` and what goes with them.
+
+use super::answer::{Answer, ApiError, envelope, stream_json, success};
+use super::json::write_result;
+use super::parameters::Parameters;
+use crate::collector::Collector;
+use crate::limits::POINTS_PER_SERIES_MAX;
+use crate::queries::{self, QueryFailure, QuerySettings, When};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use pharos_common::sample::TimestampMs;
+use pharos_promql::{QueryError, QueryStats, Value};
+use std::sync::Arc;
+
+/// `/api/v1/query`
+pub(crate) async fn instant(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
+    let limit = parameters.limit()?;
+    let at_ms = parameters.time_or("time", collector.clock.now_ms())?;
+    let answer = run(&collector, &parameters, When::Instant(at_ms)).await?;
+    Ok(respond(answer, limit, &parameters))
+}
+
+/// `/api/v1/query_range`
+pub(crate) async fn range(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
+    let limit = parameters.limit()?;
+    let (start_ms, end_ms) = (parameters.time("start")?, parameters.time("end")?);
+    if end_ms < start_ms {
+        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+    }
+    let step_ms = parameters.duration_ms("step")?;
+    if step_ms <= 0 {
+        return Err(ApiError::parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ));
+    }
+    if (end_ms - start_ms) / step_ms > POINTS_PER_SERIES_MAX {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)",
+        ));
+    }
+    let answer = run(&collector, &parameters, When::Range { start_ms, end_ms, step_ms }).await?;
+    Ok(respond(answer, limit, &parameters))
+}
+
+async fn run(
+    collector: &Collector,
+    parameters: &Parameters,
+    when: When,
+) -> Result<queries::Answer, ApiError> {
+    let settings = QuerySettings {
+        timeout: parameters.positive_duration("timeout")?,
+        lookback_delta: parameters.positive_duration("lookback_delta")?,
+    };
+    let query = parameters.get_or_empty("query");
+    let expr = pharos_promql::parse(query).map_err(|error| ApiError::parameter("query", error))?;
+    collector.queries.run(expr, when, settings).await.map_err(|failure| api_error(&failure))
+}
+
+/// A failed query as the API tells it.
+pub(crate) fn api_error(failure: &QueryFailure) -> ApiError {
+    let message = failure.to_string();
+    match failure {
+        QueryFailure::Queue => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message),
+        QueryFailure::Full => ApiError::unavailable(message),
+        QueryFailure::Crashed(_) => ApiError::internal(message),
+        QueryFailure::Query(error) => {
+            let error_type = error.error_type();
+            match error_type {
+                "bad_data"
+                    if matches!(error, QueryError::Parse(_) | QueryError::NotARangeExpression { .. }) =>
+                {
+                    ApiError::parameter("query", message)
+                }
+                "bad_data" => ApiError::bad_data(message),
+                "execution" => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error_type, message),
+                "timeout" | "canceled" => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error_type, message),
+                _ => ApiError::internal(message),
+            }
+        }
+    }
+}
+
+fn respond(answer: queries::Answer, limit: Option<usize>, parameters: &Parameters) -> Response {
+    let stats = parameters.get("stats").map(|_| stats_json(&answer));
+    let mut result = answer.result;
+    if limit.is_some_and(|limit| truncate(&mut result.value, limit)) {
+        result.warnings.push("results truncated due to limit".to_owned());
+    }
+    stream_json(parameters.accepts_gzip, move |out| {
+        envelope(out, &result.warnings, &result.infos, |out| {
+            out.write_all(b"{")?;
+            write_result(out, &result.value)?;
+            if let Some(stats) = stats {
+                write!(out, ",\"stats\":{stats}")?;
+            }
+            out.write_all(b"}")
+        })
+    })
+}
+
+/// Whether something was cut off.
+fn truncate(value: &mut Value, limit: usize) -> bool {
+    let length = match value {
+        Value::Vector(vector) => {
+            let length = vector.len();
+            vector.truncate(limit);
+            length
+        }
+        Value::Matrix(matrix) => {
+            let length = matrix.len();
+            matrix.truncate(limit);
+            length
+        }
+        Value::Scalar(_) | Value::String { .. } => 0,
+    };
+    length > limit
+}
+
+fn stats_json(answer: &queries::Answer) -> serde_json::Value {
+    let QueryStats { samples_read, peak_samples, .. } = answer.result.stats;
+    let (queued, evaluated) = (answer.queued.as_secs_f64(), answer.evaluated.as_secs_f64());
+    serde_json::json!({
+        "timings": {
+            "evalTotalTime": evaluated,
+            "resultSortTime": 0.0,
+            "queryPreparationTime": 0.0,
+            "innerEvalTime": evaluated,
+            "execQueueTime": queued,
+            "execTotalTime": queued + evaluated,
+        },
+        "samples": {"totalQueryableSamples": samples_read, "peakSamples": peak_samples},
+    })
+}
+
+/// `/api/v1/query_exemplars`: none are kept yet.
+pub(crate) async fn exemplars(parameters: Parameters) -> Answer {
+    let none: [TimestampMs; 0] = [];
+    success(&none, parameters.accepts_gzip)
+}
+
+/// `/api/v1/format_query`
+pub(crate) async fn format(parameters: Parameters) -> Answer {
+    let expr = pharos_promql::parse(parameters.get_or_empty("query"))
+        .map_err(|error| ApiError::parameter("query", error))?;
+    success(&pharos_promql::ast::prettify(&expr), parameters.accepts_gzip)
+}

@@ -1,0 +1,18 @@
+//! Samples in, through three doors: the agents' stream, remote write, and text.
+//!
+//! All of them end in [`appender::Appender`], which writes to the engine and hands what threshold rules
+//! watch on to them.
+
+pub mod appender;
+pub mod exposition;
+pub mod http_write;
+pub mod label_rules;
+mod pick;
+pub mod protobuf;
+pub mod remote_write;
+pub mod series_writer;
+pub mod stream;
+pub mod stream_groups;
+pub mod stream_registry;
+pub mod text;
+pub mod write_request;

@@ -1,0 +1,278 @@
+//! `pharos.v1.Ingest`: ticks of agents in, acknowledgements of what is durable out.
+//!
+//! A connection is two tasks. One reads messages and appends ticks in the order they come; the other
+//! waits for their commits and acknowledges. Between them lies a bounded queue, so many ticks share one
+//! `fsync`. A peer that breaks the protocol ends its stream with a status that says how, and nothing else.
+
+use super::appender::Appender;
+use super::stream_groups::StreamFault;
+use super::stream_registry::{About, StreamEntry, StreamRegistry, Turn};
+use crate::limits::{
+    STREAM_HELLO_TIME_MAX, STREAM_MESSAGE_BYTES_MAX, STREAM_REPLIES_QUEUED_MAX, STREAM_TICKS_IN_FLIGHT_MAX,
+};
+use crate::metrics::Metrics;
+use pharos_common::clock::SharedClock;
+use pharos_common::shutdown::Shutdown;
+use pharos_proto::v1::ingest_server::{Ingest, IngestServer};
+use pharos_proto::v1::{self, agent_message, collector_message};
+use pharos_tsdb::{CommitNumber, Lane, StreamId, StreamMark, TsdbError};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Length of a node's name that is taken.
+const NODE_NAME_BYTES_MAX: usize = 253;
+
+type Replies = mpsc::Sender<Result<v1::CollectorMessage, Status>>;
+
+/// The gRPC service.
+#[derive(Clone)]
+pub struct IngestService {
+    appender: Appender,
+    registry: StreamRegistry,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+}
+
+impl IngestService {
+    /// Puts it together. `shutdown` ends all streams once what they sent is acknowledged.
+    pub fn new(
+        appender: Appender,
+        registry: StreamRegistry,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+        shutdown: Shutdown,
+    ) -> Self {
+        IngestService { appender, registry, clock, metrics, shutdown }
+    }
+
+    /// The service as a gRPC server takes it.
+    pub fn into_server(self) -> IngestServer<Self> {
+        IngestServer::new(self).max_decoding_message_size(STREAM_MESSAGE_BYTES_MAX)
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for IngestService {
+    type PushStream = ReceiverStream<Result<v1::CollectorMessage, Status>>;
+
+    async fn push(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let (replies, outbound) = mpsc::channel(STREAM_REPLIES_QUEUED_MAX);
+        let service = self.clone();
+        tokio::spawn(async move {
+            service.metrics.streams.inc();
+            let outcome = service.converse(request.into_inner(), &replies).await;
+            service.metrics.streams.dec();
+            if let Err(status) = outcome {
+                let code = format!("{:?}", status.code());
+                service.metrics.streams_failed.with_label_values(&[code.as_str()]).inc();
+                tracing::warn!(code, reason = status.message(), "Agent stream ended");
+                let _ = replies.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}
+
+/// A tick that is stored and waits to be durable.
+struct InFlight {
+    lane: Lane,
+    sequence: u64,
+    commit: CommitNumber,
+}
+
+impl IngestService {
+    async fn converse(
+        &self,
+        mut inbound: Streaming<v1::AgentMessage>,
+        replies: &Replies,
+    ) -> Result<(), Status> {
+        let hello = tokio::time::timeout(STREAM_HELLO_TIME_MAX, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+        let Some(agent_message::Message::Hello(hello)) = hello.and_then(|message| message.message) else {
+            return Err(Status::invalid_argument("the first message of a stream is Hello"));
+        };
+        let (stream, about) = self.check_hello(hello)?;
+        let entry = self.registry.entry(stream);
+        let turn = entry
+            .take_over()
+            .await
+            .ok_or_else(|| Status::unavailable("the older connection of this stream does not end"))?;
+        tracing::info!(node = about.node, version = about.version, "Agent connected");
+        entry.set_about(about);
+        self.welcome(stream, replies).await?;
+        entry.groups.lock().await.begin_connection();
+
+        let (in_flight, waiting) = mpsc::channel(STREAM_TICKS_IN_FLIGHT_MAX);
+        let acknowledge = tokio::spawn(acknowledge(self.appender.clone(), waiting, replies.clone()));
+        let outcome = self.read(&mut inbound, stream, &entry, &turn, in_flight).await;
+        // What was stored is acknowledged also when the stream ends, however it ends.
+        let acknowledged = acknowledge.await.unwrap_or(Ok(()));
+        drop(turn);
+        tracing::info!(node = entry.about().node, "Agent disconnected");
+        outcome.and(acknowledged)
+    }
+
+    fn check_hello(&self, hello: v1::Hello) -> Result<(StreamId, About), Status> {
+        let stream: StreamId = hello
+            .stream_id
+            .as_ref()
+            .try_into()
+            .map_err(|_| Status::invalid_argument("Hello.stream_id is not 16 bytes"))?;
+        if hello.node.is_empty() || hello.node.len() > NODE_NAME_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("Hello.node has 1 to {NODE_NAME_BYTES_MAX} bytes")));
+        }
+        let version = super::stream_groups::shortened(&hello.version, 64).to_owned();
+        Ok((stream, About { node: hello.node, version, spoke: self.clock.monotonic() }))
+    }
+
+    async fn welcome(&self, stream: StreamId, replies: &Replies) -> Result<(), Status> {
+        let database = self.appender.database();
+        database.durable(database.last_commit()).await.map_err(|error| storage_status(&error))?;
+        let (live_durable, backfill_durable) = database.stream_marks(&stream);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let welcome = v1::Welcome { version, live_durable, backfill_durable };
+        send(replies, collector_message::Message::Welcome(welcome)).await
+    }
+
+    async fn read(
+        &self,
+        inbound: &mut Streaming<v1::AgentMessage>,
+        stream: StreamId,
+        entry: &StreamEntry,
+        turn: &Turn,
+        in_flight: mpsc::Sender<InFlight>,
+    ) -> Result<(), Status> {
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = turn.taken_over() => return Err(Status::aborted("a newer connection of this stream took over")),
+                () = self.shutdown.cancelled() => return Err(Status::unavailable("the collector shuts down")),
+                message = inbound.message() => message?,
+            };
+            let Some(message) = message else { return Ok(()) };
+            let Some(message) = message.message else {
+                return Err(Status::invalid_argument("an empty message"));
+            };
+            if let Some(stored) = self.take(message, stream, entry).await?
+                && in_flight.send(stored).await.is_err()
+            {
+                // The acknowledging task ended; its status tells why.
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        message: agent_message::Message,
+        stream: StreamId,
+        entry: &StreamEntry,
+    ) -> Result<Option<InFlight>, Status> {
+        let now = self.clock.monotonic();
+        match message {
+            agent_message::Message::Hello(_) => Err(Status::invalid_argument("a second Hello")),
+            agent_message::Message::DefineGroup(define) => {
+                let mut groups = entry.groups.lock().await;
+                groups.define(&self.appender, define, now).await.map_err(|fault| status(&fault))?;
+                Ok(None)
+            }
+            agent_message::Message::AlterGroup(alter) => {
+                let mut groups = entry.groups.lock().await;
+                groups.alter(&self.appender, alter, now).await.map_err(|fault| status(&fault))?;
+                Ok(None)
+            }
+            agent_message::Message::Tick(tick) => self.store(tick, stream, entry, now).await.map(Some),
+        }
+    }
+
+    async fn store(
+        &self,
+        tick: v1::Tick,
+        stream: StreamId,
+        entry: &StreamEntry,
+        now: std::time::Duration,
+    ) -> Result<InFlight, Status> {
+        let lane = match v1::Lane::try_from(tick.lane) {
+            Ok(v1::Lane::Live) => Lane::Live,
+            Ok(v1::Lane::Backfill) => Lane::Backfill,
+            Err(_) => return Err(Status::invalid_argument(format!("there is no lane {}", tick.lane))),
+        };
+        let sequence = tick.sequence;
+        let mark = StreamMark { stream, lane, sequence };
+        let mut groups = entry.groups.lock().await;
+        let (appended, left_out) = groups
+            .append(&self.appender, &tick.readings, mark, lane == Lane::Live, now)
+            .await
+            .map_err(|fault| status(&fault))?;
+        drop(groups);
+        if appended.repeated {
+            self.metrics.frames_repeated.inc();
+        } else {
+            self.metrics.frames.inc();
+        }
+        if left_out > 0 {
+            self.metrics.samples_refused.with_label_values(&["series_limit"]).inc_by(left_out as u64);
+        }
+        let commit = if appended.repeated { self.appender.database().last_commit() } else { appended.commit };
+        Ok(InFlight { lane, sequence, commit })
+    }
+}
+
+/// Waits for commits in their order; one wait serves all ticks of the same commit.
+async fn acknowledge(
+    appender: Appender,
+    mut waiting: mpsc::Receiver<InFlight>,
+    replies: Replies,
+) -> Result<(), Status> {
+    let mut batch = Vec::with_capacity(STREAM_TICKS_IN_FLIGHT_MAX);
+    while waiting.recv_many(&mut batch, STREAM_TICKS_IN_FLIGHT_MAX).await > 0 {
+        let mut ready = batch.drain(..).peekable();
+        while let Some(first) = ready.next() {
+            appender.database().durable(first.commit).await.map_err(|error| storage_status(&error))?;
+            let (mut live, mut backfill) = (None, None);
+            let mut note = |tick: &InFlight| match tick.lane {
+                Lane::Live => live = live.max(Some(tick.sequence)),
+                Lane::Backfill => backfill = backfill.max(Some(tick.sequence)),
+            };
+            note(&first);
+            while let Some(also) = ready.next_if(|tick| tick.commit <= first.commit) {
+                note(&also);
+            }
+            for (lane, sequence) in [(v1::Lane::Live, live), (v1::Lane::Backfill, backfill)] {
+                let Some(sequence) = sequence else { continue };
+                let message = v1::Acknowledge { lane: lane.into(), sequence };
+                send(&replies, collector_message::Message::Acknowledge(message)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn send(replies: &Replies, message: collector_message::Message) -> Result<(), Status> {
+    let message = v1::CollectorMessage { message: Some(message) };
+    replies.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent is gone"))
+}
+
+fn status(fault: &StreamFault) -> Status {
+    match fault {
+        StreamFault::Storage(error) => storage_status(error),
+        StreamFault::Undefined(_) => Status::failed_precondition(fault.to_string()),
+        StreamFault::Definition { .. } | StreamFault::Labels { .. } | StreamFault::Reading { .. } => {
+            Status::invalid_argument(fault.to_string())
+        }
+    }
+}
+
+fn storage_status(error: &TsdbError) -> Status {
+    match error {
+        TsdbError::RowWidth { .. } | TsdbError::GroupWidth(_) => Status::invalid_argument(error.to_string()),
+        _ => Status::unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,100 @@
+//! Every bound of the collector that is no flag, in one place, with its unit and its reason.
+
+use std::time::Duration;
+
+/// Labels of one series, its name included. Prometheus' own series have fewer than 30.
+pub const LABELS_PER_SERIES_MAX: usize = 128;
+
+/// Length of a label's name.
+pub const LABEL_NAME_BYTES_MAX: usize = 1_024;
+
+/// Length of a label's value; command lines and paths stay below it.
+pub const LABEL_VALUE_BYTES_MAX: usize = 16 << 10;
+
+/// Length of a metric's help text that is kept.
+pub const HELP_BYTES_MAX: usize = 4 << 10;
+
+/// One message of the ingest stream: a definition of 256 columns with long labels fits many times.
+pub const STREAM_MESSAGE_BYTES_MAX: usize = 8 << 20;
+
+/// Groups that one stream may define.
+pub const STREAM_GROUPS_MAX: usize = 65_536;
+
+/// Ticks of one stream that are stored but not yet durable. A group commit takes milliseconds, so this
+/// is several seconds of backlog at any rate an agent sends.
+pub const STREAM_TICKS_IN_FLIGHT_MAX: usize = 1_024;
+
+/// Messages to one agent that wait to be sent.
+pub const STREAM_REPLIES_QUEUED_MAX: usize = 256;
+
+/// Time for an older connection of a stream to end after it was told to.
+pub const STREAM_HANDOVER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Time for an agent's first message.
+pub const STREAM_HELLO_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Body of a write as it arrives, compressed or not.
+pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
+
+/// Body of a write after decompression.
+pub const WRITE_DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
+
+/// Bodies of writes that are worked on at once; more are asked to come back.
+pub const WRITES_AT_ONCE_MAX: usize = 64;
+
+/// Samples of one write: an empty sample takes two bytes on the wire, but more in memory.
+pub const SAMPLES_PER_WRITE_MAX: usize = 2_000_000;
+
+/// Rows that one append carries; larger writes are cut.
+pub const ROWS_PER_APPEND_MAX: usize = 16_384;
+
+/// Label sets of remote write that are recognised by their bytes.
+pub const SERIES_CACHE_ENTRIES_MAX: usize = 2_000_000;
+
+/// Memory for the keys of that cache.
+pub const SERIES_CACHE_BYTES_MAX: usize = 512 << 20;
+
+/// How far ahead of the server's clock a sample may be.
+pub const FUTURE_MS_MAX: i64 = 24 * 3_600 * 1_000;
+
+/// Body of a form (`POST /api/v1/query`).
+pub const FORM_BYTES_MAX: usize = 10 << 20;
+
+/// Points of one series in an answer of `query_range`, as in Prometheus.
+pub const POINTS_PER_SERIES_MAX: i64 = 11_000;
+
+/// Size of the chunks in which an answer is written.
+pub const ANSWER_CHUNK_BYTES: usize = 64 << 10;
+
+/// Chunks that wait for a slow reader.
+pub const ANSWER_CHUNKS_QUEUED_MAX: usize = 8;
+
+/// Queries that wait for a place, as a multiple of those that run; more are refused.
+pub const QUERIES_WAITING_FACTOR: usize = 50;
+
+/// Batches of arrived samples that wait to be judged.
+pub const ARRIVALS_QUEUED_MAX: usize = 4_096;
+
+/// A sample further ahead of the clock than this is stored but not judged.
+pub const JUDGED_AHEAD_MS_MAX: i64 = 10_000;
+
+/// Alerts that wait for one alertmanager; the oldest go first, and are sent again a minute later.
+pub const ALERTS_QUEUED_MAX: usize = 10_000;
+
+/// Alerts in one request to an alertmanager.
+pub const ALERTS_PER_REQUEST_MAX: usize = 64;
+
+/// Time for one request to an alertmanager.
+pub const ALERT_REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Rule queries that run at once.
+pub const RULE_QUERIES_AT_ONCE_MAX: usize = 4;
+
+/// A node that promised readings counts as gone after this many of its intervals without one ...
+pub const MISSED_INTERVALS_MAX: u32 = 3;
+
+/// ... but not before this time: an agent that restarts is not gone.
+pub const MISSED_TIME_MIN: Duration = Duration::from_secs(5);
+
+/// A node that did not report for this long is no longer expected.
+pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3_600);

@@ -1,0 +1,170 @@
+//! What the collector tells about itself at `/metrics`.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// All self metrics that code paths touch. Those of the storage engine are read when scraped
+/// ([`crate::engine_metrics`]).
+#[derive(Debug)]
+pub struct Metrics {
+    /// Samples stored, by the door they came through.
+    pub samples: IntCounterVec,
+    /// Samples refused, by reason.
+    pub samples_refused: IntCounterVec,
+    /// Frames of streams that were there already.
+    pub frames_repeated: IntCounter,
+    /// Frames of streams that were stored.
+    pub frames: IntCounter,
+    /// Streams that are connected.
+    pub streams: IntGauge,
+    /// Streams ended for a fault of the peer, by reason.
+    pub streams_failed: IntCounterVec,
+    /// Writes refused, by status code.
+    pub writes_refused: IntCounterVec,
+    /// Nodes that reported within the last day.
+    pub nodes_seen: IntGauge,
+    /// Nodes that report now.
+    pub nodes_reporting: IntGauge,
+    /// Samples looked at by threshold rules.
+    pub samples_judged: IntCounter,
+    /// Samples of watched series that were not judged, by reason.
+    pub samples_not_judged: IntCounterVec,
+    /// From a sample's timestamp to the decision on it.
+    pub decision_age: Histogram,
+    /// From a sample's arrival to the decision on it.
+    pub decision_latency: Histogram,
+    /// Rule evaluations, by outcome.
+    pub rule_evaluations: IntCounterVec,
+    /// Interval evaluations that were skipped since the one before was still running.
+    pub rule_intervals_missed: IntCounter,
+    /// Alerts sent, by alertmanager.
+    pub alerts_sent: IntCounterVec,
+    /// Requests to alertmanagers that failed, by alertmanager.
+    pub alerts_failed: IntCounterVec,
+    /// Alerts dropped since a queue was full.
+    pub alerts_dropped: IntCounterVec,
+    /// Queries, by endpoint and outcome.
+    pub queries: IntCounterVec,
+    /// Queries that are evaluated now.
+    pub queries_running: IntGauge,
+    /// Time of a query with everything.
+    pub query_seconds: Histogram,
+    /// Whether the last reload succeeded.
+    pub config_last_reload_successful: IntGauge,
+    /// When the configuration was last loaded.
+    pub config_last_reload_seconds: IntGauge,
+}
+
+impl Metrics {
+    /// Makes and registers all.
+    ///
+    /// # Errors
+    /// If one cannot be registered, which no outside input can cause.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let counters = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
+            let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let seconds = |name: &str, help: &str| -> prometheus::Result<Histogram> {
+            let buckets = vec![
+                0.000_1, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+                60.0,
+            ];
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        Ok(Metrics {
+            samples: counters(
+                "pharos_collector_samples_total",
+                "Samples stored, by the door they came through",
+                "source",
+            )?,
+            samples_refused: counters(
+                "pharos_collector_samples_refused_total",
+                "Samples refused, by reason",
+                "reason",
+            )?,
+            frames: counter("pharos_collector_frames_total", "Frames of agents stored")?,
+            frames_repeated: counter(
+                "pharos_collector_frames_repeated_total",
+                "Frames of agents that were stored already",
+            )?,
+            streams: gauge("pharos_collector_streams", "Agents connected")?,
+            streams_failed: counters(
+                "pharos_collector_streams_failed_total",
+                "Agent streams ended for a fault, by status code",
+                "code",
+            )?,
+            writes_refused: counters(
+                "pharos_collector_writes_refused_total",
+                "Writes by HTTP refused, by status code",
+                "code",
+            )?,
+            nodes_seen: gauge("pharos_collector_nodes_seen", "Nodes that reported within the last day")?,
+            nodes_reporting: gauge("pharos_collector_nodes_reporting", "Nodes that report now")?,
+            samples_judged: counter(
+                "pharos_collector_rule_samples_judged_total",
+                "Samples judged by threshold rules when they arrived",
+            )?,
+            samples_not_judged: counters(
+                "pharos_collector_rule_samples_not_judged_total",
+                "Samples of watched series that were stored but not judged, by reason",
+                "reason",
+            )?,
+            decision_age: seconds(
+                "pharos_collector_rule_decision_age_seconds",
+                "Time from a sample's timestamp to the decision on it",
+            )?,
+            decision_latency: seconds(
+                "pharos_collector_rule_decision_latency_seconds",
+                "Time from a sample's arrival to the decision on it",
+            )?,
+            rule_evaluations: counters(
+                "pharos_collector_rule_evaluations_total",
+                "Rule evaluations on the interval, by outcome",
+                "outcome",
+            )?,
+            rule_intervals_missed: counter(
+                "pharos_collector_rule_group_iterations_missed_total",
+                "Group intervals skipped since the evaluation before was still running",
+            )?,
+            alerts_sent: counters(
+                "pharos_collector_alerts_sent_total",
+                "Alerts taken by an alertmanager",
+                "alertmanager",
+            )?,
+            alerts_failed: counters(
+                "pharos_collector_alert_requests_failed_total",
+                "Requests to an alertmanager that failed",
+                "alertmanager",
+            )?,
+            alerts_dropped: counters(
+                "pharos_collector_alerts_dropped_total",
+                "Alerts dropped since the queue of an alertmanager was full",
+                "alertmanager",
+            )?,
+            queries: counters("pharos_collector_queries_total", "Queries, by outcome", "outcome")?,
+            queries_running: gauge("pharos_collector_queries_running", "Queries that are evaluated now")?,
+            query_seconds: seconds("pharos_collector_query_seconds", "Time of a query, waiting included")?,
+            config_last_reload_successful: gauge(
+                "pharos_collector_config_last_reload_successful",
+                "Whether the last load of the configuration succeeded",
+            )?,
+            config_last_reload_seconds: gauge(
+                "pharos_collector_config_last_reload_success_timestamp_seconds",
+                "When the configuration was last loaded",
+            )?,
+        })
+    }
+}

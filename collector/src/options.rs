@@ -1,0 +1,172 @@
+//! The collector's flags. All have defaults; `pharos` sets them from its own.
+
+use pharos_common::duration::PrometheusDuration;
+use pharos_common::flags::{ConfigFlag, LogFlags};
+use std::path::PathBuf;
+
+/// The address the collector listens on by default.
+pub const DEFAULT_LISTEN_ADDRESS: &str = "127.0.0.1:9490";
+
+/// What the command line says.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(
+    name = "pharos-collector",
+    version,
+    about = "Takes samples in, stores them, judges rules as they arrive, and answers PromQL"
+)]
+pub struct Options {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub config: ConfigFlag,
+
+    /// Address to listen on: HTTP, HTTP/2 and gRPC on the one port (port 0 takes a free one)
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = DEFAULT_LISTEN_ADDRESS)]
+    pub listen_address: String,
+
+    /// URL under which people reach this collector; links in alerts use it
+    #[arg(long = "web.external-url", value_name = "URL")]
+    pub external_url: Option<String>,
+
+    /// Allow snapshots and deletion by HTTP
+    #[arg(long = "web.enable-admin-api")]
+    pub enable_admin_api: bool,
+
+    /// Allow shutdown by POST /-/quit
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
+
+    /// Folder of the stored samples
+    #[arg(long = "storage.path", value_name = "FOLDER", default_value = "./data/collector")]
+    pub storage_path: PathBuf,
+
+    /// How long samples are kept; 0 keeps them for ever
+    #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
+    pub retention_time: PrometheusDuration,
+
+    /// Size above which the oldest blocks are dropped (for example 512MB); accepted, has no effect yet
+    #[arg(long = "storage.retention.size", value_name = "BYTES")]
+    pub retention_size: Option<String>,
+
+    /// Active series above which new ones are refused
+    #[arg(long = "storage.series-max", value_name = "N", default_value_t = 10_000_000)]
+    pub series_max: usize,
+
+    /// Alertmanager to send alerts to (repeatable)
+    #[arg(long = "alertmanager.url", value_name = "URL")]
+    pub alertmanager_urls: Vec<String>,
+
+    /// Rule files to load, a glob (repeatable)
+    #[arg(long = "rules.file", value_name = "GLOB")]
+    pub rule_files: Vec<String>,
+
+    /// Load the rules that come with Pharos
+    #[arg(long = "rules.shipped", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub shipped_rules: bool,
+
+    /// Samples a single query may hold in memory
+    #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
+    pub query_samples_max: usize,
+
+    /// Time after which a query is ended
+    #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m")]
+    pub query_timeout: PrometheusDuration,
+
+    /// Queries that run at once
+    #[arg(long = "query.max-concurrency", value_name = "N", default_value_t = 20)]
+    pub query_concurrency_max: usize,
+
+    /// How far back a query looks for the newest sample of a series
+    #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m")]
+    pub lookback_delta: PrometheusDuration,
+
+    /// Prometheus' feature flags are accepted; all that Pharos supports is on
+    #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
+    pub enable_feature: Vec<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub log: LogFlags,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            config: ConfigFlag::default(),
+            listen_address: DEFAULT_LISTEN_ADDRESS.to_owned(),
+            external_url: None,
+            enable_admin_api: false,
+            enable_lifecycle: false,
+            storage_path: PathBuf::from("./data/collector"),
+            retention_time: PrometheusDuration::from_secs(30 * 86_400),
+            retention_size: None,
+            series_max: 10_000_000,
+            alertmanager_urls: Vec::new(),
+            rule_files: Vec::new(),
+            shipped_rules: true,
+            query_samples_max: 50_000_000,
+            query_timeout: PrometheusDuration::from_secs(120),
+            query_concurrency_max: 20,
+            lookback_delta: PrometheusDuration::from_secs(300),
+            enable_feature: Vec::new(),
+            log: LogFlags::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Flags and their values, as `/api/v1/status/flags` shows them.
+    pub fn as_flags(&self) -> Vec<(&'static str, String)> {
+        let path =
+            |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        vec![
+            ("alertmanager.url", self.alertmanager_urls.join(",")),
+            ("config.file", path(&self.config.config_file)),
+            ("enable-feature", self.enable_feature.join(",")),
+            ("log.format", format!("{:?}", self.log.format).to_lowercase()),
+            ("log.level", format!("{:?}", self.log.level).to_lowercase()),
+            ("query.lookback-delta", self.lookback_delta.to_string()),
+            ("query.max-concurrency", self.query_concurrency_max.to_string()),
+            ("query.max-samples", self.query_samples_max.to_string()),
+            ("query.timeout", self.query_timeout.to_string()),
+            ("rules.file", self.rule_files.join(",")),
+            ("rules.shipped", self.shipped_rules.to_string()),
+            ("storage.path", self.storage_path.display().to_string()),
+            ("storage.retention.time", self.retention_time.to_string()),
+            ("storage.retention.size", self.retention_size.clone().unwrap_or_default()),
+            ("storage.series-max", self.series_max.to_string()),
+            ("web.enable-admin-api", self.enable_admin_api.to_string()),
+            ("web.enable-lifecycle", self.enable_lifecycle.to_string()),
+            ("web.external-url", self.external_url.clone().unwrap_or_default()),
+            ("web.listen-address", self.listen_address.clone()),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn a_program_without_arguments_has_the_default_options() {
+        let parsed = Options::try_parse_from(["pharos-collector"]).unwrap();
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Options::default()));
+    }
+
+    #[test]
+    fn flags_are_written_as_prometheus_writes_them() {
+        let parsed = Options::try_parse_from([
+            "pharos-collector",
+            "--storage.retention.time=0",
+            "--alertmanager.url=http://a:9093",
+            "--alertmanager.url=http://b:9093",
+            "--rules.shipped=false",
+            "--enable-feature=promql-experimental-functions,native-histograms",
+        ])
+        .unwrap();
+        assert_eq!(parsed.retention_time.as_millis(), 0);
+        assert_eq!(parsed.alertmanager_urls.len(), 2);
+        assert!(!parsed.shipped_rules);
+        assert_eq!(parsed.enable_feature.len(), 2);
+    }
+}

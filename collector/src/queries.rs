@@ -1,0 +1,241 @@
+//! Runs queries: on threads of their own, so many at once, for so long, and no longer than somebody
+//! waits for the answer.
+
+use crate::limits::{QUERIES_WAITING_FACTOR, RULE_QUERIES_AT_ONCE_MAX};
+use crate::metrics::Metrics;
+use crate::storage::DatabaseStorage;
+use pharos_common::sample::TimestampMs;
+use pharos_promql::ast::Expr;
+use pharos_promql::storage::Storage;
+use pharos_promql::{Engine, EngineOptions, QueryError, QueryOptions, QueryResult};
+use pharos_tsdb::Database;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// Why a query gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryFailure {
+    /// The engine's reason.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// Its time was up before it had a place.
+    #[error("query timed out in query queue")]
+    Queue,
+    /// Too many wait already.
+    #[error("too many queries wait for a place; try again later")]
+    Full,
+    /// The thread that ran it died.
+    #[error("the query failed: {0}")]
+    Crashed(String),
+}
+
+/// When to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    /// At one time.
+    Instant(TimestampMs),
+    /// Every `step_ms` between two times.
+    Range {
+        /// First.
+        start_ms: TimestampMs,
+        /// Last, at most.
+        end_ms: TimestampMs,
+        /// Distance.
+        step_ms: i64,
+    },
+}
+
+/// Per-query settings that a request may give.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QuerySettings {
+    /// Shorter than the server's.
+    pub timeout: Option<Duration>,
+    /// Another lookback.
+    pub lookback_delta: Option<Duration>,
+}
+
+/// An answer with the time it took.
+#[derive(Debug)]
+pub struct Answer {
+    /// The result.
+    pub result: QueryResult,
+    /// Time it waited for a place.
+    pub queued: Duration,
+    /// Time it was evaluated.
+    pub evaluated: Duration,
+}
+
+/// The query engine over the storage. Clones share the limits.
+#[derive(Clone)]
+pub struct Queries {
+    engine: Engine,
+    storage: Arc<DatabaseStorage>,
+    places: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    waiting_max: usize,
+    rule_places: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+/// Cancels the query when the one who waits for it goes.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Counts a query as running, also when its evaluation panics.
+struct Running(Arc<Metrics>);
+
+impl Running {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        metrics.queries_running.inc();
+        Running(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.queries_running.dec();
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Queries {
+    /// Over an open storage engine.
+    pub fn new(
+        database: Database,
+        options: EngineOptions,
+        concurrency_max: usize,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let concurrency_max = concurrency_max.max(1);
+        Queries {
+            engine: Engine::new(options),
+            storage: Arc::new(DatabaseStorage::new(database)),
+            places: Arc::new(Semaphore::new(concurrency_max)),
+            waiting: Arc::default(),
+            waiting_max: concurrency_max.saturating_mul(QUERIES_WAITING_FACTOR),
+            rule_places: Arc::new(Semaphore::new(RULE_QUERIES_AT_ONCE_MAX)),
+            metrics,
+        }
+    }
+
+    /// The engine underneath, for evaluations over other storages.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The storage underneath.
+    pub fn storage(&self) -> &Arc<DatabaseStorage> {
+        &self.storage
+    }
+
+    /// Runs somebody's query. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// See [`QueryFailure`].
+    pub async fn run(&self, expr: Expr, when: When, settings: QuerySettings) -> Result<Answer, QueryFailure> {
+        let started = Instant::now();
+        let outcome = self.run_queued(expr, when, settings, started).await;
+        self.metrics.query_seconds.observe(started.elapsed().as_secs_f64());
+        let label = match &outcome {
+            Ok(_) => "success",
+            Err(QueryFailure::Query(error)) => error.error_type(),
+            Err(QueryFailure::Queue) => "timeout",
+            Err(QueryFailure::Full) => "unavailable",
+            Err(QueryFailure::Crashed(_)) => "internal",
+        };
+        self.metrics.queries.with_label_values(&[label]).inc();
+        outcome
+    }
+
+    async fn run_queued(
+        &self,
+        expr: Expr,
+        when: When,
+        settings: QuerySettings,
+        started: Instant,
+    ) -> Result<Answer, QueryFailure> {
+        let timeout = settings
+            .timeout
+            .map_or(self.engine.options().timeout, |own| own.min(self.engine.options().timeout));
+        let waiting = Waiting(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
+            return Err(QueryFailure::Full);
+        }
+        let place = tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await;
+        drop(waiting);
+        let Ok(Ok(place)) = place else { return Err(QueryFailure::Queue) };
+        let queued = started.elapsed();
+        let options = QueryOptions {
+            timeout: Some(timeout.saturating_sub(queued)),
+            lookback_delta: settings.lookback_delta,
+            ..QueryOptions::default()
+        };
+        let result = self.evaluate(expr, when, options, place).await?;
+        Ok(Answer { result, queued, evaluated: started.elapsed() - queued })
+    }
+
+    /// Evaluates a rule's expression at one time.
+    ///
+    /// # Errors
+    /// See [`QueryFailure`].
+    pub async fn run_rule(&self, expr: Expr, at_ms: TimestampMs) -> Result<QueryResult, QueryFailure> {
+        let place = Arc::clone(&self.rule_places).acquire_owned().await.map_err(|_| QueryFailure::Queue)?;
+        self.evaluate(expr, When::Instant(at_ms), QueryOptions::default(), place).await
+    }
+
+    async fn evaluate(
+        &self,
+        expr: Expr,
+        when: When,
+        options: QueryOptions,
+        place: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<QueryResult, QueryFailure> {
+        let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
+        let (engine, storage) = (self.engine.clone(), Arc::clone(&self.storage));
+        let running = Running::new(&self.metrics);
+        let evaluation = tokio::task::spawn_blocking(move || {
+            // A cancelled query keeps its place until it has really stopped.
+            let _place = (place, running);
+            evaluate_now(&engine, storage.as_ref(), &expr, when, &options)
+        });
+        evaluation.await.map_err(|error| QueryFailure::Crashed(error.to_string()))?.map_err(Into::into)
+    }
+
+    /// Evaluates here and now, within a small budget: for templates of rules.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn run_small(&self, query: &str, at_ms: TimestampMs) -> Result<QueryResult, QueryError> {
+        let options = QueryOptions { timeout: Some(Duration::from_secs(2)), ..QueryOptions::default() };
+        self.engine.instant(self.storage.as_ref(), query, at_ms, &options)
+    }
+}
+
+fn evaluate_now(
+    engine: &Engine,
+    storage: &dyn Storage,
+    expr: &Expr,
+    when: When,
+    options: &QueryOptions,
+) -> Result<QueryResult, QueryError> {
+    match when {
+        When::Instant(at_ms) => engine.instant_expr(storage, expr, at_ms, options),
+        When::Range { start_ms, end_ms, step_ms } => {
+            engine.range_expr(storage, expr, start_ms, end_ms, step_ms, options)
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Life of a rule's alerts: pending, firing, resolved. Pure: time comes in as an argument.
+//!
+//! What an expression found flows in, per *subject* (the series or node that was judged; one subject for
+//! rules that are evaluated as a whole). Changes of phase and alerts that are due to be sent flow out.
+//! The rules are Prometheus': an alert fires once it has been active for `for`, stays while
+//! `keep_firing_for` runs, and is remembered for 15 minutes after it resolved.
+
+use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
+use std::collections::HashMap;
+
+/// How long a resolved alert is remembered and sent again.
+pub const RESOLVED_RETENTION_MS: i64 = 15 * 60_000;
+
+/// How often an alert is sent again.
+pub const RESEND_DELAY_MS: i64 = 60_000;
+
+/// Where an alert stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// True, but not for long enough.
+    Pending,
+    /// True for long enough, or kept firing.
+    Firing,
+    /// Over.
+    Resolved,
+}
+
+impl Phase {
+    /// As in `ALERTS{alertstate=…}` and in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Pending => "pending",
+            Phase::Firing => "firing",
+            Phase::Resolved => "inactive",
+        }
+    }
+}
+
+/// The times of a rule.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holds {
+    /// `for`
+    pub hold_ms: i64,
+    /// `keep_firing_for`
+    pub keep_firing_ms: i64,
+}
+
+/// One thing that an expression found to be true.
+#[derive(Clone, Debug)]
+pub struct Breach {
+    /// The alert's labels, `alertname` among them.
+    pub labels: Labels,
+    /// The alert's annotations, sorted by name.
+    pub annotations: Vec<(String, String)>,
+    /// The value found.
+    pub value: f64,
+}
+
+/// One alert of a rule.
+#[derive(Clone, Debug)]
+pub struct Alert {
+    /// What names it.
+    pub labels: Labels,
+    /// What it says.
+    pub annotations: Vec<(String, String)>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// The value last found.
+    pub value: f64,
+    /// Since when the expression is true.
+    pub active_at_ms: TimestampMs,
+    /// Since when it fires.
+    pub fired_at_ms: Option<TimestampMs>,
+    /// When it resolved.
+    pub resolved_at_ms: Option<TimestampMs>,
+    /// Since when `keep_firing_for` alone keeps it.
+    pub keep_firing_since_ms: Option<TimestampMs>,
+    last_sent_ms: Option<TimestampMs>,
+    subject: u64,
+}
+
+impl Alert {
+    /// Whether it is to be sent now: it fires or has just resolved, and was not sent for a minute.
+    fn needs_sending(&self, now_ms: TimestampMs, resend_delay_ms: i64) -> bool {
+        if self.phase == Phase::Pending {
+            return false;
+        }
+        match (self.last_sent_ms, self.resolved_at_ms) {
+            (None, _) => true,
+            (Some(sent), Some(resolved)) if resolved > sent => true,
+            (Some(sent), _) => now_ms - sent >= resend_delay_ms,
+        }
+    }
+}
+
+/// What is known of an alert from before a restart.
+#[derive(Clone, Copy, Debug)]
+pub struct Remembered {
+    /// Since when it was active then.
+    pub active_at_ms: TimestampMs,
+    /// When that was last written down.
+    pub seen_at_ms: TimestampMs,
+}
+
+/// Two things found have the same labels once the rule's labels are applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("vector contains metrics with the same labelset after applying alert labels")]
+pub struct DuplicateAlert(pub Labels);
+
+/// An alert whose phase changed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What names it.
+    pub labels: Labels,
+    /// The phase it left; `None` if it is new.
+    pub from: Option<Phase>,
+    /// The phase it is in.
+    pub to: Phase,
+    /// Since when it is active.
+    pub active_at_ms: TimestampMs,
+}
+
+/// All alerts of one rule.
+#[derive(Clone, Debug, Default)]
+pub struct ActiveAlerts {
+    by_labels: HashMap<Labels, Alert>,
+    by_subject: HashMap<u64, Vec<Labels>>,
+    /// From before a restart, by the alert's labels; each is used once.
+    remembered: HashMap<Labels, Remembered>,
+}
+
+impl ActiveAlerts {
+    /// Gives what `ALERTS_FOR_STATE` tells of the time before a restart.
+    pub fn remember(&mut self, labels: Labels, remembered: Remembered) {
+        self.remembered.insert(labels, remembered);
+    }
+
+    /// Forgets what was remembered and not used by now.
+    pub fn forget_remembered(&mut self) {
+        self.remembered = HashMap::new();
+    }
+
+    /// Takes the alerts away from their subjects; each must be adopted again.
+    pub fn take_subjects(&mut self) -> Vec<(u64, Labels)> {
+        let subjects = std::mem::take(&mut self.by_subject);
+        subjects
+            .into_iter()
+            .flat_map(|(subject, of)| of.into_iter().map(move |labels| (subject, labels)))
+            .collect()
+    }
+
+    /// Gives an alert to a subject.
+    pub fn adopt(&mut self, subject: u64, labels: &Labels) {
+        if let Some(alert) = self.by_labels.get_mut(labels) {
+            alert.subject = subject;
+            self.by_subject.entry(subject).or_default().push(labels.clone());
+        }
+    }
+
+    /// Whether a subject has an alert, resolved ones included.
+    pub fn has_subject(&self, subject: u64) -> bool {
+        self.by_subject.contains_key(&subject)
+    }
+
+    /// All subjects that have an alert.
+    pub fn subjects(&self) -> impl Iterator<Item = u64> {
+        self.by_subject.keys().copied()
+    }
+
+    /// All alerts, resolved ones included.
+    pub fn iter(&self) -> impl Iterator<Item = &Alert> {
+        self.by_labels.values()
+    }
+
+    /// Alerts that are pending or fire.
+    pub fn active(&self) -> impl Iterator<Item = &Alert> {
+        self.iter().filter(|alert| alert.phase != Phase::Resolved)
+    }
+
+    /// Number of alerts that are pending or fire.
+    pub fn active_count(&self) -> usize {
+        self.active().count()
+    }
+
+    /// Drops everything, as when a rule finds more than its limit.
+    pub fn clear(&mut self) -> Vec<Labels> {
+        self.by_subject.clear();
+        self.by_labels.drain().map(|(labels, _)| labels).collect()
+    }
+
+    /// Takes what was found for a subject in data of `sampled_ms`, judged at `now_ms`. What the subject
+    /// had before and is not among `breaches` is over.
+    ///
+    /// # Errors
+    /// If two breaches have the same labels, or one belongs to another subject; nothing is changed then.
+    pub fn judge(
+        &mut self,
+        subject: u64,
+        breaches: Vec<Breach>,
+        sampled_ms: TimestampMs,
+        now_ms: TimestampMs,
+        holds: Holds,
+    ) -> Result<Vec<Change>, DuplicateAlert> {
+        self.refuse_duplicates(subject, &breaches)?;
+        let mut changes = Vec::new();
+        let mut present: Vec<Labels> = Vec::with_capacity(breaches.len());
+        for breach in breaches {
+            present.push(breach.labels.clone());
+            self.take_breach(subject, breach, sampled_ms.min(now_ms), now_ms, holds, &mut changes);
+        }
+        let Some(of_subject) = self.by_subject.get_mut(&subject) else { return Ok(changes) };
+        let by_labels = &mut self.by_labels;
+        of_subject.retain(|labels| {
+            let Some(alert) = by_labels.get_mut(labels) else { return false };
+            let from = alert.phase;
+            let keep = if present.contains(labels) {
+                alert.keep_firing_since_ms = None;
+                true
+            } else {
+                absent(alert, now_ms, holds)
+            };
+            if alert.phase == Phase::Pending && now_ms - alert.active_at_ms >= holds.hold_ms && keep {
+                alert.phase = Phase::Firing;
+                alert.fired_at_ms = Some(now_ms);
+                alert.last_sent_ms = None;
+            }
+            let to = if keep { alert.phase } else { Phase::Resolved };
+            if from != to {
+                changes.push(Change {
+                    labels: labels.clone(),
+                    from: Some(from),
+                    to,
+                    active_at_ms: alert.active_at_ms,
+                });
+            }
+            if !keep {
+                by_labels.remove(labels);
+            }
+            keep
+        });
+        if of_subject.is_empty() {
+            self.by_subject.remove(&subject);
+        }
+        Ok(changes)
+    }
+
+    fn refuse_duplicates(&self, subject: u64, breaches: &[Breach]) -> Result<(), DuplicateAlert> {
+        let mut seen = std::collections::HashSet::with_capacity(breaches.len());
+        for breach in breaches {
+            let foreign = self
+                .by_labels
+                .get(&breach.labels)
+                .is_some_and(|alert| alert.subject != subject && alert.phase != Phase::Resolved);
+            if foreign || !seen.insert(&breach.labels) {
+                return Err(DuplicateAlert(breach.labels.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_breach(
+        &mut self,
+        subject: u64,
+        breach: Breach,
+        active_at_ms: TimestampMs,
+        now_ms: TimestampMs,
+        holds: Holds,
+        changes: &mut Vec<Change>,
+    ) {
+        if let Some(alert) = self.by_labels.get_mut(&breach.labels)
+            && alert.phase != Phase::Resolved
+        {
+            alert.value = breach.value;
+            alert.annotations = breach.annotations;
+            return;
+        }
+        let active_at_ms = match self.remembered.remove(&breach.labels) {
+            None => active_at_ms,
+            Some(before) if before.seen_at_ms - before.active_at_ms >= holds.hold_ms => before.active_at_ms,
+            // It was pending. The time in between is not known to have been a breach, so it does not count.
+            Some(before) => before.active_at_ms + (now_ms - before.seen_at_ms).max(0),
+        };
+        let before = self.by_labels.insert(
+            breach.labels.clone(),
+            Alert {
+                labels: breach.labels.clone(),
+                annotations: breach.annotations,
+                phase: Phase::Pending,
+                value: breach.value,
+                active_at_ms,
+                fired_at_ms: None,
+                resolved_at_ms: None,
+                keep_firing_since_ms: None,
+                last_sent_ms: None,
+                subject,
+            },
+        );
+        if let Some(before) = before
+            && before.subject != subject
+            && let Some(of_other) = self.by_subject.get_mut(&before.subject)
+        {
+            of_other.retain(|labels| *labels != breach.labels);
+        }
+        let of_subject = self.by_subject.entry(subject).or_default();
+        if !of_subject.contains(&breach.labels) {
+            of_subject.push(breach.labels.clone());
+        }
+        changes.push(Change { labels: breach.labels, from: None, to: Phase::Pending, active_at_ms });
+    }
+
+    /// When a subject must be judged again although no sample may come: the end of `for`, of
+    /// `keep_firing_for`, or of the time for which a resolved alert is remembered.
+    pub fn next_deadline_ms(&self, subject: u64, holds: Holds) -> Option<TimestampMs> {
+        self.by_subject
+            .get(&subject)?
+            .iter()
+            .filter_map(|labels| self.by_labels.get(labels))
+            .filter_map(|alert| match alert.phase {
+                Phase::Pending => Some(alert.active_at_ms + holds.hold_ms),
+                Phase::Firing => alert.keep_firing_since_ms.map(|since| since + holds.keep_firing_ms),
+                Phase::Resolved => alert.resolved_at_ms.map(|at| at + RESOLVED_RETENTION_MS + 1),
+            })
+            .min()
+    }
+
+    /// Alerts to send now; they count as sent.
+    pub fn take_due(&mut self, now_ms: TimestampMs) -> Vec<Alert> {
+        let mut due = Vec::new();
+        for alert in self.by_labels.values_mut() {
+            if alert.needs_sending(now_ms, RESEND_DELAY_MS) {
+                alert.last_sent_ms = Some(now_ms);
+                due.push(alert.clone());
+            }
+        }
+        due.sort_by(|a, b| a.labels.cmp(&b.labels));
+        due
+    }
+}
+
+/// The expression is not true for this alert (any more). Says whether the alert stays in the list.
+fn absent(alert: &mut Alert, now_ms: TimestampMs, holds: Holds) -> bool {
+    match alert.phase {
+        Phase::Pending => false,
+        Phase::Firing => {
+            if holds.keep_firing_ms > 0 {
+                let since = *alert.keep_firing_since_ms.get_or_insert(now_ms);
+                if now_ms - since < holds.keep_firing_ms {
+                    return true;
+                }
+            }
+            alert.phase = Phase::Resolved;
+            alert.resolved_at_ms = Some(now_ms);
+            true
+        }
+        Phase::Resolved => alert.resolved_at_ms.is_some_and(|at| now_ms - at <= RESOLVED_RETENTION_MS),
+    }
+}
+
+#[cfg(test)]
+#[path = "alert_state_tests.rs"]
+mod tests;

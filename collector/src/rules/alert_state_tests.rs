@@ -1,0 +1,123 @@
+use super::*;
+
+const HOLDS: Holds = Holds { hold_ms: 5_000, keep_firing_ms: 0 };
+
+fn labels(instance: &str) -> Labels {
+    Labels::from_pairs([("alertname", "Hot"), ("instance", instance)])
+}
+
+fn breach(instance: &str, value: f64) -> Breach {
+    Breach { labels: labels(instance), annotations: Vec::new(), value }
+}
+
+/// One line a moment: the time, whether the expression is true, and the phases then (`-` for none).
+#[track_caller]
+fn timetable(holds: Holds, moments: &[(i64, bool, &str)]) {
+    let mut alerts = ActiveAlerts::default();
+    for &(at_ms, is_true, want) in moments {
+        let found = if is_true { vec![breach("a", 1.0)] } else { Vec::new() };
+        alerts.judge(1, found, at_ms, at_ms, holds).unwrap();
+        let got = alerts.iter().next().map_or("-", |alert| alert.phase.as_str());
+        assert_eq!(got, want, "at {at_ms} ms");
+    }
+}
+
+#[test]
+fn an_alert_fires_when_it_was_active_for_long_enough() {
+    timetable(
+        HOLDS,
+        &[(0, false, "-"), (1_000, true, "pending"), (5_999, true, "pending"), (6_000, true, "firing")],
+    );
+    timetable(
+        HOLDS,
+        &[(0, true, "pending"), (4_000, false, "-"), (5_000, true, "pending"), (9_999, true, "pending")],
+    );
+    timetable(Holds::default(), &[(0, true, "firing"), (1, false, "inactive"), (2, true, "firing")]);
+}
+
+#[test]
+fn keep_firing_for_bridges_gaps() {
+    let holds = Holds { hold_ms: 0, keep_firing_ms: 3_000 };
+    timetable(
+        holds,
+        &[
+            (0, true, "firing"),
+            (1_000, false, "firing"),
+            (3_999, false, "firing"),
+            (4_000, false, "inactive"),
+        ],
+    );
+    timetable(
+        holds,
+        &[(0, true, "firing"), (1_000, false, "firing"), (2_000, true, "firing"), (4_500, false, "firing")],
+    );
+}
+
+#[test]
+fn a_resolved_alert_is_forgotten_after_fifteen_minutes() {
+    let end = 1_000 + RESOLVED_RETENTION_MS;
+    timetable(
+        Holds::default(),
+        &[(0, true, "firing"), (1_000, false, "inactive"), (end, false, "inactive"), (end + 1, false, "-")],
+    );
+}
+
+#[test]
+fn alerts_are_sent_at_once_then_every_minute_and_once_resolved() {
+    let mut alerts = ActiveAlerts::default();
+    let sent = |alerts: &mut ActiveAlerts, at_ms| alerts.take_due(at_ms).len();
+    alerts.judge(1, vec![breach("a", 1.0)], 0, 0, HOLDS).unwrap();
+    assert_eq!(sent(&mut alerts, 0), 0, "pending alerts are nobody's business");
+    alerts.judge(1, vec![breach("a", 1.0)], 5_000, 5_000, HOLDS).unwrap();
+    assert_eq!(sent(&mut alerts, 5_000), 1);
+    assert_eq!(sent(&mut alerts, 64_999), 0);
+    assert_eq!(sent(&mut alerts, 65_000), 1);
+    alerts.judge(1, Vec::new(), 66_000, 66_000, HOLDS).unwrap();
+    let due = alerts.take_due(66_000);
+    assert_eq!(due.len(), 1);
+    assert_eq!(due[0].resolved_at_ms, Some(66_000));
+    assert_eq!(sent(&mut alerts, 67_000), 0);
+    assert_eq!(sent(&mut alerts, 126_000), 1);
+}
+
+#[test]
+fn subjects_do_not_touch_each_other() {
+    let mut alerts = ActiveAlerts::default();
+    alerts.judge(1, vec![breach("a", 1.0)], 0, 0, Holds::default()).unwrap();
+    alerts.judge(2, vec![breach("b", 1.0)], 0, 0, Holds::default()).unwrap();
+    alerts.judge(2, Vec::new(), 1, 1, Holds::default()).unwrap();
+    assert_eq!(alerts.active_count(), 1);
+    let twice = alerts.judge(2, vec![breach("a", 1.0)], 2, 2, Holds::default());
+    assert_eq!(twice.unwrap_err(), DuplicateAlert(labels("a")));
+    let twice = alerts.judge(3, vec![breach("c", 1.0), breach("c", 2.0)], 2, 2, Holds::default());
+    assert!(twice.is_err());
+    assert_eq!(alerts.active_count(), 1);
+}
+
+#[test]
+fn deadlines_tell_when_to_look_again_without_a_sample() {
+    let holds = Holds { hold_ms: 5_000, keep_firing_ms: 2_000 };
+    let mut alerts = ActiveAlerts::default();
+    alerts.judge(1, vec![breach("a", 1.0)], 1_000, 1_200, holds).unwrap();
+    assert_eq!(alerts.next_deadline_ms(1, holds), Some(6_000));
+    alerts.judge(1, vec![breach("a", 1.0)], 6_000, 6_000, holds).unwrap();
+    assert_eq!(alerts.next_deadline_ms(1, holds), None);
+    alerts.judge(1, Vec::new(), 7_000, 7_000, holds).unwrap();
+    assert_eq!(alerts.next_deadline_ms(1, holds), Some(9_000));
+}
+
+#[test]
+fn a_restart_keeps_the_for_timers() {
+    let mut alerts = ActiveAlerts::default();
+    // Was firing: goes on firing at once, since when it was active before.
+    alerts.remember(labels("a"), Remembered { active_at_ms: 0, seen_at_ms: 5_000 });
+    // Was pending for 2 s, then nobody looked for 8 s: 3 s are left.
+    alerts.remember(labels("b"), Remembered { active_at_ms: 0, seen_at_ms: 2_000 });
+    let found = vec![breach("a", 1.0), breach("b", 1.0)];
+    alerts.judge(1, found, 10_000, 10_000, HOLDS).unwrap();
+    let phase = |alerts: &ActiveAlerts, instance| alerts.by_labels[&labels(instance)].phase;
+    assert_eq!(phase(&alerts, "a"), Phase::Firing);
+    assert_eq!(alerts.by_labels[&labels("a")].active_at_ms, 0);
+    assert_eq!(phase(&alerts, "b"), Phase::Pending);
+    assert_eq!(alerts.next_deadline_ms(1, HOLDS), Some(13_000));
+}

@@ -1,0 +1,141 @@
+//! Rules that are evaluated on their group's interval, one after the other.
+
+use super::alert_series;
+use super::context::RuleContext;
+use super::file::RuleKind;
+use super::rule::{Group, Rule};
+use crate::ingest::series_writer::LoneSample;
+use pharos_common::labels::Labels;
+use pharos_common::sample::{STALE_NAN, TimestampMs};
+use pharos_common::shutdown::Shutdown;
+use pharos_promql::Value;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The one subject of rules that are evaluated as a whole.
+const WHOLE: u64 = 0;
+
+/// Evaluates a group on its interval until `stop`. An evaluation that takes longer than the interval
+/// delays the next one; what was missed is counted, not made up for.
+pub async fn run_group(context: Arc<RuleContext>, group: Arc<Group>, stop: Shutdown) {
+    let interval_ms = group.interval_ms.max(1);
+    let mut next_ms = context.clock.now_ms().div_euclid(interval_ms) * interval_ms + interval_ms;
+    loop {
+        let wait_ms = u64::try_from(next_ms - context.clock.now_ms()).unwrap_or(0);
+        tokio::select! {
+            () = context.clock.sleep(Duration::from_millis(wait_ms)) => {}
+            () = stop.cancelled() => return,
+        }
+        evaluate_group(&context, &group, next_ms).await;
+        // The interval that is due right now is late, not missed.
+        let missed = ((context.clock.now_ms() - next_ms) / interval_ms - 1).max(0);
+        context.metrics.rule_intervals_missed.inc_by(missed.unsigned_abs());
+        next_ms += interval_ms * (missed + 1);
+    }
+}
+
+/// Evaluates a group's interval rules at one time.
+pub async fn evaluate_group(context: &RuleContext, group: &Group, at_ms: TimestampMs) {
+    let started = Instant::now();
+    for rule in group.rules.iter().filter(|rule| rule.threshold.is_none()) {
+        let began = Instant::now();
+        let outcome = evaluate_rule(context, group, rule, at_ms).await;
+        let label = if outcome.is_ok() { "success" } else { "failure" };
+        context.metrics.rule_evaluations.with_label_values(&[label]).inc();
+        let failure = outcome.err();
+        let mut state = rule.state();
+        if let Some(error) = &failure
+            && *error != state.last_error
+        {
+            tracing::warn!(group = group.name, rule = rule.definition.name(), error, "A rule failed");
+        }
+        state.evaluated(at_ms, began.elapsed(), failure);
+    }
+    group.set_timing(at_ms, started.elapsed());
+}
+
+async fn evaluate_rule(
+    context: &RuleContext,
+    group: &Group,
+    rule: &Rule,
+    at_ms: TimestampMs,
+) -> Result<(), String> {
+    let expr = rule.definition.expr.clone();
+    let result = context
+        .queries
+        .run_rule(expr, at_ms - group.query_offset_ms)
+        .await
+        .map_err(|error| error.to_string())?;
+    let vector: Vec<(Labels, f64)> = match result.value {
+        Value::Vector(vector) => {
+            vector.into_iter().filter_map(|sample| Some((sample.labels, sample.value.as_float()?))).collect()
+        }
+        Value::Scalar(sample) => vec![(Labels::empty(), sample.value)],
+        Value::String { .. } | Value::Matrix(_) => {
+            return Err("rule result is not a vector or scalar".to_owned());
+        }
+    };
+    match rule.definition.kind {
+        RuleKind::Record(_) => record(context, rule, vector, at_ms),
+        RuleKind::Alert { .. } => alert(context, rule, vector, at_ms),
+    }
+}
+
+fn record(
+    context: &RuleContext,
+    rule: &Rule,
+    vector: Vec<(Labels, f64)>,
+    at_ms: TimestampMs,
+) -> Result<(), String> {
+    if rule.limit > 0 && vector.len() > rule.limit {
+        return Err(format!("exceeded limit of {} with {} series", rule.limit, vector.len()));
+    }
+    let mut now_there = HashSet::with_capacity(vector.len());
+    let mut samples = Vec::with_capacity(vector.len());
+    for (found, value) in vector {
+        let labels = rule.recorded_labels(&found);
+        if !now_there.insert(labels.clone()) {
+            return Err(
+                "vector contains metrics with the same labelset after applying rule labels".to_owned()
+            );
+        }
+        samples.push(LoneSample { labels, timestamp_ms: at_ms, value });
+    }
+    let before = std::mem::take(&mut rule.state().recorded);
+    for labels in before.difference(&now_there) {
+        samples.push(LoneSample { labels: labels.clone(), timestamp_ms: at_ms, value: STALE_NAN });
+    }
+    rule.state().recorded = now_there;
+    context.write(samples);
+    Ok(())
+}
+
+fn alert(
+    context: &RuleContext,
+    rule: &Rule,
+    vector: Vec<(Labels, f64)>,
+    at_ms: TimestampMs,
+) -> Result<(), String> {
+    let found = vector.iter().map(|(labels, value)| rule.breach(context, labels, *value)).collect();
+    let mut state = rule.state();
+    let changes = state
+        .alerts
+        .judge(WHOLE, found, at_ms, at_ms, rule.definition.holds())
+        .map_err(|duplicate| duplicate.to_string())?;
+    let active = state.alerts.active_count();
+    if rule.limit > 0 && active > rule.limit {
+        let dropped = state.alerts.clear();
+        context.write(alert_series::of_dropped(&dropped, at_ms));
+        return Err(format!("exceeded limit of {} with {active} alerts", rule.limit));
+    }
+    let due = state.alerts.take_due(at_ms);
+    let changed: HashSet<&Labels> = changes.iter().map(|change| &change.labels).collect();
+    // What changed is written with its change.
+    let lasting = state.alerts.active().filter(|alert| !changed.contains(&alert.labels));
+    let series = alert_series::of_active(lasting, at_ms);
+    drop(state);
+    context.write(series);
+    context.publish(rule, &changes, due, at_ms);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! Drives the judge: samples, deadlines and new rules, one at a time.
+
+use super::judge::{Judge, ThresholdTable};
+use super::watch::Arrived;
+use pharos_common::clock::SharedClock;
+use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
+use pharos_common::shutdown::Shutdown;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How often alerts are looked at that are due to be sent again.
+const RESEND_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the series of alerts are written again: well within the lookback of queries.
+const SERIES_EVERY: Duration = Duration::from_secs(5);
+/// How often series that went silent are forgotten.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// Other rules to judge by.
+pub(crate) struct Load {
+    pub(crate) table: ThresholdTable,
+    /// Newest stored samples of what they watch.
+    pub(crate) stored: Vec<(Labels, TimestampMs, f64)>,
+    /// Told when they are in force.
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+/// Runs until shutdown.
+pub(crate) async fn run(
+    mut judge: Judge,
+    clock: SharedClock,
+    mut arrivals: mpsc::Receiver<Arrived>,
+    mut loads: mpsc::Receiver<Load>,
+    shutdown: Shutdown,
+) {
+    let mut next_look = clock.monotonic() + RESEND_LOOK_EVERY;
+    let (mut next_series, mut next_purge) =
+        (clock.monotonic() + SERIES_EVERY, clock.monotonic() + PURGE_EVERY);
+    loop {
+        let deadline = judge.next_deadline_ms();
+        let until_deadline = async {
+            match deadline {
+                Some(at_ms) => {
+                    let wait_ms = u64::try_from(at_ms - clock.now_ms()).unwrap_or(0);
+                    clock.sleep(Duration::from_millis(wait_ms)).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            Some(load) = loads.recv() => {
+                judge.load(load.table, load.stored);
+                let _ = load.done.send(());
+            }
+            () = until_deadline => judge.deadline(),
+            () = clock.sleep_until(next_look) => {
+                let now = clock.monotonic();
+                next_look = now + RESEND_LOOK_EVERY;
+                judge.refresh(now >= next_series);
+                if now >= next_series {
+                    next_series = now + SERIES_EVERY;
+                }
+                if now >= next_purge {
+                    judge.purge();
+                    next_purge = now + PURGE_EVERY;
+                }
+            }
+            Some(arrived) = arrivals.recv() => judge.take(&arrived),
+        }
+    }
+}

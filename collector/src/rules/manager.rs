@@ -1,0 +1,167 @@
+//! Keeps the loaded rules: starts and stops their evaluation, and exchanges them on a reload.
+
+use super::alert_series;
+use super::alert_state::Remembered;
+use super::context::RuleContext;
+use super::evaluate::run_group;
+use super::file::GroupDefinition;
+use super::judge::{Judge, ThresholdTable};
+use super::judge_task::{self, Load};
+use super::rule::{Group, Rule};
+use super::watch::{Arrived, WatchIndex, WatchedSelector};
+use arc_swap::ArcSwap;
+use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
+use pharos_common::shutdown::Shutdown;
+use pharos_tsdb::{Database, Unlimited};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+/// After a start, how long an alert of before counts as going on when it is found again.
+const TAKE_UP_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// Groups of rules, in the order of their files. Clones share them.
+#[derive(Clone)]
+pub struct RuleManager {
+    context: Arc<RuleContext>,
+    watch: WatchIndex,
+    database: Database,
+    lookback_ms: i64,
+    groups: Arc<ArcSwap<Vec<Arc<Group>>>>,
+    loads: mpsc::Sender<Load>,
+    /// Stops the evaluation of the groups that are loaded.
+    running: Arc<Mutex<Shutdown>>,
+    shutdown: Shutdown,
+}
+
+impl RuleManager {
+    /// A manager without rules; its judge runs until `shutdown`.
+    pub fn start(
+        context: Arc<RuleContext>,
+        watch: WatchIndex,
+        database: Database,
+        lookback_ms: i64,
+        arrivals: mpsc::Receiver<Arrived>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let (loads, incoming) = mpsc::channel(1);
+        let judge = Judge::new(Arc::clone(&context), watch.clone(), lookback_ms);
+        let clock = Arc::clone(&context.clock);
+        tokio::spawn(judge_task::run(judge, clock, arrivals, incoming, shutdown.clone()));
+        RuleManager {
+            context,
+            watch,
+            database,
+            lookback_ms,
+            groups: Arc::default(),
+            loads,
+            running: Arc::new(Mutex::new(shutdown.child_token())),
+            shutdown,
+        }
+    }
+
+    /// The loaded groups.
+    pub fn groups(&self) -> Arc<Vec<Arc<Group>>> {
+        self.groups.load_full()
+    }
+
+    /// What evaluation needs.
+    pub fn context(&self) -> &Arc<RuleContext> {
+        &self.context
+    }
+
+    /// Puts other rules in force. Rules that did not change keep their alerts. On the first call alerts
+    /// of before a restart are taken up again.
+    pub async fn load(&self, definitions: Vec<GroupDefinition>) {
+        let mut running = self.running.lock().await;
+        running.cancel();
+        *running = self.shutdown.child_token();
+
+        let before = self.groups.load_full();
+        let groups: Vec<Arc<Group>> = definitions
+            .into_iter()
+            .map(|definition| {
+                let same = |old: &&Arc<Group>| old.file == definition.file && old.name == definition.name;
+                let old = before.iter().find(same).map(Arc::as_ref);
+                Arc::new(Group::new(definition.clone(), old))
+            })
+            .collect();
+        let rules: Vec<Arc<Rule>> = groups.iter().flat_map(|group| group.rules.iter().cloned()).collect();
+        if before.is_empty() {
+            self.take_up_alerts(&rules).await;
+        }
+        let thresholds: Vec<Arc<Rule>> = rules.into_iter().filter(|rule| rule.threshold.is_some()).collect();
+        self.watch_for(thresholds).await;
+        for group in groups.iter().filter(|group| group.has_interval_rules()) {
+            tokio::spawn(run_group(Arc::clone(&self.context), Arc::clone(group), running.clone()));
+        }
+        self.groups.store(Arc::new(groups));
+    }
+
+    async fn take_up_alerts(&self, rules: &[Arc<Rule>]) {
+        let (database, now_ms) = (self.database.clone(), self.context.clock.now_ms());
+        let read = tokio::task::spawn_blocking(move || alert_series::remembered(&database, now_ms)).await;
+        let alerts: HashMap<Labels, Remembered> = match read {
+            Ok(Ok(alerts)) => alerts,
+            Ok(Err(error)) => return tracing::warn!(%error, "Alerts of before the restart cannot be read"),
+            Err(error) => return tracing::warn!(%error, "Alerts of before the restart cannot be read"),
+        };
+        for rule in rules {
+            let mut state = rule.state();
+            for (labels, remembered) in &alerts {
+                if labels.get("alertname") == Some(rule.definition.name()) {
+                    state.alerts.remember(labels.clone(), *remembered);
+                }
+            }
+        }
+        let (rules, clock, end) = (rules.to_vec(), self.context.clock.clone(), self.shutdown.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = clock.sleep(TAKE_UP_TIME_MAX) => {}
+                () = end.cancelled() => return,
+            }
+            for rule in rules {
+                rule.state().alerts.forget_remembered();
+            }
+        });
+    }
+
+    async fn watch_for(&self, rules: Vec<Arc<Rule>>) {
+        let selectors: Vec<WatchedSelector> = rules
+            .iter()
+            .enumerate()
+            .filter_map(|(index, rule)| Some((index, rule.threshold.as_ref()?)))
+            .flat_map(|(rule, threshold)| {
+                threshold.selectors().into_iter().map(move |matchers| WatchedSelector { rule, matchers })
+            })
+            .collect();
+        // Samples that arrive from here on are watched for the new rules; what came before is read back.
+        let generation = self.watch.replace(selectors.clone());
+        let stored = self.newest_stored(selectors).await;
+        let (done, in_force) = oneshot::channel();
+        let load = Load { table: ThresholdTable { rules, generation }, stored, done };
+        if self.loads.send(load).await.is_ok() {
+            let _ = in_force.await;
+        }
+    }
+
+    async fn newest_stored(&self, selectors: Vec<WatchedSelector>) -> Vec<(Labels, TimestampMs, f64)> {
+        let (database, now_ms) = (self.database.clone(), self.context.clock.now_ms());
+        let start_ms = now_ms - self.lookback_ms;
+        let read = tokio::task::spawn_blocking(move || {
+            let mut newest = Vec::new();
+            for selector in selectors {
+                match database.select(&selector.matchers, start_ms, now_ms, &Unlimited) {
+                    Ok(selected) => newest.extend(selected.into_iter().filter_map(|series| {
+                        Some((series.labels, *series.timestamps.last()?, *series.values.last()?))
+                    })),
+                    Err(error) => tracing::warn!(%error, "Newest samples of a rule cannot be read"),
+                }
+            }
+            newest
+        });
+        read.await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,21 @@
+//! Rules: files in, alerts and recorded series out.
+//!
+//! A rule whose expression is a threshold is judged by [`judge`] when a sample arrives; the others are
+//! evaluated by [`evaluate`] on their group's interval. Both share one state machine ([`alert_state`]),
+//! write the same series ([`alert_series`]) and send through [`notify`].
+
+pub mod alert_series;
+pub mod alert_state;
+pub mod context;
+pub mod evaluate;
+pub mod file;
+pub mod judge;
+mod judge_task;
+pub mod manager;
+pub mod newest;
+pub mod notify;
+pub mod rule;
+pub mod shipped;
+pub mod text;
+pub mod threshold;
+pub mod watch;

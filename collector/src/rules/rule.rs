@@ -1,0 +1,196 @@
+//! Rules that are loaded: their definition and where they stand.
+
+use super::alert_state::{ActiveAlerts, Breach};
+use super::context::RuleContext;
+use super::file::{GroupDefinition, RuleDefinition, RuleKind};
+use super::text::TextContext;
+use super::threshold::Threshold;
+use pharos_common::labels::{Labels, METRIC_NAME};
+use pharos_common::sample::TimestampMs;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Whether a rule works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Not evaluated yet.
+    #[default]
+    Unknown,
+    /// The last evaluation succeeded.
+    Good,
+    /// It failed.
+    Bad,
+}
+
+impl Health {
+    /// As in `/api/v1/rules`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Unknown => "unknown",
+            Health::Good => "ok",
+            Health::Bad => "err",
+        }
+    }
+}
+
+/// Where a rule stands.
+#[derive(Debug, Default)]
+pub struct RuleState {
+    /// Alerts of an alerting rule.
+    pub alerts: ActiveAlerts,
+    /// Whether it works.
+    pub health: Health,
+    /// Why not.
+    pub last_error: String,
+    /// When it was last evaluated.
+    pub last_evaluation_ms: Option<TimestampMs>,
+    /// How long that took.
+    pub evaluation_time: Duration,
+    /// Series that the last evaluation of a recording rule wrote.
+    pub recorded: HashSet<Labels>,
+}
+
+/// One rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// What it says.
+    pub definition: RuleDefinition,
+    /// Set if arriving samples decide it.
+    pub threshold: Option<Threshold>,
+    /// Its group's name.
+    pub group: String,
+    /// Most alerts; 0 for no limit.
+    pub limit: usize,
+    /// Its group's interval.
+    pub interval_ms: i64,
+    /// Shared with the same rule of before a reload, which may still be judging a sample.
+    state: Arc<Mutex<RuleState>>,
+}
+
+impl Rule {
+    /// A rule that goes on where the same rule stood before a reload.
+    pub fn new(definition: RuleDefinition, group: &GroupDefinition, before: Option<&Rule>) -> Self {
+        let alerting = matches!(definition.kind, RuleKind::Alert { .. });
+        let on_arrival = alerting && group.query_offset_ms == 0;
+        let threshold = on_arrival.then(|| Threshold::of(&definition.expr)).flatten();
+        let state = before.map(|before| Arc::clone(&before.state)).unwrap_or_default();
+        Rule {
+            definition,
+            threshold,
+            group: group.name.clone(),
+            limit: group.limit,
+            interval_ms: group.interval_ms,
+            state,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> MutexGuard<'_, RuleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The alert that a result stands for.
+    pub fn breach(&self, context: &RuleContext, found: &Labels, value: f64) -> Breach {
+        let external = context.external_labels();
+        let text = TextContext {
+            labels: &found.without_name(),
+            value,
+            external_labels: &external,
+            external_url: &context.external_url,
+            functions: &context.functions,
+        };
+        let mut labels = found.to_builder();
+        labels.remove(METRIC_NAME);
+        for (name, label) in &self.definition.labels {
+            labels.set(name, &label.expand(&text));
+        }
+        labels.set("alertname", self.definition.name());
+        let annotations = match &self.definition.kind {
+            RuleKind::Record(_) => Vec::new(),
+            RuleKind::Alert { annotations, .. } => annotations
+                .iter()
+                .map(|(name, annotation)| (name.clone(), annotation.expand(&text)))
+                .collect(),
+        };
+        Breach { labels: labels.build(), annotations, value }
+    }
+
+    /// The series that a result of a recording rule is written to.
+    pub fn recorded_labels(&self, found: &Labels) -> Labels {
+        let mut labels = found.to_builder();
+        labels.set(METRIC_NAME, self.definition.name());
+        for (name, label) in &self.definition.labels {
+            labels.set(name, label.source());
+        }
+        labels.build()
+    }
+}
+
+impl RuleState {
+    /// Notes how an evaluation went.
+    pub fn evaluated(&mut self, at_ms: TimestampMs, took: Duration, failure: Option<String>) {
+        self.last_evaluation_ms = Some(at_ms);
+        self.evaluation_time = took;
+        self.health = if failure.is_some() { Health::Bad } else { Health::Good };
+        self.last_error = failure.unwrap_or_default();
+    }
+}
+
+/// A group of rules that are evaluated in order.
+#[derive(Debug)]
+pub struct Group {
+    /// The file it is in.
+    pub file: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// How often it is evaluated.
+    pub interval_ms: i64,
+    /// How far back its queries look.
+    pub query_offset_ms: i64,
+    /// Most results of one rule; 0 for no limit.
+    pub limit: usize,
+    /// Its rules, in order.
+    pub rules: Vec<Arc<Rule>>,
+    timing: Mutex<(Option<TimestampMs>, Duration)>,
+}
+
+impl Group {
+    /// A group whose unchanged rules keep their state.
+    pub fn new(definition: GroupDefinition, before: Option<&Group>) -> Self {
+        let rules = definition
+            .rules
+            .iter()
+            .map(|rule| {
+                let same = |old: &&Arc<Rule>| old.definition.is_same(rule);
+                let old = before.and_then(|group| group.rules.iter().find(same));
+                Arc::new(Rule::new(rule.clone(), &definition, old.map(Arc::as_ref)))
+            })
+            .collect();
+        Group {
+            file: definition.file,
+            name: definition.name,
+            interval_ms: definition.interval_ms,
+            query_offset_ms: definition.query_offset_ms,
+            limit: definition.limit,
+            rules,
+            timing: Mutex::default(),
+        }
+    }
+
+    /// When it was last evaluated, and how long that took.
+    pub fn timing(&self) -> (Option<TimestampMs>, Duration) {
+        *self.timing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an evaluation.
+    pub fn set_timing(&self, at_ms: TimestampMs, took: Duration) {
+        *self.timing.lock().unwrap_or_else(PoisonError::into_inner) = (Some(at_ms), took);
+    }
+
+    /// Whether a rule of it is evaluated on the interval.
+    pub fn has_interval_rules(&self) -> bool {
+        self.rules.iter().any(|rule| rule.threshold.is_none())
+    }
+}

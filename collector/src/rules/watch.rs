@@ -1,0 +1,162 @@
+//! Which series threshold rules watch: worked out once per group of columns, not per sample.
+//!
+//! Ingest asks [`WatchIndex::interest`] when a group is defined (or when rules were loaded again) and
+//! keeps the answer beside the group. An append then hands over the values of just those columns; a
+//! group that no rule watches costs one comparison.
+
+use arc_swap::ArcSwap;
+use foldhash::HashMap;
+use pharos_common::labels::{Labels, METRIC_NAME};
+use pharos_common::matcher::{MatchOp, Matcher};
+use pharos_common::sample::TimestampMs;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// A selector of a threshold rule.
+#[derive(Clone, Debug)]
+pub struct WatchedSelector {
+    /// Index of the rule among the threshold rules.
+    pub rule: usize,
+    /// All must hold.
+    pub matchers: Vec<Matcher>,
+}
+
+/// A series that at least one threshold rule watches.
+#[derive(Debug)]
+pub struct WatchedSeries {
+    /// Names it within its generation.
+    pub slot: u64,
+    /// What names it for people.
+    pub labels: Labels,
+    /// The threshold rules that watch it, by index, without repetition.
+    pub rules: Box<[usize]>,
+}
+
+/// The watched columns of one group.
+#[derive(Debug)]
+pub struct GroupInterest {
+    /// Position in the row, and the series there.
+    pub columns: Box<[(usize, Arc<WatchedSeries>)]>,
+    /// The rules it was worked out for.
+    pub generation: u64,
+}
+
+/// A row with its watched columns.
+#[derive(Debug)]
+pub struct ArrivedRow {
+    /// What it is of.
+    pub interest: Arc<GroupInterest>,
+    /// When it was read.
+    pub timestamp_ms: TimestampMs,
+    /// Where the values of this row start in [`Arrived::values`]: one per watched column.
+    pub first_value: usize,
+}
+
+/// What one append brought for the threshold rules.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The rows.
+    pub rows: Vec<ArrivedRow>,
+    /// Their values, one after the other.
+    pub values: Vec<f64>,
+    /// When they were appended.
+    pub at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    generation: u64,
+    /// Selectors that fix the metric's name.
+    by_name: HashMap<String, Vec<WatchedSelector>>,
+    /// Those that do not.
+    any_name: Vec<WatchedSelector>,
+    series: Mutex<HashMap<Labels, Arc<WatchedSeries>>>,
+    next_slot: AtomicU64,
+}
+
+/// The selectors of all threshold rules. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct WatchIndex {
+    current: Arc<ArcSwap<Watched>>,
+}
+
+impl WatchIndex {
+    /// Changes whenever the rules do.
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation
+    }
+
+    /// Puts other selectors in place. Groups work their interest out again at their next append.
+    pub fn replace(&self, selectors: Vec<WatchedSelector>) -> u64 {
+        let mut watched = Watched { generation: self.generation() + 1, ..Watched::default() };
+        for selector in selectors {
+            let name = selector
+                .matchers
+                .iter()
+                .find(|matcher| matcher.name() == METRIC_NAME && matcher.op() == MatchOp::Equal)
+                .map(|matcher| matcher.value().to_owned());
+            match name {
+                Some(name) => watched.by_name.entry(name).or_default().push(selector),
+                None => watched.any_name.push(selector),
+            }
+        }
+        let generation = watched.generation;
+        self.current.store(Arc::new(watched));
+        generation
+    }
+
+    /// Which of a group's columns are watched; `None` if none is.
+    pub fn interest(&self, columns: &[Labels]) -> (u64, Option<Arc<GroupInterest>>) {
+        let watched = self.current.load();
+        let found: Box<[_]> = columns
+            .iter()
+            .enumerate()
+            .filter_map(|(position, labels)| watched.series(labels).map(|series| (position, series)))
+            .collect();
+        let generation = watched.generation;
+        let interest = (!found.is_empty()).then(|| Arc::new(GroupInterest { columns: found, generation }));
+        (generation, interest)
+    }
+
+    /// The watched series of these labels, if any rule watches it.
+    pub fn series(&self, labels: &Labels) -> Option<Arc<WatchedSeries>> {
+        self.current.load().series(labels)
+    }
+
+    /// Forgets series that no group holds any more.
+    pub fn purge(&self) {
+        let watched = self.current.load();
+        watched
+            .series
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, series| Arc::strong_count(series) > 1);
+    }
+}
+
+impl Watched {
+    fn series(&self, labels: &Labels) -> Option<Arc<WatchedSeries>> {
+        let named = self.by_name.get(labels.metric_name()).map(Vec::as_slice).unwrap_or_default();
+        if named.is_empty() && self.any_name.is_empty() {
+            return None;
+        }
+        let mut rules: Vec<usize> = named
+            .iter()
+            .chain(&self.any_name)
+            .filter(|selector| selector.matchers.iter().all(|matcher| matcher.matches_labels(labels)))
+            .map(|selector| selector.rule)
+            .collect();
+        if rules.is_empty() {
+            return None;
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = series.entry(labels.clone()).or_insert_with(|| {
+            let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) + 1;
+            Arc::new(WatchedSeries { slot, labels: labels.clone(), rules: rules.into() })
+        });
+        Some(Arc::clone(series))
+    }
+}

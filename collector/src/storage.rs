@@ -1,0 +1,52 @@
+//! Joins the query engine to the storage engine: selections and budgets go down, columns come up.
+
+use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
+use pharos_tsdb::{Database, ReadBudget, ReadError};
+
+/// The storage engine as queries see it.
+#[derive(Clone, Debug)]
+pub struct DatabaseStorage {
+    database: Database,
+}
+
+impl DatabaseStorage {
+    /// Over an open engine.
+    pub fn new(database: Database) -> Self {
+        DatabaseStorage { database }
+    }
+}
+
+struct QueryBudget<'a>(&'a Budget);
+
+impl ReadBudget for QueryBudget<'_> {
+    type Refusal = StorageError;
+
+    fn take(&self, samples: usize) -> Result<(), StorageError> {
+        self.0.take(samples)
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        self.0.check()
+    }
+}
+
+impl Storage for DatabaseStorage {
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        let selected = self
+            .database
+            .select(selection.matchers, selection.start_ms, selection.end_ms, &QueryBudget(budget))
+            .map_err(|error| match error {
+                ReadError::Refused(refusal) => refusal,
+                other => StorageError::Failed(other.to_string().into()),
+            })?;
+        let columns: Vec<SeriesColumns> = selected
+            .into_iter()
+            .map(|series| SeriesColumns::floats(series.labels, series.timestamps, series.values))
+            .collect();
+        Ok(Box::new(columns.into_iter()))
+    }
+}

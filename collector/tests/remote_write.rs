@@ -1,0 +1,143 @@
+//! Remote write 1.0 into a real collector.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
+
+mod support;
+
+use pharos_common::clock::ManualClock;
+use pharos_proto::prometheus as wire;
+use prost::Message;
+use serde_json::json;
+use support::{TestCollector, options};
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+/// Labels and samples of one series.
+type Series<'a> = (&'a [(&'a str, &'a str)], &'a [(i64, f64)]);
+
+fn request(series: &[Series<'_>]) -> Vec<u8> {
+    let timeseries = series
+        .iter()
+        .map(|(labels, samples)| wire::TimeSeries {
+            labels: labels
+                .iter()
+                .map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() })
+                .collect(),
+            samples: samples.iter().map(|&(timestamp, value)| wire::Sample { timestamp, value }).collect(),
+        })
+        .collect();
+    let metadata = vec![wire::MetricMetadata {
+        r#type: 2,
+        metric_family_name: "up".into(),
+        help: "Whether it is up".into(),
+        unit: String::new(),
+    }];
+    wire::WriteRequest { timeseries, metadata }.encode_to_vec()
+}
+
+async fn post(collector: &TestCollector, body: Vec<u8>, headers: &[(&str, &str)]) -> (u16, String) {
+    let mut post = collector.client.post(format!("{}/api/v1/write", collector.url)).body(body);
+    for (name, value) in headers {
+        post = post.header(*name, *value);
+    }
+    let response = post.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+const HEADERS: &[(&str, &str)] = &[
+    ("Content-Type", "application/x-protobuf"),
+    ("Content-Encoding", "snappy"),
+    ("X-Prometheus-Remote-Write-Version", "0.1.0"),
+];
+
+async fn write(collector: &TestCollector, message: &[u8]) -> (u16, String) {
+    post(collector, snap::raw::Encoder::new().compress_vec(message).unwrap(), HEADERS).await
+}
+
+async fn start(folder: &std::path::Path) -> TestCollector {
+    TestCollector::start_with(options(folder), ManualClock::new(NOW_MS)).await
+}
+
+#[tokio::test]
+async fn what_was_answered_2xx_is_visible_and_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let up: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
+    let message = request(&[(up, &[(NOW_MS - 2_000, 1.0), (NOW_MS - 1_000, 0.0)])]);
+    // A sender that did not see the answer sends again.
+    for _ in 0..2 {
+        assert_eq!(write(&collector, &message).await, (204, String::new()));
+    }
+    let matrix = collector.query_at("up[1m]", "1700000000").await;
+    assert_eq!(matrix[0]["values"], json!([[1699999998, "1"], [1699999999, "0"]]));
+    assert_eq!(collector.data("/api/v1/metadata").await["up"][0]["help"], "Whether it is up");
+    collector.kill().await;
+    let collector = start(folder.path()).await;
+    assert_eq!(collector.query_at("up", "1700000000").await[0]["value"][1], "0");
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_sender_must_drop_is_answered_400_and_the_rest_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let good: &[(&str, &str)] = &[("__name__", "good")];
+    let samples: &[(i64, f64)] = &[(NOW_MS, 1.0)];
+    let bad: [&[(&str, &str)]; 3] = [
+        &[("job", "no name")],
+        &[("__name__", "twice"), ("a", "1"), ("a", "2")],
+        &[("__name__", "x"), ("", "empty name")],
+    ];
+    for labels in bad {
+        let (status, text) = write(&collector, &request(&[(labels, samples), (good, samples)])).await;
+        assert_eq!(status, 400, "{text}");
+    }
+    let ahead: &[(i64, f64)] = &[(NOW_MS + 86_400_001, 1.0)];
+    let (status, text) = write(&collector, &request(&[(good, ahead)])).await;
+    assert_eq!((status, text.contains("24 h ahead")), (400, true));
+    let old: &[(i64, f64)] = &[(NOW_MS - 31 * 86_400_000, 1.0)];
+    assert_eq!(write(&collector, &request(&[(good, old)])).await.0, 400);
+    assert_eq!(collector.query_at("good", "1700000000").await[0]["value"][1], "1");
+    assert_eq!(collector.data("/api/v1/label/__name__/values").await, json!(["good"]));
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn malformed_bodies_are_refused_and_harm_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "cut")];
+    let message = request(&[(labels, &[(NOW_MS, 1.0)])]);
+    let series_end = 2 + usize::from(message[1]);
+    for length in 1..message.len() {
+        let (status, text) = write(&collector, &message[..length]).await;
+        let want = if length == series_end { 204 } else { 400 };
+        assert_eq!(status, want, "{length} bytes: {text}");
+    }
+    let compressed = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+    for length in 0..compressed.len() {
+        assert_eq!(post(&collector, compressed[..length].to_vec(), HEADERS).await.0, 400, "{length} bytes");
+    }
+    // Claims to become 4 GiB.
+    assert_eq!(post(&collector, vec![0xff, 0xff, 0xff, 0xff, 0x0f, 0], HEADERS).await.0, 413);
+    assert_eq!(write(&collector, &message).await.0, 204);
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn other_types_are_answered_415() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let cases = [
+        ("application/json", "snappy", 415),
+        (v2, "snappy", 415),
+        ("application/x-protobuf", "gzip", 415),
+        ("application/x-protobuf;proto=prometheus.WriteRequest", "snappy", 204),
+    ];
+    let empty = snap::raw::Encoder::new().compress_vec(&[]).unwrap();
+    for (content_type, encoding, want) in cases {
+        let headers = [("Content-Type", content_type), ("Content-Encoding", encoding)];
+        assert_eq!(post(&collector, empty.clone(), &headers).await.0, want, "{content_type} {encoding}");
+    }
+    collector.stop().await;
+}

@@ -1,0 +1,361 @@
+//! Rules of a real collector: from a sample to an alert at a real listener, by a clock that tests move.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
+
+mod support;
+
+use pharos_collector::Options;
+use pharos_common::clock::ManualClock;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use support::{AlertListener, TestCollector, options};
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+struct Scene {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    collector: TestCollector,
+    alerts: AlertListener,
+}
+
+fn options_with(folder: &Path, rules: &str, alertmanager: &str) -> Options {
+    let file = folder.join("rules.yml");
+    std::fs::write(&file, rules).unwrap();
+    Options {
+        rule_files: vec![file.display().to_string()],
+        alertmanager_urls: vec![alertmanager.to_owned()],
+        ..options(folder)
+    }
+}
+
+impl Scene {
+    async fn open(rules: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = ManualClock::new(NOW_MS);
+        let alerts = AlertListener::start().await;
+        let options = options_with(folder.path(), rules, &alerts.url);
+        let collector = TestCollector::start_with(options, clock.clone()).await;
+        Scene { folder, clock, collector, alerts }
+    }
+
+    /// Stores samples of now.
+    async fn sample(&self, text: &str) {
+        assert_eq!(self.collector.import(text).await, 204);
+    }
+
+    fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    async fn states(&self) -> Vec<String> {
+        let data = self.collector.data("/api/v1/alerts").await;
+        data["alerts"].as_array().unwrap().iter().map(|a| a["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Waits until the alerts' states are these.
+    async fn until_states(&self, want: &[&str]) {
+        let states = |body: &Value| {
+            let alerts = body["data"]["alerts"].as_array().cloned().unwrap_or_default();
+            alerts.iter().map(|alert| alert["state"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>()
+        };
+        self.collector.until("/api/v1/alerts", |body| states(body) == want).await;
+    }
+}
+
+const HOT: &str = r#"
+groups:
+  - name: gpu
+    # Thresholds do not wait for it.
+    interval: 1h
+    rules:
+      - alert: GpuHot
+        expr: gpu_temp > 90
+        labels: {severity: critical, where: '{{ $labels.instance }}'}
+        annotations:
+          summary: 'GPU of {{ $labels.instance }} is at {{ $value | printf "%.1f" }} C'
+"#;
+
+#[tokio::test]
+async fn a_threshold_fires_when_its_sample_arrives_and_resolves_so_too() {
+    let mut scene = Scene::open(HOT).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 91.27\ngpu_temp{instance=\"n2\"} 90\n").await;
+    let alert = scene.alerts.next().await;
+    assert_eq!(
+        alert["labels"],
+        json!({"alertname": "GpuHot", "instance": "n1", "severity": "critical", "where": "n1"})
+    );
+    assert_eq!(alert["annotations"], json!({"summary": "GPU of n1 is at 91.3 C"}));
+    assert_eq!(alert["startsAt"], "2023-11-14T22:13:20.000Z");
+    let link = alert["generatorURL"].as_str().unwrap();
+    assert!(link.ends_with("/graph?g0.expr=gpu_temp+%3E+90&g0.tab=1"), "{link}");
+    assert_eq!(scene.states().await, ["firing"]);
+    let rules = scene.collector.data("/api/v1/rules").await;
+    let rule = &rules["groups"][0]["rules"][0];
+    assert_eq!(
+        (&rule["state"], &rule["health"], &rule["type"]),
+        (&json!("firing"), &json!("ok"), &json!("alerting"))
+    );
+    assert_eq!(rule["alerts"][0]["value"], "9.127e+01");
+    let series = "/api/v1/query?query=ALERTS{alertstate=%22firing%22}";
+    scene.collector.until(series, |body| body["data"]["result"][0]["value"][1] == "1").await;
+
+    scene.advance(1);
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    let resolved = scene.alerts.next().await;
+    assert_eq!(resolved["labels"]["instance"], "n1");
+    assert_eq!(resolved["endsAt"], "2023-11-14T22:13:21.000Z");
+    scene.until_states(&[]).await;
+    scene.collector.until(series, |body| body["data"]["result"] == json!([])).await;
+    assert_eq!(scene.alerts.arrived(), Vec::<Value>::new());
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn only_the_newest_sample_of_a_series_counts() {
+    let mut scene = Scene::open(HOT).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    // Older, older than the lookback, too far ahead: stored, not judged.
+    scene.sample(&format!("gpu_temp{{instance=\"n1\"}} 95 {}\n", NOW_MS - 1_000)).await;
+    scene.sample(&format!("gpu_temp{{instance=\"n2\"}} 95 {}\n", NOW_MS - 300_000)).await;
+    scene.sample(&format!("gpu_temp{{instance=\"n3\"}} 95 {}\n", NOW_MS + 10_001)).await;
+    // The last of them, so that the others were looked at when it fires.
+    scene.sample(&format!("gpu_temp{{instance=\"n4\"}} 95 {}\n", NOW_MS + 10_000)).await;
+    assert_eq!(scene.alerts.next().await["labels"]["instance"], "n4");
+    assert_eq!(scene.states().await, ["firing"]);
+    for line in [
+        "pharos_collector_rule_samples_not_judged_total{reason=\"ahead\"} 1",
+        "pharos_collector_rule_samples_not_judged_total{reason=\"late\"} 2",
+        "pharos_collector_rule_samples_judged_total 2",
+    ] {
+        scene.collector.until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(line)).await;
+    }
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn for_ends_by_a_timer_without_a_sample() {
+    let mut scene = Scene::open(&HOT.replace("labels: {sev", "for: 5s\n        labels: {sev")).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.until_states(&["pending"]).await;
+    scene.advance(4);
+    scene.until_states(&["pending"]).await;
+    assert_eq!(scene.alerts.arrived(), Vec::<Value>::new());
+    scene.advance(1);
+    assert_eq!(scene.alerts.next().await["startsAt"], "2023-11-14T22:13:25.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_series_that_goes_silent_or_stale_resolves_its_alert() {
+    let mut scene = Scene::open(HOT).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.alerts.next().await;
+    scene.advance(299);
+    scene.until_states(&["firing"]).await;
+    scene.advance(1);
+    scene.until_states(&[]).await;
+    let resolved = loop {
+        let alert = scene.alerts.next().await;
+        if alert["endsAt"] == "2023-11-14T22:18:20.000Z" {
+            break alert;
+        }
+    };
+    assert_eq!(resolved["labels"]["instance"], "n1");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_over_several_selectors_is_judged_within_a_node() {
+    let rules = HOT.replace("gpu_temp > 90", "mem_free < 10 and mem_size > 100");
+    let mut scene = Scene::open(&rules).await;
+    scene.sample("mem_free{instance=\"n1\"} 5\nmem_size{instance=\"n2\"} 200\n").await;
+    scene.sample("mem_free{instance=\"n2\"} 50\nmem_size{instance=\"n1\"} 50\n").await;
+    assert_eq!(scene.states().await, Vec::<String>::new());
+    scene.advance(1);
+    scene.sample("mem_size{instance=\"n1\"} 200\n").await;
+    assert_eq!(scene.alerts.next().await["labels"]["instance"], "n1");
+    scene.advance(1);
+    scene.sample("mem_free{instance=\"n1\"} 11\n").await;
+    scene.until_states(&[]).await;
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn other_rules_are_evaluated_on_their_interval() {
+    let rules = r#"
+groups:
+  - name: host
+    rules:
+      - record: instance:load:avg
+        expr: avg by (instance) (load)
+        labels: {kind: recorded}
+      - alert: LoadHigh
+        expr: avg by (instance) (load) > 4
+        for: 2s
+      - alert: RecordedHigh
+        expr: instance:load:avg > 4
+"#;
+    let mut scene = Scene::open(rules).await;
+    scene.sample("load{instance=\"n1\",cpu=\"0\"} 4\nload{instance=\"n1\",cpu=\"1\"} 6\n").await;
+    assert_eq!(scene.states().await, Vec::<String>::new());
+    scene.advance(1);
+    // A threshold over a recorded series fires as soon as that is written.
+    let alert = scene.alerts.next().await;
+    assert_eq!(alert["labels"], json!({"alertname": "RecordedHigh", "instance": "n1", "kind": "recorded"}));
+    scene.until_states(&["pending", "firing"]).await;
+    scene.advance(1);
+    scene
+        .collector
+        .until("/api/v1/query?query=instance:load:avg", |b| b["data"]["result"][0]["value"][1] == "5")
+        .await;
+    scene.advance(1);
+    let fired = loop {
+        let alert = scene.alerts.next().await;
+        if alert["labels"]["alertname"] == "LoadHigh" {
+            break alert;
+        }
+    };
+    assert_eq!(fired["startsAt"], "2023-11-14T22:13:23.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn alerts_are_sent_again_every_minute() {
+    let mut scene = Scene::open(HOT).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    let first = scene.alerts.next().await;
+    assert_eq!(first["endsAt"], "2023-11-15T02:13:20.000Z", "four intervals of an hour");
+    scene.advance(60);
+    let again = scene.alerts.next().await;
+    assert_eq!(again["startsAt"], first["startsAt"]);
+    assert_eq!(again["endsAt"], "2023-11-15T02:14:20.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_keeps_timers_and_alerts() {
+    let rules = HOT.replace("labels: {sev", "for: 10s\n        labels: {sev");
+    let scene = Scene::open(&rules).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.until_states(&["pending"]).await;
+    scene.advance(6);
+    scene.sample("gpu_temp{instance=\"n1\"} 96\n").await;
+    let written = "/api/v1/query?query=timestamp(ALERTS_FOR_STATE)";
+    scene.collector.until(written, |body| body["data"]["result"][0]["value"][1] == "1700000006").await;
+    let Scene { folder, clock, collector, mut alerts } = scene;
+    collector.kill().await;
+
+    // Two seconds of outage do not count; what was spent pending does.
+    clock.advance(Duration::from_secs(2));
+    let options = options_with(folder.path(), &rules, &alerts.url);
+    let collector = TestCollector::start_with(options.clone(), clock.clone()).await;
+    let data = collector.data("/api/v1/alerts").await;
+    assert_eq!(data["alerts"][0]["state"], "pending");
+    assert_eq!(data["alerts"][0]["activeAt"], "2023-11-14T22:13:22.000Z");
+    clock.advance(Duration::from_secs(4));
+    assert_eq!(alerts.next().await["startsAt"], "2023-11-14T22:13:32.000Z");
+    let firing = "/api/v1/query?query=ALERTS{alertstate=%22firing%22}";
+    collector.until(firing, |body| body["data"]["result"][0]["value"][1] == "1").await;
+    collector.stop().await;
+
+    // And one that fired goes on firing.
+    let collector = TestCollector::start_with(options, clock.clone()).await;
+    assert_eq!(collector.data("/api/v1/alerts").await["alerts"][0]["state"], "firing");
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_did_not_change_and_a_broken_one_changes_nothing() {
+    let mut scene = Scene::open(HOT).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.alerts.next().await;
+    let file = scene.folder.path().join("rules.yml");
+    let reload = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let url = format!("{}/-/reload", scene.collector.url);
+        let response = scene.collector.client.post(url).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (status, text) = reload("groups:\n  - name: gpu\n    rulez: []\n").await;
+    assert_eq!(status, 500);
+    assert!(text.contains("rules.yml:3:5: groups[0].rulez: "), "{text}");
+    assert_eq!(scene.states().await, ["firing"]);
+
+    let more = format!("{HOT}      - alert: Cold\n        expr: gpu_temp < 5\n");
+    assert_eq!(reload(&more).await.0, 200);
+    assert_eq!(scene.states().await, ["firing"]);
+    scene.advance(1);
+    scene.sample("gpu_temp{instance=\"n2\"} 1\n").await;
+    assert_eq!(scene.alerts.next().await["labels"]["alertname"], "Cold");
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    let resolved = scene.alerts.next().await;
+    assert_eq!(resolved["labels"]["alertname"], "GpuHot");
+    assert_eq!(resolved["startsAt"], "2023-11-14T22:13:20.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn keep_firing_for_bridges_a_gap() {
+    let rules = HOT.replace("labels: {sev", "keep_firing_for: 10s\n        labels: {sev");
+    let mut scene = Scene::open(&rules).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.alerts.next().await;
+    scene.advance(1);
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    let kept = |body: &Value| body["data"]["alerts"][0]["keepFiringSince"] == "2023-11-14T22:13:21.000Z";
+    scene.collector.until("/api/v1/alerts", kept).await;
+    scene.advance(10);
+    assert_eq!(scene.alerts.next().await["endsAt"], "2023-11-14T22:13:31.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn more_alerts_than_the_limit_are_an_error_of_the_rule() {
+    let rules = HOT.replace("interval: 1h", "interval: 1h\n    limit: 1");
+    let scene = Scene::open(&rules).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\ngpu_temp{instance=\"n2\"} 95\n").await;
+    let failed = |body: &Value| body["data"]["groups"][0]["rules"][0]["health"] == "err";
+    let rules = scene.collector.until("/api/v1/rules", failed).await;
+    let rule = &rules["data"]["groups"][0]["rules"][0];
+    assert_eq!(rule["lastError"], "exceeded limit of 1 with 2 alerts");
+    assert_eq!(rule["alerts"], json!([]));
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn annotations_may_ask_queries() {
+    let text = r#"'{{ with query "node_info" }}{{ . | first | label "rack" }}{{ end }}'"#;
+    let rules = HOT.replace("summary: '", &format!("rack: {text}\n          summary: '"));
+    let mut scene = Scene::open(&rules).await;
+    scene.sample("node_info{rack=\"r7\"} 1\n").await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    assert_eq!(scene.alerts.next().await["annotations"]["rack"], "r7");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn an_alertmanager_that_is_down_loses_no_alert() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let options = options_with(folder.path(), HOT, &format!("http://{address}"));
+    let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
+    assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 95\n").await, 204);
+    let failed = "pharos_collector_alert_requests_failed_total";
+    collector.until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(failed)).await;
+    let mut alerts = AlertListener::start_on(&address.to_string()).await;
+    assert_eq!(alerts.next().await["labels"]["instance"], "n1");
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn the_collector_stores_its_own_metrics() {
+    let scene = Scene::open(HOT).await;
+    scene.advance(5);
+    let own = "/api/v1/query?query=pharos_build_info{job=%22pharos-collector%22}";
+    scene.collector.until(own, |body| body["data"]["result"][0]["value"][1] == "1").await;
+    scene.collector.stop().await;
+}

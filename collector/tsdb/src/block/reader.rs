@@ -1,0 +1,312 @@
+//! Reads a block: the footer when it is opened, the index when it is first needed, pages as selections
+//! want them. Every byte is checked against its checksum before it is decoded.
+
+use super::index::{Column, Index, TimestampColumn};
+use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, MAGIC};
+use crate::codec::dense::{self, Form, PAGE_ROWS};
+use crate::error::ReadError;
+use crate::merge::{Piece, Pieces};
+use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
+use pharos_common::sample::TimestampMs;
+use pharos_common::storage_io::{IoError, ReadableFile, StorageIo};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// An index larger than this is damage.
+const INDEX_BYTES_MAX: u64 = 4 << 30;
+
+/// An open block; clones of its `Arc` keep the file readable after it was replaced or removed.
+#[derive(Debug)]
+pub(crate) struct Block {
+    path: PathBuf,
+    file: Arc<dyn ReadableFile>,
+    footer: Footer,
+    bytes: u64,
+    index: OnceLock<Index>,
+}
+
+/// Why a block cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BlockError {
+    #[error("{}: {what} is damaged", path.display())]
+    Damaged { path: PathBuf, what: String },
+    #[error("{}: block format {version} is newer than this program knows (1); upgrade Pharos", path.display())]
+    NewerFormat { path: PathBuf, version: u8 },
+    #[error(transparent)]
+    Io(#[from] IoError),
+}
+
+impl<R> From<BlockError> for ReadError<R> {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Damaged { path, what } => ReadError::Damaged { path, what },
+            BlockError::NewerFormat { path, version } => {
+                ReadError::Damaged { path, what: format!("format version {version}") }
+            }
+            BlockError::Io(error) => ReadError::Io(error),
+        }
+    }
+}
+
+impl Block {
+    /// Opens a file and reads its footer.
+    pub(crate) fn open(io: &dyn StorageIo, path: &Path) -> Result<Block, BlockError> {
+        let damaged = |what: &str| BlockError::Damaged { path: path.to_owned(), what: what.to_owned() };
+        let file = io.open(path)?;
+        let bytes = file.len()?;
+        if bytes < (MAGIC.len() + FOOTER_BYTES) as u64 {
+            return Err(damaged("the end of the file"));
+        }
+        let mut magic = [0; MAGIC.len()];
+        file.read_exact_at(&mut magic, 0)?;
+        if magic != MAGIC {
+            if magic[..7] == MAGIC[..7] && magic[7] > MAGIC[7] {
+                return Err(BlockError::NewerFormat { path: path.to_owned(), version: magic[7] });
+            }
+            return Err(damaged("the header"));
+        }
+        let mut footer = [0; FOOTER_BYTES];
+        file.read_exact_at(&mut footer, bytes - FOOTER_BYTES as u64)?;
+        let footer = Footer::decode(&footer).ok_or_else(|| damaged("the footer"))?;
+        let end = footer.index_offset.checked_add(footer.index_length).map(|end| end + FOOTER_BYTES as u64);
+        if end != Some(bytes) || footer.index_plain_length > INDEX_BYTES_MAX {
+            return Err(damaged("the footer"));
+        }
+        Ok(Block { path: path.to_owned(), file, footer, bytes, index: OnceLock::new() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file_name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    pub(crate) fn oldest_ms(&self) -> TimestampMs {
+        self.footer.oldest_ms
+    }
+
+    pub(crate) fn newest_ms(&self) -> TimestampMs {
+        self.footer.newest_ms
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
+        self.footer.oldest_ms <= end_ms && self.footer.newest_ms >= start_ms
+    }
+
+    /// The index, read from the file the first time.
+    pub(crate) fn index(&self) -> Result<&Index, BlockError> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let damaged = || self.damaged("the index");
+        let mut packed = vec![0; self.footer.index_length as usize];
+        self.file.read_exact_at(&mut packed, self.footer.index_offset)?;
+        if crc32fast::hash(&packed) != self.footer.index_checksum {
+            return Err(damaged());
+        }
+        let plain = zstd::bulk::decompress(&packed, self.footer.index_plain_length as usize)
+            .map_err(|_| damaged())?;
+        let index = Index::decode(&plain, self.footer.index_offset).ok_or_else(damaged)?;
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    fn damaged(&self, what: impl Into<String>) -> BlockError {
+        BlockError::Damaged { path: self.path.clone(), what: what.into() }
+    }
+
+    /// Collects the samples of all matching series in the range.
+    pub(crate) fn select<R>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        pieces: &mut Pieces,
+        mut take: impl FnMut(usize) -> Result<(), R>,
+    ) -> Result<(), ReadError<R>> {
+        let index = self.index()?;
+        let mut windows: HashMap<u32, Option<PageWindow>> = HashMap::new();
+        for number in &index.postings.select(matchers) {
+            let Some(series) = index.series.get(number as usize) else { continue };
+            let window = match windows.get(&series.timestamps) {
+                Some(window) => window.clone(),
+                None => {
+                    let window = self.window(index, series.timestamps, start_ms, end_ms)?;
+                    windows.entry(series.timestamps).or_insert(window).clone()
+                }
+            };
+            let Some(window) = window else { continue };
+            take(window.timestamps.len()).map_err(ReadError::Refused)?;
+            let values = self.values(&series.labels, &series.values, &window)?;
+            pieces.add(&series.labels, Piece { timestamps: window.timestamps, values });
+        }
+        Ok(())
+    }
+
+    /// All samples of one series, for compaction.
+    pub(crate) fn series(&self, number: usize) -> Result<Option<(Labels, Piece)>, BlockError> {
+        let index = self.index()?;
+        let Some(series) = index.series.get(number) else { return Ok(None) };
+        let window = self.window(index, series.timestamps, TimestampMs::MIN, TimestampMs::MAX)?;
+        let Some(window) = window else { return Err(self.damaged("a column of timestamps")) };
+        let values = self.values(&series.labels, &series.values, &window)?;
+        Ok(Some((series.labels.clone(), Piece { timestamps: window.timestamps, values })))
+    }
+
+    /// Reads everything and checks it.
+    pub(crate) fn verify(&self) -> Result<(), BlockError> {
+        let series = self.index()?.series.len();
+        (0..series).try_for_each(|number| self.series(number).map(drop))
+    }
+
+    /// Which pages a range touches, and the timestamps in it. `None` if there are none.
+    fn window(
+        &self,
+        index: &Index,
+        number: u32,
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+    ) -> Result<Option<PageWindow>, BlockError> {
+        let damaged = || self.damaged(format!("timestamps {number}"));
+        let column = index.timestamps.get(number as usize).ok_or_else(damaged)?;
+        let pages = column.pages(start_ms, end_ms);
+        let first_row = pages.start * PAGE_ROWS;
+        let rows = column.rows.min(pages.end * PAGE_ROWS).saturating_sub(first_row);
+        let mut timestamps: Vec<TimestampMs> = Vec::with_capacity(rows);
+        match column.column.form {
+            Form::Even { first, step } => {
+                timestamps.extend((first_row..first_row + rows).map(|row| first + step * row as i64));
+            }
+            Form::Integer => {
+                let sections = self.sections(&column.column, &pages, &damaged)?;
+                let sources = sections.pages(&pages, column.rows);
+                let each = |page: &[i64]| timestamps.extend_from_slice(page);
+                dense::decode_pages(&sections.meta, sources, each, 0).map_err(|_| damaged())?;
+            }
+            _ => return Err(damaged()),
+        }
+        let from = timestamps.partition_point(|&timestamp| timestamp < start_ms);
+        let to = timestamps.partition_point(|&timestamp| timestamp <= end_ms).max(from);
+        if from == to {
+            return Ok(None);
+        }
+        let timestamps = if from == 0 && to == timestamps.len() {
+            timestamps.into()
+        } else {
+            Arc::from(&timestamps[from..to])
+        };
+        Ok(Some(PageWindow { pages, rows, keep: from..to, timestamps, column_rows: column.rows }))
+    }
+
+    fn values(&self, labels: &Labels, column: &Column, window: &PageWindow) -> Result<Vec<f64>, BlockError> {
+        let damaged = || self.damaged(format!("series {labels}"));
+        let mut values = Vec::with_capacity(window.rows);
+        let sections = match column.form {
+            Form::Constant(_) => Sections::default(),
+            _ => self.sections(column, &window.pages, &damaged)?,
+        };
+        let pages = sections.pages(&window.pages, window.column_rows);
+        dense::decode_values(column.form, &sections.meta, window.rows, pages, &mut values)
+            .map_err(|_| damaged())?;
+        if values.len() != window.rows {
+            return Err(damaged());
+        }
+        values.truncate(window.keep.end);
+        values.drain(..window.keep.start);
+        Ok(values)
+    }
+
+    /// Reads a column's meta and the wanted pages, and checks them.
+    fn sections(
+        &self,
+        column: &Column,
+        pages: &Range<usize>,
+        damaged: &dyn Fn() -> BlockError,
+    ) -> Result<Sections, BlockError> {
+        let read = |offset: u64, length: u32| -> Result<Vec<u8>, BlockError> {
+            let mut bytes = vec![0; length as usize + CHECKSUM_BYTES];
+            self.file.read_exact_at(&mut bytes, offset)?;
+            let checksum = bytes.split_off(length as usize);
+            if crc32fast::hash(&bytes).to_le_bytes() != checksum[..] {
+                return Err(damaged());
+            }
+            Ok(bytes)
+        };
+        let meta = read(column.offset, column.meta_length)?;
+        let mut offset = column.offset + u64::from(column.meta_length) + CHECKSUM_BYTES as u64;
+        let mut wanted = Vec::with_capacity(pages.len());
+        for (number, &length) in column.page_lengths.iter().enumerate() {
+            if pages.contains(&number) {
+                wanted.push(read(offset, length)?);
+            }
+            offset += u64::from(length) + CHECKSUM_BYTES as u64;
+        }
+        Ok(Sections { meta, pages: wanted })
+    }
+}
+
+/// The part of a column of timestamps that a range touches.
+#[derive(Clone, Debug)]
+struct PageWindow {
+    pages: Range<usize>,
+    /// Rows of these pages.
+    rows: usize,
+    /// Of these rows, those in the range.
+    keep: Range<usize>,
+    timestamps: Arc<[TimestampMs]>,
+    /// Rows of the whole column.
+    column_rows: usize,
+}
+
+/// Checked bytes of a column.
+#[derive(Debug, Default)]
+struct Sections {
+    meta: Vec<u8>,
+    pages: Vec<Vec<u8>>,
+}
+
+impl Sections {
+    /// Pages with their rows. `wanted` tells which pages of the column these are.
+    fn pages(&self, wanted: &Range<usize>, column_rows: usize) -> impl Iterator<Item = (&[u8], usize)> {
+        let first = wanted.start;
+        self.pages.iter().enumerate().map(move |(at, page)| {
+            let start = (first + at) * PAGE_ROWS;
+            (page.as_slice(), column_rows.saturating_sub(start).min(PAGE_ROWS))
+        })
+    }
+}
+
+impl TimestampColumn {
+    /// Pages that may hold timestamps in the range.
+    fn pages(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Range<usize> {
+        let count = self.rows.div_ceil(PAGE_ROWS);
+        if self.last_ms < start_ms {
+            return count..count;
+        }
+        match self.column.form {
+            Form::Even { first, step } if step > 0 => {
+                let row = |timestamp: TimestampMs| {
+                    (timestamp.saturating_sub(first).max(0) / step).min(self.rows as i64 - 1) as usize
+                };
+                if end_ms < first { 0..0 } else { row(start_ms) / PAGE_ROWS..row(end_ms) / PAGE_ROWS + 1 }
+            }
+            _ if self.page_starts.is_empty() => 0..count,
+            _ => {
+                let from = self.page_starts.partition_point(|&first| first <= start_ms).saturating_sub(1);
+                let to = self.page_starts.partition_point(|&first| first <= end_ms).max(from);
+                from..to
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

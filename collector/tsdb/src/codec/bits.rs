@@ -1,0 +1,82 @@
+//! Numbers of one width, packed without gaps, lowest bit first.
+
+/// Bytes that `count` numbers of `width` bits take.
+pub(crate) fn packed_bytes(count: usize, width: u32) -> usize {
+    (count * width as usize).div_ceil(8)
+}
+
+/// Bits that hold every one of the numbers whose bitwise "or" is `union`.
+pub(crate) fn width_of(union: u64) -> u32 {
+    64 - union.leading_zeros()
+}
+
+/// Appends numbers of at most `width` bits each.
+pub(crate) fn pack(out: &mut Vec<u8>, width: u32, numbers: impl Iterator<Item = u64>) {
+    if width == 0 {
+        return;
+    }
+    let mut buffer = 0u128;
+    let mut filled = 0;
+    for number in numbers {
+        buffer |= u128::from(number) << filled;
+        filled += width;
+        while filled >= 64 {
+            out.extend_from_slice(&(buffer as u64).to_le_bytes());
+            buffer >>= 64;
+            filled -= 64;
+        }
+    }
+    let bytes = (filled as usize).div_ceil(8);
+    out.extend_from_slice(&(buffer as u64).to_le_bytes()[..bytes]);
+}
+
+/// Hands `count` numbers of `width` bits (at most 64) to `each`. `None` if `bytes` is too short.
+pub(crate) fn unpack(bytes: &[u8], width: u32, count: usize, mut each: impl FnMut(u64)) -> Option<()> {
+    if width == 0 {
+        (0..count).for_each(|_| each(0));
+        return Some(());
+    }
+    if width > 64 || bytes.len() < packed_bytes(count, width) {
+        return None;
+    }
+    let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+    let mut buffer = 0u128;
+    let mut filled = 0;
+    let mut words = bytes.chunks(8);
+    for _ in 0..count {
+        if filled < width {
+            let chunk = words.next()?;
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            buffer |= u128::from(u64::from_le_bytes(word)) << filled;
+            filled += 64;
+        }
+        each(buffer as u64 & mask);
+        buffer >>= width;
+        filled -= width;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_unpacks(width in 0u32..=64, numbers in prop::collection::vec(any::<u64>(), 0..200)) {
+            let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+            let numbers: Vec<u64> = numbers.into_iter().map(|number| number & mask).collect();
+            let mut bytes = Vec::new();
+            pack(&mut bytes, width, numbers.iter().copied());
+            prop_assert_eq!(bytes.len(), packed_bytes(numbers.len(), width));
+            let mut back = Vec::new();
+            unpack(&bytes, width, numbers.len(), |number| back.push(number)).unwrap();
+            prop_assert_eq!(&back, &numbers);
+            if !bytes.is_empty() {
+                prop_assert!(unpack(&bytes[..bytes.len() - 1], width, numbers.len(), |_| ()).is_none());
+            }
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Group commit: appends gather entries, one thread writes and syncs them, and tells how far it has come.
+//!
+//! Everything that was gathered while the disk was busy goes out as one record with one sync, so the rate
+//! of syncs adapts to the disk. When the disk is full the thread keeps the record and tries again, and
+//! appends are refused meanwhile; when a sync fails nobody knows what is on disk, and the engine is
+//! poisoned.
+
+use crate::error::TsdbError;
+use crate::head::group::{Group, GroupState};
+use crate::head::registry::Registry;
+use crate::journal_entry::EntryWriter;
+use crate::metadata::Metadata;
+use crate::row::{Lane, StreamId, StreamMark};
+use pharos_common::journal::{Journal, JournalError};
+use pharos_common::sample::TimestampMs;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Entries that may wait for the disk; beyond, appends are refused.
+const PENDING_BYTES_MAX: usize = 32 << 20;
+
+/// A segment is closed at this size: small enough that what it holds is soon in blocks.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+
+/// A row in so many is told in full: what a damaged record costs behind it.
+const FULL_ROW_EVERY: u32 = 64;
+
+/// A stream is forgotten so long after its last frame.
+const STREAM_KEPT_MS: i64 = 7 * 86_400_000;
+
+/// A record that the disk refuses is tried again so often.
+const RETRY_EVERY: Duration = Duration::from_millis(200);
+
+/// How far the journal has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// Commits up to here are durable.
+    pub(crate) durable: u64,
+    /// The segment that takes records.
+    pub(crate) segment: u64,
+    /// Why the journal takes nothing now.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why the journal takes nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// It will, when there is room.
+    Full(Arc<str>),
+    /// It never will.
+    Poisoned(Arc<str>),
+    /// The engine was closed.
+    Closed,
+}
+
+impl From<&Failure> for TsdbError {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Full(reason) => TsdbError::Busy(reason.to_string()),
+            Failure::Poisoned(reason) => TsdbError::Poisoned(reason.to_string()),
+            Failure::Closed => TsdbError::Closed,
+        }
+    }
+}
+
+/// What waits to be written, and what every new segment has to repeat.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    entries: EntryWriter,
+    /// Number of the epoch; groups remember in which they were defined.
+    epoch: u64,
+    /// Number of the commit that is gathering.
+    commit: u64,
+    /// Close the segment behind this commit.
+    rotate: bool,
+    closing: bool,
+    /// Newest timestamp among the rows gathered.
+    newest_ms: TimestampMs,
+    marks: HashMap<StreamId, StreamMarks>,
+    metadata: BTreeMap<String, Metadata>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct StreamMarks {
+    live: u64,
+    backfill: u64,
+    seen_ms: TimestampMs,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct CommitQueue {
+    pending: Mutex<Pending>,
+    wake: Condvar,
+    /// Goes with `pending`: the progress has changed.
+    moved: Condvar,
+    progress: watch::Sender<Progress>,
+    /// Newest timestamp in each segment, and segments that may be removed.
+    segments: Mutex<SegmentBook>,
+    pub(crate) bytes_written: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) journal_bytes: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct SegmentBook {
+    newest_ms: BTreeMap<u64, TimestampMs>,
+    remove_before: u64,
+}
+
+impl CommitQueue {
+    /// `epoch` must differ from those the journal holds.
+    pub(crate) fn new(epoch: u32, segment: u64) -> Self {
+        CommitQueue {
+            pending: Mutex::new(Pending {
+                entries: EntryWriter::new(epoch),
+                epoch: 1,
+                commit: 1,
+                rotate: false,
+                closing: false,
+                newest_ms: TimestampMs::MIN,
+                marks: HashMap::new(),
+                metadata: BTreeMap::new(),
+            }),
+            wake: Condvar::new(),
+            moved: Condvar::new(),
+            progress: watch::channel(Progress { durable: 0, segment, failure: None }).0,
+            segments: Mutex::default(),
+            bytes_written: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            journal_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Locks what is gathering. Whoever appends holds the lock, so entries are in the order in which rows
+    /// are applied.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the writing thread.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Says whether appends are taken now.
+    pub(crate) fn check_open(&self, pending: &Pending) -> Result<(), TsdbError> {
+        if let Some(failure) = &self.progress.borrow().failure {
+            return Err(failure.into());
+        }
+        if pending.closing {
+            return Err(TsdbError::Closed);
+        }
+        if pending.entries.len() > PENDING_BYTES_MAX {
+            return Err(TsdbError::Busy("the disk is slower than the samples come".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Resolves when the commit is durable.
+    pub(crate) async fn durable(&self, commit: u64) -> Result<(), TsdbError> {
+        let mut progress = self.progress.subscribe();
+        let reached = progress
+            .wait_for(|progress| progress.durable >= commit || progress.failure.is_some())
+            .await
+            .map_err(|_| TsdbError::Closed)?;
+        match &reached.failure {
+            Some(failure) if reached.durable < commit => Err(failure.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes the segment behind everything gathered so far. Returns the commit to wait for.
+    pub(crate) fn request_rotation(&self, pending: &mut Pending) -> u64 {
+        pending.rotate = true;
+        self.wake();
+        pending.commit
+    }
+
+    /// Blocks until the commit is durable.
+    pub(crate) fn wait_durable(&self, commit: u64) -> Result<Progress, TsdbError> {
+        let mut pending = self.lock();
+        loop {
+            let progress = self.progress();
+            if progress.durable >= commit {
+                return Ok(progress);
+            }
+            if let Some(failure) = &progress.failure {
+                return Err(failure.into());
+            }
+            pending = self.moved.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Tells everybody who waits how far the journal has come.
+    fn tell(&self, change: impl FnOnce(&mut Progress)) {
+        // Under the lock, so that nobody can miss it between looking and waiting.
+        let _pending = self.lock();
+        self.progress.send_modify(change);
+        self.moved.notify_all();
+    }
+
+    /// Tells that all segments before `segment` whose rows are all older than `cut_before_ms` are not
+    /// needed any more.
+    pub(crate) fn release_segments(&self, segment: u64, cut_before_ms: TimestampMs) {
+        let mut book = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = book
+            .newest_ms
+            .range(..segment)
+            .find(|(_, newest_ms)| **newest_ms >= cut_before_ms)
+            .map_or(segment, |(number, _)| *number);
+        book.remove_before = book.remove_before.max(needed);
+    }
+
+    /// Notes the newest timestamp of a replayed segment.
+    pub(crate) fn note_segment(&self, segment: u64, newest_ms: TimestampMs) {
+        let mut book = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = book.newest_ms.entry(segment).or_insert(newest_ms);
+        *newest = (*newest).max(newest_ms);
+    }
+
+    /// Why nothing is taken any more, if so.
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        match &self.progress.borrow().failure {
+            Some(Failure::Poisoned(reason)) => Some(reason.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Ends the writing thread once everything gathered is written.
+    pub(crate) fn close(&self) {
+        self.lock().closing = true;
+        self.wake();
+    }
+
+    /// The writing thread. Returns when the queue is closed or poisoned.
+    pub(crate) fn run(&self, mut journal: Journal, now_ms: impl Fn() -> TimestampMs) {
+        let mut spare = Vec::new();
+        while let Some(batch) = self.next_batch(std::mem::take(&mut spare), &journal, &now_ms) {
+            if let Err(reason) = self.write(&mut journal, &batch) {
+                tracing::error!(%reason, "The journal failed; no more writes are taken");
+                self.tell(|progress| progress.failure = Some(Failure::Poisoned(reason.into())));
+                return;
+            }
+            if batch.rotate {
+                self.rotate(&mut journal);
+            }
+            self.journal_bytes.store(journal.total_bytes(), Ordering::Relaxed);
+            self.tell(|progress| {
+                progress.durable = batch.commit;
+                progress.segment = journal.current_segment();
+                progress.failure = None;
+            });
+            spare = batch.record;
+        }
+        self.tell(|progress| progress.failure = Some(Failure::Closed));
+    }
+
+    fn next_batch(
+        &self,
+        spare: Vec<u8>,
+        journal: &Journal,
+        now_ms: &impl Fn() -> TimestampMs,
+    ) -> Option<Batch> {
+        let mut pending = self
+            .wake
+            .wait_while(self.lock(), |pending| {
+                pending.entries.is_empty() && !pending.rotate && !pending.closing
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        if pending.entries.is_empty() && !pending.rotate {
+            return None;
+        }
+        let empty = pending.entries.is_empty();
+        let record = if empty { spare } else { pending.entries.swap(spare) };
+        let full = journal.current_segment_bytes() + record.len() as u64 > SEGMENT_BYTES_MAX;
+        let batch = Batch {
+            record,
+            empty,
+            commit: pending.commit,
+            newest_ms: std::mem::replace(&mut pending.newest_ms, TimestampMs::MIN),
+            rotate: pending.rotate || full,
+        };
+        pending.commit += 1;
+        pending.rotate = false;
+        if batch.rotate {
+            pending.begin_epoch(now_ms());
+        }
+        Some(batch)
+    }
+
+    /// Writes and syncs a record; waits as long as the disk is full.
+    fn write(&self, journal: &mut Journal, batch: &Batch) -> Result<(), String> {
+        if batch.empty {
+            return Ok(());
+        }
+        loop {
+            match journal.append(&batch.record) {
+                Ok(_) => break,
+                Err(JournalError::Io(error)) => {
+                    let reason: Arc<str> = error.to_string().into();
+                    if self.progress().failure.is_none() {
+                        tracing::error!(%reason, "The journal cannot be written; trying again until it can");
+                    }
+                    self.tell(|progress| progress.failure = Some(Failure::Full(reason)));
+                    if self.lock().closing {
+                        return Err("closed while the disk took no writes".to_owned());
+                    }
+                    std::thread::sleep(RETRY_EVERY);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        self.bytes_written.fetch_add(batch.record.len() as u64, Ordering::Relaxed);
+        journal.sync().map_err(|error| error.to_string())?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.note_segment(journal.current_segment(), batch.newest_ms);
+        Ok(())
+    }
+
+    /// Starts a new segment and removes those that were released. The next record begins an epoch either
+    /// way, so a failure only makes a segment longer.
+    fn rotate(&self, journal: &mut Journal) {
+        if let Err(error) = journal.rotate() {
+            tracing::warn!(%error, "No new journal segment could be started; going on with the old one");
+            return;
+        }
+        let mut book = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        let remove_before = book.remove_before.min(journal.current_segment());
+        if let Err(error) = journal.remove_before(remove_before) {
+            tracing::warn!(%error, "A journal segment could not be removed; trying again later");
+        }
+        book.newest_ms = book.newest_ms.split_off(&remove_before);
+    }
+}
+
+struct Batch {
+    record: Vec<u8>,
+    empty: bool,
+    commit: u64,
+    newest_ms: TimestampMs,
+    rotate: bool,
+}
+
+impl Pending {
+    /// Number of the commit that what is appended now belongs to; the last one if nothing waits.
+    pub(crate) fn last_commit(&self) -> u64 {
+        if self.entries.is_empty() { self.commit - 1 } else { self.commit }
+    }
+
+    /// Adds a row; called with the group's state locked, before the row is applied.
+    pub(crate) fn row(
+        &mut self,
+        id: u32,
+        timestamp_ms: TimestampMs,
+        values: &[f64],
+        group: &Group,
+        state: &mut GroupState,
+        registry: &Registry,
+    ) {
+        let mut full = state.journal_rows >= FULL_ROW_EVERY;
+        if state.journal_epoch != self.epoch {
+            let labels: Vec<_> =
+                group.columns.iter().filter_map(|&series| Some(&registry.series(series)?.labels)).collect();
+            self.entries.define(id, labels.into_iter());
+            state.journal_epoch = self.epoch;
+            full = true;
+        }
+        state.journal_rows = if full { 0 } else { state.journal_rows + 1 };
+        self.entries.row(id, timestamp_ms, &mut state.journal_row, values, full);
+        self.newest_ms = self.newest_ms.max(timestamp_ms);
+    }
+
+    /// Adds a stream's mark.
+    pub(crate) fn mark(&mut self, mark: &StreamMark, now_ms: TimestampMs) {
+        self.entries.mark(mark);
+        self.remember_mark(mark, now_ms);
+    }
+
+    /// Takes a replayed mark in.
+    pub(crate) fn remember_mark(&mut self, mark: &StreamMark, now_ms: TimestampMs) {
+        let marks = self.marks.entry(mark.stream).or_default();
+        match mark.lane {
+            Lane::Live => marks.live = marks.live.max(mark.sequence),
+            Lane::Backfill => marks.backfill = marks.backfill.max(mark.sequence),
+        }
+        marks.seen_ms = now_ms;
+    }
+
+    /// How far a stream's lanes have come: live, backfill.
+    pub(crate) fn marks(&self, stream: &StreamId) -> (u64, u64) {
+        self.marks.get(stream).map_or((0, 0), |marks| (marks.live, marks.backfill))
+    }
+
+    /// Adds metadata if it is news.
+    pub(crate) fn metadata(&mut self, metric: &str, metadata: Metadata) {
+        if self.metadata.get(metric) != Some(&metadata) {
+            self.entries.metadata(metric, &metadata);
+            self.metadata.insert(metric.to_owned(), metadata);
+        }
+    }
+
+    /// Takes replayed metadata in.
+    pub(crate) fn remember_metadata(&mut self, metric: &str, metadata: Metadata) {
+        self.metadata.insert(metric.to_owned(), metadata);
+    }
+
+    /// All metadata, sorted by metric.
+    pub(crate) fn all_metadata(&self) -> Vec<(String, Metadata)> {
+        self.metadata.iter().map(|(metric, metadata)| (metric.clone(), metadata.clone())).collect()
+    }
+
+    /// A new epoch stands alone: it repeats marks and metadata, and groups are defined again.
+    pub(crate) fn begin_epoch(&mut self, now_ms: TimestampMs) {
+        self.epoch += 1;
+        self.entries.restart();
+        self.marks.retain(|_, marks| now_ms - marks.seen_ms < STREAM_KEPT_MS);
+        for (&stream, marks) in &self.marks {
+            for (lane, sequence) in [(Lane::Live, marks.live), (Lane::Backfill, marks.backfill)] {
+                if sequence > 0 {
+                    self.entries.mark(&StreamMark { stream, lane, sequence });
+                }
+            }
+        }
+        for (metric, metadata) in &self.metadata {
+            self.entries.metadata(metric, metadata);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The engine as callers see it: opens a folder, takes rows, answers selections, keeps house.
+//!
+//! ```text
+//! folder/VERSION           which format this is
+//! folder/LOCK              held by the process that has it open
+//! folder/journal/          rows that are not in blocks yet
+//! folder/blocks/*.block    blocks, named by window and sequence
+//! folder/damaged/          files set aside
+//! ```
+
+mod housekeeping;
+mod open;
+mod read;
+
+pub use open::{OpenReport, Options};
+
+use crate::block::reader::Block;
+use crate::commit::CommitQueue;
+use crate::error::TsdbError;
+use crate::head::{Head, Window};
+use crate::metadata::Metadata;
+use crate::row::{AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId};
+use housekeeping::Housekeeping;
+use pharos_common::clock::SharedClock;
+use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
+use pharos_common::storage_io::{FolderLock, StorageIo};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+/// Samples further ahead of the clock are refused.
+const FUTURE_MAX_MS: i64 = 24 * 3_600_000;
+
+/// An open engine; clones share it. The folder is free again when the last clone is gone.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+    /// Ends the threads when the last clone of the handle goes; the threads hold `inner` only.
+    _threads: Arc<Threads>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("folder", &self.inner.folder).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    io: Arc<dyn StorageIo>,
+    folder: PathBuf,
+    options: Options,
+    clock: SharedClock,
+    head: Head,
+    commits: CommitQueue,
+    /// Sorted by the sequence in their names: earliest stored first.
+    blocks: RwLock<Vec<Arc<Block>>>,
+    housekeeping: Mutex<Housekeeping>,
+    counters: Counters,
+    _lock: Box<dyn FolderLock>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    late: AtomicU64,
+    duplicates: AtomicU64,
+    too_old: AtomicU64,
+    too_new: AtomicU64,
+    appended: AtomicU64,
+    block_bytes_written: AtomicU64,
+    compactions: AtomicU64,
+    compactions_failed: AtomicU64,
+    damaged_bytes: AtomicU64,
+}
+
+struct Threads {
+    inner: Arc<Inner>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+    stop: Arc<housekeeping::Stop>,
+}
+
+impl Threads {
+    fn end(&self) {
+        self.stop.now();
+        self.inner.commits.close();
+        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        for handle in handles {
+            if handle.join().is_err() {
+                tracing::error!("A thread of the storage engine panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What the engine holds and has done, since it was opened.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs, reason = "each field is what it is called")]
+pub struct Stats {
+    pub head_series: u64,
+    pub head_groups: u64,
+    /// Samples stored since the engine was opened, replayed ones included.
+    pub head_samples: u64,
+    pub head_memory_bytes: u64,
+    pub head_late_samples: u64,
+    pub head_min_ms: Option<TimestampMs>,
+    pub head_max_ms: Option<TimestampMs>,
+    pub samples_appended: u64,
+    pub samples_late: u64,
+    pub samples_duplicate: u64,
+    pub samples_too_old: u64,
+    pub samples_too_new: u64,
+    pub journal_bytes: u64,
+    pub journal_bytes_written: u64,
+    pub journal_syncs: u64,
+    pub blocks: u64,
+    pub block_bytes: u64,
+    pub block_bytes_written: u64,
+    pub compactions: u64,
+    pub compactions_failed: u64,
+    /// Bytes of journal or blocks found damaged.
+    pub damaged_bytes: u64,
+}
+
+impl Database {
+    /// Finds or makes the group with exactly these series, in this order. At most 256; a group that nobody
+    /// writes to for hours is closed, and its id unknown from then on.
+    ///
+    /// # Errors
+    /// If the group has no columns or too many, or the limit of series is reached.
+    pub fn define_group(&self, columns: &[Labels]) -> Result<GroupId, TsdbError> {
+        self.inner.head.define_group(columns, self.inner.options.series_max)
+    }
+
+    /// Appends rows: readers see them at once, [`Database::durable`] tells when they are safe. Does not
+    /// wait for the disk.
+    ///
+    /// # Errors
+    /// If the journal takes nothing now, or a row does not fit its group. Rows before a misfit are
+    /// appended; the stream's mark is not moved.
+    pub fn append(&self, batch: &AppendBatch<'_>) -> Result<Appended, TsdbError> {
+        let inner = &*self.inner;
+        let now_ms = inner.clock.now_ms();
+        let window = Window {
+            oldest_ms: inner.options.retention_ms.map_or(TimestampMs::MIN, |retention| now_ms - retention),
+            newest_ms: now_ms + FUTURE_MAX_MS,
+        };
+        let mut appended = Appended::default();
+        let registry = inner.head.registry();
+        let mut pending = inner.commits.lock();
+        inner.commits.check_open(&pending)?;
+        if let Some(mark) = &batch.mark {
+            let (live, backfill) = pending.marks(&mark.stream);
+            let reached = if mark.lane == Lane::Live { live } else { backfill };
+            if mark.sequence <= reached {
+                appended.repeated = true;
+                appended.commit = CommitNumber(pending.last_commit());
+                return Ok(appended);
+            }
+        }
+        let outcome = batch.rows.iter().try_for_each(|row: &Row<'_>| {
+            inner.head.append_row(&registry, row, window, &mut appended, |group, state| {
+                pending.row(row.group.0, row.timestamp_ms, row.values, group, state, &registry);
+            })
+        });
+        if let (Ok(()), Some(mark)) = (&outcome, &batch.mark) {
+            pending.mark(mark, now_ms);
+        }
+        appended.commit = CommitNumber(pending.last_commit());
+        drop(pending);
+        drop(registry);
+        inner.commits.wake();
+        inner.counters.count(&appended);
+        outcome.map(|()| appended)
+    }
+
+    /// Resolves when the commit would survive a power cut.
+    ///
+    /// # Errors
+    /// If the journal could not take it (yet). The samples may still become durable later.
+    pub async fn durable(&self, commit: CommitNumber) -> Result<(), TsdbError> {
+        self.inner.commits.durable(commit.0).await
+    }
+
+    /// The commit that everything appended so far belongs to.
+    pub fn last_commit(&self) -> CommitNumber {
+        CommitNumber(self.inner.commits.lock().last_commit())
+    }
+
+    /// How far the lanes of a stream have come, live and backfill. They are durable when
+    /// [`Database::last_commit`], taken after this, is.
+    pub fn stream_marks(&self, stream: &StreamId) -> (u64, u64) {
+        self.inner.commits.lock().marks(stream)
+    }
+
+    /// Remembers what a metric means; durable with the next commit.
+    pub fn set_metadata(&self, metric: &str, metadata: Metadata) {
+        self.inner.commits.lock().metadata(metric, metadata);
+        self.inner.commits.wake();
+    }
+
+    /// What metrics mean, sorted by metric.
+    pub fn metadata(&self) -> Vec<(String, Metadata)> {
+        self.inner.commits.lock().all_metadata()
+    }
+
+    /// Seals the head into blocks, merges those that are due, and returns when all is durable. Blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// If a file operation fails; nothing is lost then, and it can be tried again.
+    pub fn flush(&self) -> Result<(), TsdbError> {
+        self.inner.flush()
+    }
+
+    /// Why the engine takes no writes until it is restarted, if so.
+    pub fn poisoned(&self) -> Option<String> {
+        self.inner.commits.poisoned()
+    }
+
+    /// Makes everything appended durable and ends the engine's threads. Reads still work. Blocks the
+    /// thread.
+    ///
+    /// # Errors
+    /// If the journal could not take what was appended.
+    pub fn close(&self) -> Result<(), TsdbError> {
+        let last = self.last_commit();
+        self._threads.end();
+        if self.inner.commits.progress().durable >= last.0 {
+            return Ok(());
+        }
+        Err(self.poisoned().map_or(TsdbError::Closed, TsdbError::Poisoned))
+    }
+
+    /// What the engine holds and has done.
+    pub fn stats(&self) -> Stats {
+        let inner = &*self.inner;
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let blocks = inner.blocks();
+        let (head_series, head_groups) = {
+            let registry = inner.head.registry();
+            (registry.series_count() as u64, registry.group_count() as u64)
+        };
+        Stats {
+            head_series,
+            head_groups,
+            head_samples: inner.head.samples_in_order() + load(&inner.counters.late),
+            head_memory_bytes: inner.head.memory_bytes() as u64,
+            head_late_samples: inner.head.late_len() as u64,
+            head_min_ms: inner.head.oldest_ms(),
+            head_max_ms: inner.head.newest_ms(),
+            samples_appended: load(&inner.counters.appended),
+            samples_late: load(&inner.counters.late),
+            samples_duplicate: load(&inner.counters.duplicates),
+            samples_too_old: load(&inner.counters.too_old),
+            samples_too_new: load(&inner.counters.too_new),
+            journal_bytes: load(&inner.commits.journal_bytes),
+            journal_bytes_written: load(&inner.commits.bytes_written),
+            journal_syncs: load(&inner.commits.syncs),
+            blocks: blocks.len() as u64,
+            block_bytes: blocks.iter().map(|block| block.bytes()).sum(),
+            block_bytes_written: load(&inner.counters.block_bytes_written),
+            compactions: load(&inner.counters.compactions),
+            compactions_failed: load(&inner.counters.compactions_failed),
+            damaged_bytes: load(&inner.counters.damaged_bytes),
+        }
+    }
+}
+
+impl Inner {
+    fn blocks(&self) -> Vec<Arc<Block>> {
+        self.blocks.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn blocks_folder(&self) -> PathBuf {
+        self.folder.join("blocks")
+    }
+}
+
+impl Counters {
+    fn count(&self, appended: &Appended) {
+        self.appended.fetch_add(appended.samples, Ordering::Relaxed);
+        self.late.fetch_add(appended.late, Ordering::Relaxed);
+        self.duplicates.fetch_add(appended.duplicates, Ordering::Relaxed);
+        self.too_old.fetch_add(appended.too_old, Ordering::Relaxed);
+        self.too_new.fetch_add(appended.too_new, Ordering::Relaxed);
+    }
+}

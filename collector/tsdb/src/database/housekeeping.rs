@@ -1,0 +1,282 @@
+//! What the engine does by itself: cut the head, merge blocks, drop what retention has passed.
+
+use super::Inner;
+use super::open::sequence_of;
+use crate::block::reader::{Block, BlockError};
+use crate::block::writer::BlockWriter;
+use crate::block::{BLOCK_SPAN_MS, Provenance};
+use crate::compact::{self, Candidate};
+use crate::cut;
+use crate::error::TsdbError;
+use pharos_common::sample::TimestampMs;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often the engine looks whether something is due.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Rows stay in the head for half a window beyond their own, so that ordinary delays are not late.
+const HEAD_SPAN_MS: i64 = BLOCK_SPAN_MS + BLOCK_SPAN_MS / 2;
+
+/// Late samples held before they are cut, 16 bytes each.
+const LATE_MAX: usize = 4 << 20;
+
+/// Journal size at which the head is cut early: what a restart has to replay.
+const JOURNAL_BYTES_MAX: u64 = 512 << 20;
+
+/// State that only one cut or merge at a time may use.
+#[derive(Debug)]
+pub(super) struct Housekeeping {
+    next_sequence: u64,
+    /// What the cut before released; segments outlive their block by one.
+    released: Option<(u64, TimestampMs)>,
+    last_cut_before_ms: TimestampMs,
+    /// Blocks with damage: served as far as they can be read, but never merged.
+    damaged: HashSet<String>,
+}
+
+impl Housekeeping {
+    pub(super) fn new(next_sequence: u64) -> Self {
+        Housekeeping {
+            next_sequence,
+            released: None,
+            last_cut_before_ms: TimestampMs::MIN,
+            damaged: HashSet::new(),
+        }
+    }
+
+    fn next_name(&mut self, window_ms: TimestampMs) -> String {
+        let name = format!("{window_ms}-{:08}.block", self.next_sequence);
+        self.next_sequence += 1;
+        name
+    }
+}
+
+/// Ends the housekeeping thread.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Stop {
+    pub(super) fn now(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    fn is_now(&self) -> bool {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits; `true` when it is time to stop.
+    fn wait(&self, time: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.wake.wait_timeout_while(stopped, time, |stopped| !*stopped);
+        *outcome.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Inner {
+    fn housekeeping(&self) -> MutexGuard<'_, Housekeeping> {
+        self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The housekeeping thread.
+    pub(super) fn keep_house(&self, stop: &Stop) {
+        while !stop.wait(EVERY) {
+            let outcome = self.tidy(|| !stop.is_now());
+            if let Err(error) = outcome
+                && !stop.is_now()
+            {
+                self.counters.compactions_failed.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "Cutting or merging blocks failed; trying again");
+                // The disk may be full: do not hammer it.
+                if stop.wait(EVERY * 10) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    fn tidy(&self, go_on: impl Fn() -> bool) -> Result<(), TsdbError> {
+        let mut housekeeping = self.housekeeping();
+        self.drop_expired()?;
+        while let Some(before_ms) = self.due_cut() {
+            self.cut(&mut housekeeping, before_ms)?;
+            if !go_on() {
+                return Ok(());
+            }
+        }
+        while go_on() && self.merge_next(&mut housekeeping, &go_on)? {}
+        Ok(())
+    }
+
+    pub(super) fn flush(&self) -> Result<(), TsdbError> {
+        let mut housekeeping = self.housekeeping();
+        let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
+        self.cut(&mut housekeeping, before_ms)?;
+        while self.merge_next(&mut housekeeping, || true)? {}
+        Ok(())
+    }
+
+    /// The moment up to which the head should be cut now, if it should.
+    fn due_cut(&self) -> Option<TimestampMs> {
+        // A sample from the future must not make everything older late.
+        let newest_ms = self.head.newest_ms().map(|newest_ms| newest_ms.min(self.clock.now_ms()));
+        if let (Some(oldest_ms), Some(newest_ms)) = (self.head.oldest_ms(), newest_ms) {
+            if newest_ms - oldest_ms >= HEAD_SPAN_MS {
+                return Some((oldest_ms.div_euclid(BLOCK_SPAN_MS) + 1) * BLOCK_SPAN_MS);
+            }
+            let journal_full = self.commits.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_MAX;
+            if journal_full && oldest_ms < newest_ms || self.head.memory_bytes() > self.options.head_bytes_max
+            {
+                return Some(newest_ms);
+            }
+        }
+        let late = self.head.late_len();
+        let late_is_old = self
+            .head
+            .late_range()
+            .is_some_and(|(_, newest_late_ms)| self.clock.now_ms() - newest_late_ms > HEAD_SPAN_MS);
+        let idle_late = late > 0 && late_is_old && self.head.oldest_ms().is_none();
+        (late > LATE_MAX || idle_late).then(|| self.head.cut_before_ms())
+    }
+
+    /// Moves rows before `before_ms`, and all late samples, into blocks.
+    fn cut(&self, housekeeping: &mut Housekeeping, before_ms: TimestampMs) -> Result<(), TsdbError> {
+        let before_ms = before_ms.max(self.head.cut_before_ms());
+        let (late, commit) = {
+            let mut pending = self.commits.lock();
+            let late = self.head.begin_cut(before_ms);
+            (late, self.commits.request_rotation(&mut pending))
+        };
+        let outcome = self.write_cut(housekeeping, before_ms, &late, commit);
+        if outcome.is_err() {
+            self.head.abandon_cut();
+        }
+        outcome
+    }
+
+    fn write_cut(
+        &self,
+        housekeeping: &mut Housekeeping,
+        before_ms: TimestampMs,
+        late: &crate::head::late::LateSamples,
+        commit: u64,
+    ) -> Result<(), TsdbError> {
+        let segment = self.commits.wait_durable(commit)?.segment;
+        let folder = self.blocks_folder();
+        let provenance =
+            Provenance { cut_before_ms: before_ms, journal_segment: segment, replaces: Vec::new() };
+        let written = cut::write_blocks(&self.head, late, before_ms, provenance, |window_ms| {
+            let name = housekeeping.next_name(window_ms);
+            Ok((BlockWriter::create(Arc::clone(&self.io), &folder, &name)?, name))
+        })?;
+        self.counters.block_bytes_written.fetch_add(written.bytes, Ordering::Relaxed);
+        for file in &written.files {
+            self.publish(file, &[])?;
+        }
+        let idle_before_ms = housekeeping.last_cut_before_ms;
+        self.head.finish_cut(before_ms, idle_before_ms);
+        if let Some((segment, before_ms)) = housekeeping.released.replace((segment, before_ms)) {
+            self.commits.release_segments(segment, before_ms);
+        }
+        housekeeping.last_cut_before_ms = before_ms;
+        tracing::debug!(
+            blocks = written.files.len(),
+            samples = written.samples,
+            bytes = written.bytes,
+            "Head cut"
+        );
+        Ok(())
+    }
+
+    /// Shows a new block to readers instead of those it replaces.
+    fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
+        let block = Arc::new(Block::open(&*self.io, file)?);
+        let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+        blocks.retain(|block| !replaced.iter().any(|gone| gone.path() == block.path()));
+        blocks.push(block);
+        blocks.sort_by_key(|block| sequence_of(&block.file_name()));
+        Ok(())
+    }
+
+    /// Does the next merge that is due; `false` if none is.
+    fn merge_next(
+        &self,
+        housekeeping: &mut Housekeeping,
+        go_on: impl Fn() -> bool,
+    ) -> Result<bool, TsdbError> {
+        let blocks = self.blocks();
+        let candidates: Vec<Candidate> = blocks
+            .iter()
+            .enumerate()
+            .filter(|(_, block)| !housekeeping.damaged.contains(&block.file_name()))
+            .map(|(position, block)| Candidate {
+                position,
+                oldest_ms: block.oldest_ms(),
+                newest_ms: block.newest_ms(),
+            })
+            .collect();
+        let Some(positions) = compact::plan(&candidates, self.head.cut_before_ms()) else { return Ok(false) };
+        let sources: Vec<Arc<Block>> =
+            positions.iter().map(|&position| Arc::clone(&blocks[position])).collect();
+        let oldest_ms = sources.iter().map(|block| block.oldest_ms()).min().unwrap_or(0);
+        let name = housekeeping.next_name(oldest_ms.div_euclid(BLOCK_SPAN_MS) * BLOCK_SPAN_MS);
+        let folder = self.blocks_folder();
+        let writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name)?;
+        let borrowed: Vec<&Block> = sources.iter().map(Arc::as_ref).collect();
+        let merged = compact::merge(&borrowed, writer, &name, go_on);
+        if merged.is_err() && self.set_damaged_apart(housekeeping, &sources) {
+            return Ok(true);
+        }
+        let bytes = merged?;
+        self.counters.block_bytes_written.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        self.publish(&folder.join(&name), &sources)?;
+        for source in &sources {
+            self.io.remove_file(source.path())?;
+        }
+        self.io.sync_dir(&folder)?;
+        tracing::debug!(blocks = sources.len(), bytes, "Blocks merged");
+        Ok(true)
+    }
+
+    /// Finds out which of the blocks are damaged; `true` if some are.
+    fn set_damaged_apart(&self, housekeeping: &mut Housekeeping, blocks: &[Arc<Block>]) -> bool {
+        let mut found = false;
+        for block in blocks {
+            if let Err(error @ BlockError::Damaged { .. }) = block.verify() {
+                tracing::error!(%error, "A block is damaged; what can be read of it is served, it is not merged");
+                self.counters.damaged_bytes.fetch_add(block.bytes(), Ordering::Relaxed);
+                housekeeping.damaged.insert(block.file_name());
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Drops blocks that retention has passed.
+    fn drop_expired(&self) -> Result<(), TsdbError> {
+        let Some(retention_ms) = self.options.retention_ms else { return Ok(()) };
+        let oldest_ms = self.clock.now_ms() - retention_ms;
+        let expired: Vec<Arc<Block>> =
+            self.blocks().into_iter().filter(|block| block.newest_ms() < oldest_ms).collect();
+        if expired.is_empty() {
+            return Ok(());
+        }
+        self.blocks
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|block| block.newest_ms() >= oldest_ms);
+        for block in &expired {
+            self.io.remove_file(block.path())?;
+        }
+        Ok(self.io.sync_dir(&self.blocks_folder())?)
+    }
+}

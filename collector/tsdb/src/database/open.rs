@@ -1,0 +1,269 @@
+//! Opens a folder: takes the lock, looks at the blocks, replays the journal, starts the threads.
+
+use super::housekeeping::{Housekeeping, Stop};
+use super::{Counters, Database, Inner, Threads};
+use crate::block::Provenance;
+use crate::block::reader::{Block, BlockError};
+use crate::commit::CommitQueue;
+use crate::error::TsdbError;
+use crate::head::{Head, Window};
+use crate::journal_entry::{Entry, ReadState, read_entries};
+use crate::row::{Appended, GroupId, Row};
+use pharos_common::clock::SharedClock;
+use pharos_common::journal::Journal;
+use pharos_common::sample::TimestampMs;
+use pharos_common::storage_io::{StorageIo, write_atomically};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+
+/// The format of the folder that this version writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// How an engine is to work.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Blocks whose newest sample is older are dropped, older samples refused; `None` keeps all.
+    pub retention_ms: Option<i64>,
+    /// Most series in the head; further ones are refused.
+    pub series_max: usize,
+    /// Memory, in bytes, at which the head is cut into blocks early.
+    pub head_bytes_max: usize,
+    /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
+    pub housekeeping: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            retention_ms: Some(30 * 86_400_000),
+            series_max: 10_000_000,
+            head_bytes_max: 2 << 30,
+            housekeeping: true,
+        }
+    }
+}
+
+/// What opening found.
+#[derive(Clone, Debug, Default)]
+pub struct OpenReport {
+    /// Blocks that can be read.
+    pub blocks: usize,
+    /// Samples replayed from the journal.
+    pub replayed_samples: u64,
+    /// Bytes of an unfinished record cut off the journal's end: never acknowledged.
+    pub torn_bytes: u64,
+    /// Bytes of journal or blocks that are damaged.
+    pub damaged_bytes: u64,
+    /// Rows that could not be read since a record they build on is damaged.
+    pub rows_lost: u64,
+    /// Files set aside for a person to look at.
+    pub set_aside: Vec<PathBuf>,
+}
+
+impl Database {
+    /// Opens the engine in `folder`, which is created if missing.
+    ///
+    /// # Errors
+    /// If another process has it open, it is of a newer format, or a file operation fails. Damage is no
+    /// error: what is damaged is set aside and reported.
+    pub fn open(
+        io: Arc<dyn StorageIo>,
+        folder: &Path,
+        options: Options,
+        clock: SharedClock,
+    ) -> Result<(Database, OpenReport), TsdbError> {
+        io.create_dir_all(folder)?;
+        let lock = io.lock(&folder.join("LOCK")).map_err(|error| match error.source.kind() {
+            ErrorKind::WouldBlock => TsdbError::Locked(folder.to_owned()),
+            _ => error.into(),
+        })?;
+        check_version(&*io, folder)?;
+        let mut report = OpenReport::default();
+        let (blocks, provenance) = open_blocks(&*io, folder, &mut report)?;
+        let head = Head::new(provenance.cut_before_ms);
+        let now_ms = clock.now_ms();
+        let epoch = (now_ms / 1_000) as u32;
+        let commits = CommitQueue::new(epoch, 0);
+        let journal = replay(Arc::clone(&io), folder, &head, &commits, &provenance, now_ms, &mut report)?;
+        commits.lock().begin_epoch(now_ms);
+        let counters = Counters::default();
+        counters.damaged_bytes.store(report.damaged_bytes, std::sync::atomic::Ordering::Relaxed);
+        let next_sequence =
+            blocks.iter().filter_map(|block| sequence_of(&block.file_name())).max().unwrap_or(0) + 1;
+        report.blocks = blocks.len();
+        let housekeeping = options.housekeeping;
+        let inner = Arc::new(Inner {
+            io,
+            folder: folder.to_owned(),
+            options,
+            clock,
+            head,
+            commits,
+            blocks: RwLock::new(blocks),
+            housekeeping: Mutex::new(Housekeeping::new(next_sequence)),
+            counters,
+            _lock: lock,
+        });
+        let threads = start_threads(&inner, journal, housekeeping)?;
+        Ok((Database { inner, _threads: Arc::new(threads) }, report))
+    }
+}
+
+fn start_threads(inner: &Arc<Inner>, journal: Journal, housekeeping: bool) -> Result<Threads, TsdbError> {
+    let stop = Arc::new(Stop::default());
+    let mut handles = Vec::new();
+    let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(run)
+            .map_err(|error| TsdbError::Io(format!("starting a thread: {error}")))
+    };
+    let committing = Arc::clone(inner);
+    let commit = move || committing.commits.run(journal, || committing.clock.now_ms());
+    handles.push(spawn("tsdb-commit", Box::new(commit))?);
+    if housekeeping {
+        let (keeping, stop) = (Arc::clone(inner), Arc::clone(&stop));
+        handles.push(spawn("tsdb-housekeeping", Box::new(move || keeping.keep_house(&stop)))?);
+    }
+    Ok(Threads { inner: Arc::clone(inner), handles: Mutex::new(handles), stop })
+}
+
+fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
+    let path = folder.join("VERSION");
+    match io.read(&path) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            match text.trim().parse::<u32>() {
+                Ok(FORMAT_VERSION) => Ok(()),
+                Ok(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+                Err(_) => Err(TsdbError::Io(format!(
+                    "{}: {text:?} is no format version; is this a folder of Pharos?",
+                    path.display()
+                ))),
+            }
+        }
+        Err(error) if error.is_not_found() => {
+            Ok(write_atomically(io, &path, format!("{FORMAT_VERSION}\n").as_bytes())?)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The sequence in a block's name: `WINDOW-SEQUENCE.block`.
+pub(super) fn sequence_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".block")?.rsplit_once('-')?.1.parse().ok()
+}
+
+fn open_blocks(
+    io: &dyn StorageIo,
+    folder: &Path,
+    report: &mut OpenReport,
+) -> Result<(Vec<Arc<Block>>, Provenance), TsdbError> {
+    let blocks_folder = folder.join("blocks");
+    io.create_dir_all(&blocks_folder)?;
+    let mut blocks = Vec::new();
+    let mut latest = Provenance { cut_before_ms: TimestampMs::MIN, ..Provenance::default() };
+    let mut replaced = Vec::new();
+    for name in io.list(&blocks_folder)? {
+        let path = blocks_folder.join(&name);
+        if name.ends_with(".tmp") {
+            io.remove_file(&path)?;
+            continue;
+        }
+        let Some(sequence) = sequence_of(&name) else { continue };
+        let opened = Block::open(io, &path).and_then(|block| block.index().map(|_| ()).map(|()| block));
+        match opened {
+            Ok(block) => {
+                if let Ok(index) = block.index() {
+                    if index.provenance.journal_segment > latest.journal_segment {
+                        latest = Provenance { replaces: Vec::new(), ..index.provenance.clone() };
+                    }
+                    replaced.extend(index.provenance.replaces.iter().cloned());
+                }
+                blocks.push((sequence, Arc::new(block)));
+            }
+            Err(error @ BlockError::Damaged { .. }) => {
+                report.damaged_bytes += io.open(&path)?.len()?;
+                let damaged = folder.join("damaged");
+                io.create_dir_all(&damaged)?;
+                let aside = damaged.join(&name);
+                io.rename(&path, &aside)?;
+                io.sync_dir(&blocks_folder)?;
+                io.sync_dir(&damaged)?;
+                tracing::error!(%error, aside = %aside.display(), "A damaged block was set aside; the rest is served");
+                report.set_aside.push(aside);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // A crash may have come between publishing a merged block and removing what it replaces.
+    for name in replaced {
+        if let Some(at) = blocks.iter().position(|(_, block)| block.file_name() == name) {
+            let (_, block) = blocks.remove(at);
+            io.remove_file(block.path())?;
+        }
+    }
+    blocks.sort_by_key(|(sequence, _)| *sequence);
+    Ok((blocks.into_iter().map(|(_, block)| block).collect(), latest))
+}
+
+fn replay(
+    io: Arc<dyn StorageIo>,
+    folder: &Path,
+    head: &Head,
+    commits: &CommitQueue,
+    provenance: &Provenance,
+    now_ms: TimestampMs,
+    report: &mut OpenReport,
+) -> Result<Journal, TsdbError> {
+    let window = Window { oldest_ms: TimestampMs::MIN, newest_ms: TimestampMs::MAX };
+    let mut state = ReadState::default();
+    let mut groups: HashMap<u32, GroupId> = HashMap::new();
+    let mut appended = Appended::default();
+    let mut malformed_bytes = 0;
+    let (journal, recovery) = Journal::open(io, &folder.join("journal"), |position, record| {
+        let mut newest_ms = TimestampMs::MIN;
+        let outcome = read_entries(record, &mut state, |entry| match entry {
+            Entry::Define { group, columns } => match head.define_group(&columns, usize::MAX) {
+                Ok(id) => {
+                    groups.insert(group, id);
+                }
+                Err(error) => tracing::error!(%error, "A group of the journal cannot be defined"),
+            },
+            Entry::Row { group, timestamp_ms, values } => {
+                newest_ms = newest_ms.max(timestamp_ms);
+                let in_blocks =
+                    position.segment < provenance.journal_segment && timestamp_ms < provenance.cut_before_ms;
+                if let (false, Some(&group)) = (in_blocks, groups.get(&group)) {
+                    let row = Row { group, timestamp_ms, values };
+                    let outcome = head.append_row(&head.registry(), &row, window, &mut appended, |_, _| ());
+                    if let Err(error) = outcome {
+                        tracing::error!(%error, "A row of the journal cannot be replayed");
+                    }
+                }
+            }
+            Entry::Mark(mark) => commits.lock().remember_mark(&mark, now_ms),
+            Entry::Metadata { metric, metadata } => commits.lock().remember_metadata(metric, metadata),
+        });
+        if outcome.is_err() {
+            malformed_bytes += record.len() as u64;
+        }
+        commits.note_segment(position.segment, newest_ms);
+        Ok(())
+    })?;
+    report.replayed_samples = appended.samples;
+    report.torn_bytes = recovery.torn_bytes;
+    report.damaged_bytes += recovery.damaged_bytes + malformed_bytes;
+    report.rows_lost = state.rows_lost;
+    report.set_aside.extend(recovery.set_aside);
+    if report.damaged_bytes > 0 || report.rows_lost > 0 {
+        tracing::error!(
+            bytes = report.damaged_bytes,
+            rows_lost = report.rows_lost,
+            "Part of the storage is damaged; everything else is served"
+        );
+    }
+    Ok(journal)
+}

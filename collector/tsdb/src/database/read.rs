@@ -1,0 +1,148 @@
+//! Reads: the head first, then the blocks, so that nothing slips between them while a cut moves it.
+
+use super::{Database, Inner};
+use crate::block::reader::Block;
+use crate::error::{ReadError, TsdbError};
+use crate::merge::Pieces;
+use crate::select::{ReadBudget, SelectedSeries};
+use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
+use pharos_common::sample::TimestampMs;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+impl Database {
+    /// The samples of all series that match, in the range (both ends included), sorted by labels. Series
+    /// without a sample there are left out. Reads files: not for a thread that must not block.
+    ///
+    /// # Errors
+    /// If the budget refuses to go on, a block is damaged or cannot be read; never a partial answer.
+    pub fn select<B: ReadBudget>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        budget: &B,
+    ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
+        let take = |samples: usize| {
+            budget.check()?;
+            budget.take(samples)
+        };
+        let mut of_head = Pieces::default();
+        self.inner.head.select(matchers, start_ms, end_ms, &mut of_head, take).map_err(ReadError::Refused)?;
+        // Blocks were stored before the head, so where both have a sample theirs is the first.
+        let mut pieces = Pieces::default();
+        for block in self.inner.blocks_in(start_ms, end_ms) {
+            block.select(matchers, start_ms, end_ms, &mut pieces, take)?;
+        }
+        pieces.append(of_head);
+        Ok(pieces.into_series())
+    }
+
+    /// Label sets of the series that match and may have samples in the range, sorted.
+    ///
+    /// # Errors
+    /// If a block cannot be read.
+    pub fn series(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+    ) -> Result<Vec<Labels>, TsdbError> {
+        let mut found = BTreeSet::new();
+        self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
+            if !found.contains(labels) {
+                found.insert(labels.clone());
+            }
+        })?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// Names of the labels of these series, sorted.
+    ///
+    /// # Errors
+    /// If a block cannot be read.
+    pub fn label_names(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+    ) -> Result<Vec<String>, TsdbError> {
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        if matchers.is_empty() {
+            found.extend(self.inner.head.registry().postings().names().map(|(name, _)| name.to_owned()));
+            for block in self.inner.blocks_in(start_ms, end_ms) {
+                found.extend(block.index()?.postings.names().map(|(name, _)| name.to_owned()));
+            }
+            return Ok(found.into_iter().collect());
+        }
+        self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
+            for (name, _) in labels.iter() {
+                if !found.contains(name) {
+                    found.insert(name.to_owned());
+                }
+            }
+        })?;
+        Ok(found.into_iter().collect())
+    }
+
+    /// Values of a label of these series, sorted.
+    ///
+    /// # Errors
+    /// If a block cannot be read.
+    pub fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+    ) -> Result<Vec<String>, TsdbError> {
+        let mut found: BTreeSet<String> = BTreeSet::new();
+        if matchers.is_empty() {
+            if let Some(values) = self.inner.head.registry().postings().values(name) {
+                found.extend(values.keys().map(ToString::to_string));
+            }
+            for block in self.inner.blocks_in(start_ms, end_ms) {
+                if let Some(values) = block.index()?.postings.values(name) {
+                    found.extend(values.keys().map(ToString::to_string));
+                }
+            }
+            return Ok(found.into_iter().collect());
+        }
+        self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
+            if let Some(value) = labels.get(name)
+                && !found.contains(value)
+            {
+                found.insert(value.to_owned());
+            }
+        })?;
+        Ok(found.into_iter().collect())
+    }
+}
+
+impl Inner {
+    fn blocks_in(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Vec<Arc<Block>> {
+        self.blocks().into_iter().filter(|block| block.overlaps(start_ms, end_ms)).collect()
+    }
+
+    fn visit_series(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        mut visit: impl FnMut(&Labels),
+    ) -> Result<(), TsdbError> {
+        self.head.visit_series(matchers, start_ms, end_ms, &mut visit);
+        for block in self.blocks_in(start_ms, end_ms) {
+            let index = block.index()?;
+            for number in &index.postings.select(matchers) {
+                let Some(series) = index.series.get(number as usize) else { continue };
+                let timestamps = index.timestamps.get(series.timestamps as usize);
+                if timestamps.is_some_and(|timestamps| timestamps.overlaps(start_ms, end_ms)) {
+                    visit(&series.labels);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,318 @@
+//! The head: everything that is not in a block yet.
+//!
+//! Rows flow in from the one appending thread at a time ([`Head::append_row`]); readers come at any time
+//! and take the registry's read lock, then one group's lock each, for as long as it takes to copy.
+
+pub(crate) mod group;
+pub(crate) mod late;
+pub(crate) mod page;
+pub(crate) mod registry;
+
+use crate::error::TsdbError;
+use crate::merge::{Piece, Pieces};
+use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
+use group::Group;
+use late::LateSamples;
+use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
+use pharos_common::sample::TimestampMs;
+use registry::Registry;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Head {
+    registry: RwLock<Registry>,
+    late: Mutex<LateSamples>,
+    /// Late samples that are being written into blocks; readers still find them here.
+    late_being_cut: Mutex<Arc<LateSamples>>,
+    /// Rows older than this are late even for a group that has nothing newer.
+    cut_before_ms: AtomicI64,
+    newest_ms: AtomicI64,
+    samples: AtomicU64,
+}
+
+/// Which timestamps are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    pub(crate) oldest_ms: TimestampMs,
+    pub(crate) newest_ms: TimestampMs,
+}
+
+impl Head {
+    pub(crate) fn new(cut_before_ms: TimestampMs) -> Self {
+        Head {
+            registry: RwLock::default(),
+            late: Mutex::default(),
+            late_being_cut: Mutex::default(),
+            cut_before_ms: AtomicI64::new(cut_before_ms),
+            newest_ms: AtomicI64::new(TimestampMs::MIN),
+            samples: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn late(&self) -> MutexGuard<'_, LateSamples> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds or makes the group with exactly these columns.
+    pub(crate) fn define_group(&self, columns: &[Labels], series_max: usize) -> Result<GroupId, TsdbError> {
+        if columns.is_empty() || columns.len() > GROUP_COLUMNS_MAX {
+            return Err(TsdbError::GroupWidth(columns.len()));
+        }
+        if let Some(id) = self.registry().find_group(columns) {
+            return Ok(id);
+        }
+        self.registry_mut().define_group(columns, series_max)
+    }
+
+    /// Appends a row, having handed the group's state to `journal` first. The caller lets only one thread
+    /// append at a time, so the journal has rows in the order in which they are applied. Locks are taken in
+    /// one order everywhere: registry, group, late samples.
+    pub(crate) fn append_row(
+        &self,
+        registry: &Registry,
+        row: &Row<'_>,
+        window: Window,
+        appended: &mut Appended,
+        journal: impl FnOnce(&Group, &mut group::GroupState),
+    ) -> Result<(), TsdbError> {
+        let group = registry.group(row.group).ok_or(TsdbError::UnknownGroup(row.group))?;
+        if row.values.len() != group.columns.len() {
+            return Err(TsdbError::RowWidth { want: group.columns.len(), got: row.values.len() });
+        }
+        let present = row.values.iter().filter(|&&value| !is_absent(value)).count() as u64;
+        if row.timestamp_ms > window.newest_ms {
+            appended.too_new += present;
+            return Ok(());
+        }
+        if row.timestamp_ms < window.oldest_ms {
+            appended.too_old += present;
+            return Ok(());
+        }
+        if present == 0 {
+            return Ok(());
+        }
+        let mut state = group.lock();
+        let in_order = row.timestamp_ms > state.newest_ms
+            && row.timestamp_ms >= self.cut_before_ms.load(Ordering::Relaxed);
+        if in_order {
+            journal(&group, &mut state);
+            state.push(row.timestamp_ms, row.values);
+            self.newest_ms.fetch_max(row.timestamp_ms, Ordering::Relaxed);
+            self.samples.fetch_add(present, Ordering::Relaxed);
+            appended.samples += present;
+            return Ok(());
+        }
+        if let Some((timestamp, values)) = state.last_row()
+            && timestamp == row.timestamp_ms
+            && row.values.iter().zip(values).all(|(value, have)| is_absent(*value) || !is_absent(*have))
+        {
+            // What is there stays, whatever the repetition says.
+            appended.duplicates += present;
+            return Ok(());
+        }
+        journal(&group, &mut state);
+        drop(state);
+        self.append_late(&group, row, appended);
+        Ok(())
+    }
+
+    fn append_late(&self, group: &Group, row: &Row<'_>, appended: &mut Appended) {
+        let mut late = self.late();
+        for (&series, &value) in group.columns.iter().zip(row.values) {
+            if is_absent(value) {
+                continue;
+            }
+            if late.insert(series, row.timestamp_ms, value) {
+                appended.samples += 1;
+                appended.late += 1;
+            } else {
+                appended.duplicates += 1;
+            }
+        }
+    }
+
+    /// Collects the samples of all matching series.
+    pub(crate) fn select<E>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        pieces: &mut Pieces,
+        mut take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let registry = self.registry();
+        let selected = registry.postings().select(matchers);
+        let mut wanted: BTreeMap<GroupId, Vec<(u16, u32)>> = BTreeMap::new();
+        let mut labels: BTreeMap<u32, Labels> = BTreeMap::new();
+        for series in &selected {
+            let Some(entry) = registry.series(series) else { continue };
+            labels.insert(series, entry.labels.clone());
+            for &(group, column) in &entry.locations {
+                wanted.entry(group).or_default().push((column, series));
+            }
+        }
+        let groups: Vec<_> =
+            wanted.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
+        // Late samples are taken while the registry cannot change: series numbers are used again.
+        let mut late_columns = Vec::new();
+        let being_cut = Arc::clone(&self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner));
+        let late = self.late();
+        for source in [&*being_cut, &*late] {
+            if source.series.is_empty() {
+                continue;
+            }
+            for (series, labels) in &labels {
+                if let Some(column) = source.series.get(series) {
+                    let (timestamps, values) = column.range(start_ms, end_ms);
+                    if !timestamps.is_empty() {
+                        late_columns.push((labels.clone(), Arc::<[i64]>::from(timestamps), values.to_vec()));
+                    }
+                }
+            }
+        }
+        drop(late);
+        drop(registry);
+        for (group, columns) in groups {
+            let numbers: Vec<u16> = columns.iter().map(|(column, _)| *column).collect();
+            let snapshot = group.lock().snapshot(start_ms, end_ms, &numbers);
+            let timestamps = snapshot.timestamps();
+            if timestamps.is_empty() {
+                continue;
+            }
+            take(timestamps.len() * columns.len())?;
+            for (index, (column, series)) in columns.iter().enumerate() {
+                let (timestamps, values) = snapshot.column(index, *column, &timestamps);
+                if let (false, Some(labels)) = (timestamps.is_empty(), labels.get(series)) {
+                    pieces.add(labels, Piece { timestamps, values });
+                }
+            }
+        }
+        for (labels, timestamps, values) in late_columns {
+            take(values.len())?;
+            pieces.add(&labels, Piece { timestamps, values });
+        }
+        Ok(())
+    }
+
+    /// Hands the labels of matching series that may have samples in the range to `visit`.
+    pub(crate) fn visit_series(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        visit: &mut impl FnMut(&Labels),
+    ) {
+        let registry = self.registry();
+        let late: HashSet<u32> = {
+            let being_cut = self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner);
+            let late = self.late();
+            being_cut
+                .series
+                .iter()
+                .chain(&late.series)
+                .filter(|(_, column)| !column.range(start_ms, end_ms).0.is_empty())
+                .map(|(series, _)| *series)
+                .collect()
+        };
+        for number in &registry.postings().select(matchers) {
+            let Some(series) = registry.series(number) else { continue };
+            let in_range = late.contains(&number)
+                || series.locations.iter().filter_map(|(id, _)| registry.group(*id)).any(|group| {
+                    let state = group.lock();
+                    state
+                        .oldest_ms()
+                        .is_some_and(|oldest_ms| oldest_ms <= end_ms && state.newest_ms >= start_ms)
+                });
+            if in_range {
+                visit(&series.labels);
+            }
+        }
+    }
+
+    /// Oldest timestamp in memory, late samples aside.
+    pub(crate) fn oldest_ms(&self) -> Option<TimestampMs> {
+        self.registry().groups().filter_map(|(_, group)| group.lock().oldest_ms()).min()
+    }
+
+    /// Newest timestamp ever appended in order.
+    pub(crate) fn newest_ms(&self) -> Option<TimestampMs> {
+        Some(self.newest_ms.load(Ordering::Relaxed)).filter(|&newest| newest != TimestampMs::MIN)
+    }
+
+    pub(crate) fn cut_before_ms(&self) -> TimestampMs {
+        self.cut_before_ms.load(Ordering::Relaxed)
+    }
+
+    /// Samples that arrived in order since the start.
+    pub(crate) fn samples_in_order(&self) -> u64 {
+        self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Late samples in memory.
+    pub(crate) fn late_len(&self) -> usize {
+        self.late().len()
+    }
+
+    /// Range of the late samples in memory.
+    pub(crate) fn late_range(&self) -> Option<(TimestampMs, TimestampMs)> {
+        self.late().range()
+    }
+
+    /// Bytes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let registry = self.registry();
+        let groups: usize = registry.groups().map(|(_, group)| group.lock().memory_bytes()).sum();
+        groups + registry.memory_bytes() + self.late().len() * 16
+    }
+
+    /// First step of a cut: from now on rows older than `before_ms` are late, and late samples gather
+    /// anew. The caller holds appends back meanwhile.
+    pub(crate) fn begin_cut(&self, before_ms: TimestampMs) -> Arc<LateSamples> {
+        self.cut_before_ms.fetch_max(before_ms, Ordering::Relaxed);
+        let late = Arc::new(std::mem::take(&mut *self.late()));
+        *self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&late);
+        late
+    }
+
+    /// Puts late samples back after a cut that failed.
+    pub(crate) fn abandon_cut(&self) {
+        let mut being_cut = self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::take(&mut *being_cut);
+        let mut late = self.late();
+        for (&series, column) in &old.series {
+            for (&timestamp, &value) in column.timestamps.iter().zip(&column.values) {
+                late.insert(series, timestamp, value);
+            }
+        }
+    }
+
+    /// Last step of a cut, when its blocks can be read: forgets what is in them, and groups and series
+    /// that nobody has written to since the cut before.
+    pub(crate) fn finish_cut(&self, before_ms: TimestampMs, idle_before_ms: TimestampMs) {
+        for group in self.registry().groups().map(|(_, group)| group).collect::<Vec<_>>() {
+            group.lock().cut(before_ms);
+        }
+        *self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+        let mut registry = self.registry_mut();
+        let late: HashSet<u32> = self.late().series.keys().copied().collect();
+        registry.close_groups(
+            |group| {
+                let state = group.lock();
+                state.rows() == 0 && state.newest_ms < idle_before_ms
+            },
+            |series| late.contains(&series),
+        );
+    }
+}

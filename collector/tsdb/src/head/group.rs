@@ -1,0 +1,257 @@
+//! A group of series in memory: open rows, newest last, and sealed pages before them.
+
+use super::page::{PAGE_ROWS, Page};
+use crate::row::is_absent;
+use pharos_common::sample::TimestampMs;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A fixed list of series that share every timestamp. Other columns are another group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Head series of each column.
+    pub(crate) columns: Box<[u32]>,
+    state: Mutex<GroupState>,
+}
+
+/// What changes in a group. The writer holds the lock for one row, readers while they copy.
+#[derive(Debug)]
+pub(crate) struct GroupState {
+    /// The last row as the journal has it, against which the next one is told.
+    pub(crate) journal_row: Box<[f64]>,
+    /// The journal epoch in which the group was last defined; 0 for never.
+    pub(crate) journal_epoch: u64,
+    /// Rows journalled since one was told in full.
+    pub(crate) journal_rows: u32,
+    /// Newest timestamp ever appended, also of rows that were cut into blocks since.
+    pub(crate) newest_ms: TimestampMs,
+    open_timestamps: Vec<TimestampMs>,
+    /// Open rows, one after the other.
+    open_values: Vec<f64>,
+    pages: Vec<Arc<Page>>,
+    width: usize,
+}
+
+impl Group {
+    pub(crate) fn new(columns: Box<[u32]>) -> Self {
+        let width = columns.len();
+        Group {
+            columns,
+            state: Mutex::new(GroupState {
+                journal_row: vec![0.0; width].into(),
+                journal_epoch: 0,
+                journal_rows: 0,
+                newest_ms: TimestampMs::MIN,
+                open_timestamps: Vec::new(),
+                open_values: Vec::new(),
+                pages: Vec::new(),
+                width,
+            }),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl GroupState {
+    /// Appends a row that is newer than all before.
+    pub(crate) fn push(&mut self, timestamp_ms: TimestampMs, values: &[f64]) {
+        debug_assert!(timestamp_ms > self.newest_ms && values.len() == self.width);
+        self.open_timestamps.push(timestamp_ms);
+        self.open_values.extend_from_slice(values);
+        self.newest_ms = timestamp_ms;
+        if self.open_timestamps.len() >= PAGE_ROWS {
+            self.seal();
+        }
+    }
+
+    /// Turns the open rows into a page.
+    fn seal(&mut self) {
+        if !self.open_timestamps.is_empty() {
+            self.pages.push(Arc::new(Page::seal(&self.open_timestamps, &self.open_values)));
+            self.open_timestamps.clear();
+            self.open_values.clear();
+        }
+    }
+
+    /// The newest row, if it was not cut yet.
+    pub(crate) fn last_row(&self) -> Option<(TimestampMs, &[f64])> {
+        let timestamp = *self.open_timestamps.last()?;
+        Some((timestamp, &self.open_values[self.open_values.len() - self.width..]))
+    }
+
+    /// Rows in memory.
+    pub(crate) fn rows(&self) -> usize {
+        self.open_timestamps.len() + self.pages.iter().map(|page| page.rows()).sum::<usize>()
+    }
+
+    /// Oldest timestamp in memory.
+    pub(crate) fn oldest_ms(&self) -> Option<TimestampMs> {
+        self.pages.first().map(|page| page.first_ms).or_else(|| self.open_timestamps.first().copied())
+    }
+
+    /// Bytes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
+            + self.open_values.capacity() * 8
+            + self.open_timestamps.capacity() * 8
+            + self.width * 12
+            + std::mem::size_of::<Group>()
+    }
+
+    /// Forgets all rows before `before_ms`: they are in a block now.
+    pub(crate) fn cut(&mut self, before_ms: TimestampMs) {
+        let mut kept = Vec::new();
+        for page in std::mem::take(&mut self.pages) {
+            if page.last_ms < before_ms {
+                continue;
+            }
+            if page.first_ms >= before_ms {
+                kept.push(page);
+                continue;
+            }
+            kept.push(Arc::new(rest_of_page(&page, self.width, before_ms)));
+        }
+        self.pages = kept;
+        let gone = self.open_timestamps.partition_point(|&timestamp| timestamp < before_ms);
+        self.open_timestamps.drain(..gone);
+        self.open_values.drain(..gone * self.width);
+        if self.open_timestamps.is_empty() {
+            self.open_timestamps.shrink_to_fit();
+            self.open_values.shrink_to_fit();
+        }
+    }
+
+    /// What a reader takes along: shared pages, and copies of the open rows' wanted columns.
+    pub(crate) fn snapshot(
+        &self,
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        columns: &[u16],
+    ) -> GroupSnapshot {
+        let overlaps = |page: &&Arc<Page>| page.last_ms >= start_ms && page.first_ms <= end_ms;
+        let open = if self.open_timestamps.last().is_some_and(|&last| last >= start_ms) {
+            columns
+                .iter()
+                .map(|&column| {
+                    self.open_values.iter().skip(usize::from(column)).step_by(self.width).copied().collect()
+                })
+                .collect()
+        } else {
+            vec![Vec::new(); columns.len()]
+        };
+        let has_open = open.iter().any(|column: &Vec<f64>| !column.is_empty());
+        let mut snapshot = GroupSnapshot {
+            pages: self.pages.iter().filter(overlaps).map(Arc::clone).collect(),
+            open_timestamps: if has_open { self.open_timestamps.clone() } else { Vec::new() },
+            open,
+            rows_before: 0,
+            start_ms,
+            end_ms,
+        };
+        snapshot.rows_before = snapshot.rows_before_range();
+        snapshot
+    }
+}
+
+fn rest_of_page(page: &Page, width: usize, before_ms: TimestampMs) -> Page {
+    let mut timestamps = Vec::new();
+    page.timestamps(&mut timestamps);
+    let from = timestamps.partition_point(|&timestamp| timestamp < before_ms);
+    let rows = timestamps.len() - from;
+    let mut values = vec![crate::row::ABSENT; rows * width];
+    for at in 0..width {
+        let column = page.column(at);
+        let mut dense = column.values.into_iter();
+        for row in 0..timestamps.len() {
+            if column.present.is_empty() || column.present[row] {
+                let value = dense.next().unwrap_or(crate::row::ABSENT);
+                if row >= from {
+                    values[(row - from) * width + at] = value;
+                }
+            }
+        }
+    }
+    Page::seal(&timestamps[from..], &values)
+}
+
+/// A group's rows in a time range, as they were at one moment.
+#[derive(Debug)]
+pub(crate) struct GroupSnapshot {
+    pages: Vec<Arc<Page>>,
+    open_timestamps: Vec<TimestampMs>,
+    /// Values of the open rows, per wanted column.
+    open: Vec<Vec<f64>>,
+    /// Rows taken along that lie before the range.
+    rows_before: usize,
+    start_ms: TimestampMs,
+    end_ms: TimestampMs,
+}
+
+impl GroupSnapshot {
+    /// Timestamps of all rows in the range.
+    pub(crate) fn timestamps(&self) -> Arc<[TimestampMs]> {
+        let mut all = Vec::new();
+        for page in &self.pages {
+            page.timestamps(&mut all);
+        }
+        all.extend_from_slice(&self.open_timestamps);
+        let from = all.partition_point(|&timestamp| timestamp < self.start_ms);
+        let to = all.partition_point(|&timestamp| timestamp <= self.end_ms);
+        Arc::from(&all[from..to.max(from)])
+    }
+
+    /// The samples of the `index`-th wanted column (`column` of the group). Columns with a value in every
+    /// row share `timestamps`, which [`GroupSnapshot::timestamps`] gave.
+    pub(crate) fn column(
+        &self,
+        index: usize,
+        column: u16,
+        timestamps: &Arc<[TimestampMs]>,
+    ) -> (Arc<[TimestampMs]>, Vec<f64>) {
+        let mut values = Vec::with_capacity(timestamps.len() + PAGE_ROWS);
+        let mut absent = false;
+        for page in &self.pages {
+            let read = page.column(usize::from(column));
+            if read.present.is_empty() {
+                values.extend_from_slice(&read.values);
+            } else {
+                absent = true;
+                let mut dense = read.values.into_iter();
+                values.extend(read.present.iter().map(|&present| {
+                    if present { dense.next().unwrap_or(crate::row::ABSENT) } else { crate::row::ABSENT }
+                }));
+            }
+        }
+        values.extend_from_slice(&self.open[index]);
+        absent |= self.open[index].iter().any(|&value| is_absent(value));
+        // Rows before the range lie at the start, rows behind it at the end; `timestamps` has neither.
+        values.drain(..self.rows_before.min(values.len()));
+        values.truncate(timestamps.len());
+        if !absent {
+            return (Arc::clone(timestamps), values);
+        }
+        let kept: Vec<TimestampMs> = timestamps
+            .iter()
+            .zip(&values)
+            .filter(|(_, value)| !is_absent(**value))
+            .map(|(&timestamp, _)| timestamp)
+            .collect();
+        values.retain(|&value| !is_absent(value));
+        (kept.into(), values)
+    }
+
+    fn rows_before_range(&self) -> usize {
+        let Some(first) = self.pages.first() else {
+            return self.open_timestamps.partition_point(|&timestamp| timestamp < self.start_ms);
+        };
+        if first.first_ms >= self.start_ms {
+            return 0;
+        }
+        // Only the first page can begin before the range: earlier ones do not overlap it.
+        let mut timestamps = Vec::new();
+        first.timestamps(&mut timestamps);
+        timestamps.partition_point(|&timestamp| timestamp < self.start_ms)
+    }
+}

@@ -1,0 +1,342 @@
+//! What a journal record holds: a run of entries, written by [`EntryWriter`], read by [`read_entries`].
+//!
+//! One record is one group commit. Records of an epoch (a process's part of a segment) build on each
+//! other: a group is defined before its first row in the epoch, and most rows are told against the group's
+//! row before (see `codec::row`). A record that damage swallowed must not make the rows behind it wrong, so
+//! each record says which it is, and now and then a row is told in full.
+//!
+//! ```text
+//! record   epoch u32 little-endian (differs between epochs), number of the record in it, entries
+//! entry    kind u8, then
+//!   2 define    group, columns n, then n packed label sets, each with its length
+//!   3 row       group, timestamp less the one before in the record (zigzag), row against the one before
+//!   4 mark      stream 16 bytes, lane u8, sequence
+//!   5 metadata  metric, kind u8, unit, help: each text with its length
+//!   6 full row  as 3, against zeros
+//! ```
+//!
+//! All other numbers are varints.
+
+use crate::codec::row as row_codec;
+use crate::codec::varint::{Cursor, push, push_bytes};
+use crate::codec::zigzag;
+use crate::metadata::{Metadata, MetricKind};
+use crate::row::{Lane, StreamMark};
+use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
+use std::collections::HashMap;
+
+const DEFINE: u8 = 2;
+const ROW: u8 = 3;
+const MARK: u8 = 4;
+const METADATA: u8 = 5;
+const FULL_ROW: u8 = 6;
+
+/// Entries that wait to be written.
+#[derive(Debug)]
+pub(crate) struct EntryWriter {
+    bytes: Vec<u8>,
+    header_bytes: usize,
+    epoch: u32,
+    number: u64,
+    timestamp_ms: TimestampMs,
+}
+
+impl EntryWriter {
+    /// Begins with an epoch that differs from those that the journal holds already.
+    pub(crate) fn new(epoch: u32) -> Self {
+        let mut writer =
+            EntryWriter { bytes: Vec::new(), header_bytes: 0, epoch, number: 0, timestamp_ms: 0 };
+        writer.begin_record();
+        writer
+    }
+
+    /// Begins a new epoch, in which every group is defined again. Only an empty record may be restarted.
+    pub(crate) fn restart(&mut self) {
+        debug_assert!(self.is_empty());
+        self.epoch = self.epoch.wrapping_add(1);
+        self.number = 0;
+        self.begin_record();
+    }
+
+    fn begin_record(&mut self) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&self.epoch.to_le_bytes());
+        push(&mut self.bytes, self.number);
+        self.header_bytes = self.bytes.len();
+        self.timestamp_ms = 0;
+    }
+
+    pub(crate) fn define<'a>(&mut self, group: u32, columns: impl ExactSizeIterator<Item = &'a Labels>) {
+        self.bytes.push(DEFINE);
+        push(&mut self.bytes, u64::from(group));
+        push(&mut self.bytes, columns.len() as u64);
+        for labels in columns {
+            push_bytes(&mut self.bytes, labels.as_bytes());
+        }
+    }
+
+    /// `previous` is the group's row before; it becomes `values`. A `full` row does not depend on it.
+    pub(crate) fn row(
+        &mut self,
+        group: u32,
+        timestamp_ms: TimestampMs,
+        previous: &mut [f64],
+        values: &[f64],
+        full: bool,
+    ) {
+        self.bytes.push(if full { FULL_ROW } else { ROW });
+        if full {
+            previous.fill(0.0);
+        }
+        push(&mut self.bytes, u64::from(group));
+        push(&mut self.bytes, zigzag(timestamp_ms.wrapping_sub(self.timestamp_ms)));
+        self.timestamp_ms = timestamp_ms;
+        row_codec::encode(previous, values, &mut self.bytes);
+    }
+
+    pub(crate) fn mark(&mut self, mark: &StreamMark) {
+        self.bytes.push(MARK);
+        self.bytes.extend_from_slice(&mark.stream);
+        self.bytes.push(match mark.lane {
+            Lane::Live => 0,
+            Lane::Backfill => 1,
+        });
+        push(&mut self.bytes, mark.sequence);
+    }
+
+    pub(crate) fn metadata(&mut self, metric: &str, metadata: &Metadata) {
+        self.bytes.push(METADATA);
+        push_bytes(&mut self.bytes, metric.as_bytes());
+        self.bytes.push(metadata.kind as u8);
+        push_bytes(&mut self.bytes, metadata.unit.as_bytes());
+        push_bytes(&mut self.bytes, metadata.help.as_bytes());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.len() == self.header_bytes
+    }
+
+    /// Hands the record over and begins the next in the buffer given.
+    pub(crate) fn swap(&mut self, next: Vec<u8>) -> Vec<u8> {
+        let record = std::mem::replace(&mut self.bytes, next);
+        self.number += 1;
+        self.begin_record();
+        record
+    }
+}
+
+/// What reading tells.
+#[derive(Debug)]
+pub(crate) enum Entry<'a> {
+    Define { group: u32, columns: Vec<Labels> },
+    Row { group: u32, timestamp_ms: TimestampMs, values: &'a [f64] },
+    Mark(StreamMark),
+    Metadata { metric: &'a str, metadata: Metadata },
+}
+
+/// What the records of an epoch build on. Lives as long as a replay.
+#[derive(Debug, Default)]
+pub(crate) struct ReadState {
+    /// Epoch and number of the record that comes next if none is missing.
+    expected: Option<(u32, u64)>,
+    timestamp_ms: TimestampMs,
+    rows: HashMap<u32, RowBase, foldhash::fast::RandomState>,
+    /// Rows that could not be told since a record before them is missing.
+    pub(crate) rows_lost: u64,
+}
+
+#[derive(Debug)]
+struct RowBase {
+    values: Vec<f64>,
+    known: bool,
+}
+
+impl ReadState {
+    fn begin_record(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
+        let epoch = cursor.array().map(u32::from_le_bytes)?;
+        let number = cursor.varint()?;
+        match self.expected {
+            Some((current, next)) if current == epoch && next == number => {}
+            Some((current, next)) if current == epoch && next < number => {
+                for base in self.rows.values_mut() {
+                    base.known = false;
+                }
+            }
+            // Another process, or another segment: its groups are others, even under the same number.
+            _ => self.rows.clear(),
+        }
+        self.expected = Some((epoch, number + 1));
+        self.timestamp_ms = 0;
+        Some(())
+    }
+}
+
+/// The bytes make no sense from some entry on; those before it were visited.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Hands the entries of a record to `visit`, in order. A row whose group or base is unknown, because a
+/// record before is missing, is counted in the state and left out.
+pub(crate) fn read_entries(
+    record: &[u8],
+    state: &mut ReadState,
+    mut visit: impl FnMut(Entry<'_>),
+) -> Result<(), Malformed> {
+    let mut cursor = Cursor::new(record);
+    state.begin_record(&mut cursor).ok_or(Malformed)?;
+    while !cursor.is_empty() {
+        if read_entry(&mut cursor, state, &mut visit).is_none() {
+            // The rows behind cannot be told any more than those of a missing record.
+            state.rows.clear();
+            return Err(Malformed);
+        }
+    }
+    Ok(())
+}
+
+fn read_entry(
+    cursor: &mut Cursor<'_>,
+    state: &mut ReadState,
+    visit: &mut impl FnMut(Entry<'_>),
+) -> Option<()> {
+    match cursor.byte()? {
+        DEFINE => {
+            let (group, columns) = read_define(cursor)?;
+            state.rows.insert(group, RowBase { values: vec![0.0; columns.len()], known: true });
+            visit(Entry::Define { group, columns });
+        }
+        kind @ (ROW | FULL_ROW) => {
+            let group: u32 = cursor.varint()?.try_into().ok()?;
+            let timestamp_ms = state.timestamp_ms.wrapping_add(cursor.signed()?);
+            state.timestamp_ms = timestamp_ms;
+            let Some(base) = state.rows.get_mut(&group) else {
+                // Without the definition the width is unknown, and with it where the row ends.
+                state.rows_lost += 1;
+                return None;
+            };
+            if kind == FULL_ROW {
+                base.values.fill(0.0);
+                base.known = true;
+            }
+            if base.known {
+                row_codec::decode(cursor, &mut base.values)?;
+                visit(Entry::Row { group, timestamp_ms, values: &base.values });
+            } else {
+                row_codec::skip(cursor, base.values.len())?;
+                state.rows_lost += 1;
+            }
+        }
+        MARK => visit(Entry::Mark(read_mark(cursor)?)),
+        METADATA => {
+            let (metric, metadata) = read_metadata(cursor)?;
+            visit(Entry::Metadata { metric, metadata });
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn read_define(cursor: &mut Cursor<'_>) -> Option<(u32, Vec<Labels>)> {
+    let group = cursor.varint()?.try_into().ok()?;
+    let count = cursor.usize()?;
+    if count > crate::row::GROUP_COLUMNS_MAX {
+        return None;
+    }
+    let columns = (0..count).map(|_| Labels::from_bytes(cursor.bytes()?)).collect::<Option<_>>()?;
+    Some((group, columns))
+}
+
+fn read_mark(cursor: &mut Cursor<'_>) -> Option<StreamMark> {
+    let stream = cursor.array()?;
+    let lane = match cursor.byte()? {
+        0 => Lane::Live,
+        1 => Lane::Backfill,
+        _ => return None,
+    };
+    Some(StreamMark { stream, lane, sequence: cursor.varint()? })
+}
+
+fn read_metadata<'a>(cursor: &mut Cursor<'a>) -> Option<(&'a str, Metadata)> {
+    let text = |cursor: &mut Cursor<'a>| std::str::from_utf8(cursor.bytes()?).ok();
+    let metric = text(cursor)?;
+    let kind = MetricKind::from_number(cursor.byte()?);
+    let unit = text(cursor)?.to_owned();
+    let help = text(cursor)?.to_owned();
+    Some((metric, Metadata { kind, unit, help }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels() -> [Labels; 2] {
+        [Labels::from_pairs([("__name__", "a")]), Labels::from_pairs([("__name__", "b")])]
+    }
+
+    fn read(records: &[Vec<u8>]) -> (Vec<String>, u64) {
+        let mut seen = Vec::new();
+        let mut state = ReadState::default();
+        for record in records {
+            let _ = read_entries(record, &mut state, |entry| seen.push(format!("{entry:?}")));
+        }
+        (seen, state.rows_lost)
+    }
+
+    #[test]
+    fn entries_come_back_as_written() {
+        let mut writer = EntryWriter::new(5);
+        let mut previous = [0.0, 0.0];
+        writer.define(7, labels().iter());
+        writer.row(7, 1_000, &mut previous, &[1.0, 2.5], false);
+        writer.row(7, 2_000, &mut previous, &[1.0, f64::NAN], false);
+        writer.mark(&StreamMark { stream: [3; 16], lane: Lane::Backfill, sequence: 9 });
+        let metadata = Metadata { kind: MetricKind::Counter, unit: "s".into(), help: "h".into() };
+        writer.metadata("a", &metadata);
+        let (seen, _) = read(&[writer.swap(Vec::new())]);
+        assert_eq!(seen.len(), 5);
+        assert!(seen[1].contains("timestamp_ms: 1000, values: [1.0, 2.5]"), "{}", seen[1]);
+        assert!(seen[2].contains("timestamp_ms: 2000, values: [1.0, NaN]"), "{}", seen[2]);
+        assert!(seen[3].contains("sequence: 9") && seen[4].contains("Counter"));
+    }
+
+    #[test]
+    fn rows_behind_a_missing_record_are_left_out_until_one_is_told_in_full() {
+        let mut writer = EntryWriter::new(5);
+        let mut previous = [0.0, 0.0];
+        let mut records = Vec::new();
+        writer.define(7, labels().iter());
+        for (value, full) in [(1.0, false), (2.0, false), (3.0, false), (4.0, true), (5.0, false)] {
+            writer.row(7, 1_000, &mut previous, &[value, 0.0], full);
+            records.push(writer.swap(Vec::new()));
+        }
+        records.remove(1);
+        let (seen, lost) = read(&records);
+        assert_eq!(lost, 1);
+        let values: Vec<&str> = seen[1..].iter().map(|row| &row[row.find('[').unwrap() + 1..][..3]).collect();
+        assert_eq!(values, ["1.0", "4.0", "5.0"]);
+    }
+
+    #[test]
+    fn groups_of_another_epoch_are_others() {
+        let mut old = EntryWriter::new(5);
+        old.define(7, labels().iter());
+        let mut new = EntryWriter::new(6);
+        let first = new.swap(Vec::new());
+        new.row(7, 1_000, &mut [0.0, 0.0], &[1.0, 1.0], false);
+        let (seen, lost) = read(&[old.swap(Vec::new()), new.swap(Vec::new())]);
+        assert_eq!((seen.len(), lost), (1, 1), "the record that defines the group is missing: {first:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read_entries(&bytes, &mut ReadState::default(), |_| ());
+        }
+    }
+}

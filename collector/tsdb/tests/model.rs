@@ -1,0 +1,323 @@
+//! The engine against a plain map: any interleaving of appends, late appends, flushes, restarts and power
+//! cuts answers every selection as the map does.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
+
+use pharos_common::clock::ManualClock;
+use pharos_common::labels::Labels;
+use pharos_common::sample::STALE_NAN;
+use pharos_common::storage_io::MemoryIo;
+use pharos_tsdb::{
+    ABSENT, AppendBatch, Database, GroupId, Lane, Options, Row, StreamMark, Unlimited, is_absent,
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const HOUR_MS: i64 = 3_600_000;
+const START_MS: i64 = 1_000 * HOUR_MS;
+/// Columns of each group.
+const WIDTHS: [usize; 3] = [1, 3, 9];
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Appends a row; the time is told from the newest of the group, milliseconds.
+    Append {
+        group: usize,
+        after_ms: i64,
+        seed: u32,
+    },
+    /// Appends many rows at one second.
+    Run {
+        group: usize,
+        rows: u16,
+        seed: u32,
+    },
+    Flush,
+    Restart,
+    PowerCut,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let group = 0..WIDTHS.len();
+    prop_oneof![
+        6 => (group.clone(), 1..5_000i64, any::<u32>())
+            .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
+        3 => (group.clone(), -4 * HOUR_MS..=0, any::<u32>())
+            .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
+        2 => (group, 1..400u16, any::<u32>()).prop_map(|(group, rows, seed)| Step::Run { group, rows, seed }),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Restart),
+        1 => Just(Step::PowerCut),
+    ]
+}
+
+fn labels(group: usize, column: usize) -> Labels {
+    Labels::from_pairs([
+        ("__name__", "metric"),
+        ("group", &group.to_string()),
+        ("column", &column.to_string()),
+    ])
+}
+
+/// A value of some kind that telemetry has, or none.
+fn value(seed: u32, column: usize) -> f64 {
+    let mixed = seed.wrapping_mul(2_654_435_761).wrapping_add(column as u32 * 40_503);
+    match mixed % 7 {
+        0 => ABSENT,
+        1 => STALE_NAN,
+        2 => f64::from(mixed >> 8),
+        3 => f64::from(mixed >> 20) / 100.0,
+        4 => f64::from(mixed).sqrt(),
+        _ => 42.0,
+    }
+}
+
+struct Engine {
+    io: MemoryIo,
+    clock: Arc<ManualClock>,
+    database: Database,
+    groups: Vec<Option<GroupId>>,
+    truth: BTreeMap<(usize, usize, i64), u64>,
+    newest_ms: [i64; WIDTHS.len()],
+}
+
+impl Engine {
+    fn new() -> Self {
+        let io = MemoryIo::new();
+        let clock = ManualClock::new(START_MS + 24 * HOUR_MS);
+        let database = open(&io, &clock);
+        Engine {
+            io,
+            clock,
+            database,
+            groups: vec![None; WIDTHS.len()],
+            truth: BTreeMap::new(),
+            newest_ms: [START_MS; WIDTHS.len()],
+        }
+    }
+
+    fn append(&mut self, group: usize, timestamp_ms: i64, seed: u32) {
+        let values: Vec<f64> = (0..WIDTHS[group]).map(|column| value(seed, column)).collect();
+        loop {
+            let id = *self.groups[group].get_or_insert_with(|| {
+                let columns: Vec<Labels> = (0..WIDTHS[group]).map(|column| labels(group, column)).collect();
+                self.database.define_group(&columns).unwrap()
+            });
+            let row = Row { group: id, timestamp_ms, values: &values };
+            match self.database.append(&AppendBatch { rows: &[row], mark: None }) {
+                Ok(_) => break,
+                Err(pharos_tsdb::TsdbError::UnknownGroup(_)) => self.groups[group] = None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        for (column, value) in values.into_iter().enumerate().filter(|(_, value)| !is_absent(*value)) {
+            self.truth.entry((group, column, timestamp_ms)).or_insert(value.to_bits());
+        }
+        self.newest_ms[group] = self.newest_ms[group].max(timestamp_ms);
+    }
+
+    fn reopen(&mut self, io: MemoryIo) {
+        let other = MemoryIo::new();
+        // The old engine must be gone before the folder can be opened again.
+        self.database = open(&other, &self.clock);
+        self.database = open(&io, &self.clock);
+        self.io = io;
+        self.groups.fill(None);
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Append { group, after_ms, seed } => {
+                self.append(group, self.newest_ms[group] + after_ms, seed);
+            }
+            Step::Run { group, rows, seed } => {
+                for row in 0..u32::from(rows) {
+                    self.append(group, self.newest_ms[group] + 1_000, seed.wrapping_add(row / 50));
+                }
+            }
+            Step::Flush => self.database.flush().unwrap(),
+            Step::Restart => {
+                self.database.close().unwrap();
+                self.reopen(self.io.clone());
+            }
+            Step::PowerCut => {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(self.database.durable(self.database.last_commit())).unwrap();
+                self.reopen(self.io.after_power_cut());
+            }
+        }
+        self.clock.advance(Duration::from_secs(1));
+    }
+
+    #[track_caller]
+    fn check(&self, start_ms: i64, end_ms: i64) {
+        let mut want: BTreeMap<Labels, Vec<(i64, u64)>> = BTreeMap::new();
+        for (&(group, column, timestamp_ms), &bits) in &self.truth {
+            if (start_ms..=end_ms).contains(&timestamp_ms) {
+                want.entry(labels(group, column)).or_default().push((timestamp_ms, bits));
+            }
+        }
+        let got: BTreeMap<Labels, Vec<(i64, u64)>> = self
+            .database
+            .select(&[], start_ms, end_ms, &Unlimited)
+            .unwrap()
+            .into_iter()
+            .map(|series| {
+                let bits = series.values.iter().map(|value| value.to_bits());
+                (series.labels, series.timestamps.iter().copied().zip(bits).collect())
+            })
+            .collect();
+        assert_eq!(got, want);
+    }
+}
+
+fn open(io: &MemoryIo, clock: &Arc<ManualClock>) -> Database {
+    let options = Options { housekeeping: false, ..Options::default() };
+    let clock: Arc<ManualClock> = Arc::clone(clock);
+    let (database, report) =
+        Database::open(Arc::new(io.clone()), Path::new("/tsdb"), options, clock).unwrap();
+    assert_eq!((report.damaged_bytes, report.rows_lost), (0, 0));
+    database
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_interleaving_answers_as_a_plain_map(
+        steps in prop::collection::vec(step(), 1..40),
+        ranges in prop::collection::vec((-5 * HOUR_MS..2 * HOUR_MS, 0..3 * HOUR_MS), 3),
+    ) {
+        let mut engine = Engine::new();
+        for step in &steps {
+            engine.apply(step);
+        }
+        engine.check(i64::MIN, i64::MAX);
+        for (start, length) in ranges {
+            engine.check(START_MS + start, START_MS + start + length);
+        }
+        engine.apply(&Step::Flush);
+        engine.apply(&Step::Restart);
+        engine.check(i64::MIN, i64::MAX);
+    }
+}
+
+#[test]
+fn a_frame_sent_twice_is_stored_once_even_across_a_kill() {
+    let mut engine = Engine::new();
+    let columns = [labels(0, 0)];
+    let mark = |sequence| Some(StreamMark { stream: [7; 16], lane: Lane::Live, sequence });
+    let send = |engine: &Engine, timestamp_ms, sequence| {
+        let group = engine.database.define_group(&columns).unwrap();
+        let row = Row { group, timestamp_ms, values: &[1.0] };
+        engine.database.append(&AppendBatch { rows: &[row], mark: mark(sequence) }).unwrap()
+    };
+    assert!(!send(&engine, START_MS, 4).repeated);
+    assert!(send(&engine, START_MS + 1, 4).repeated);
+    engine.apply(&Step::PowerCut);
+    assert_eq!(engine.database.stream_marks(&[7; 16]), (4, 0));
+    assert!(send(&engine, START_MS + 1, 4).repeated);
+    engine.apply(&Step::Flush);
+    engine.apply(&Step::Flush);
+    engine.apply(&Step::Restart);
+    assert!(send(&engine, START_MS + 1, 3).repeated, "marks outlive the segment they were written in");
+    assert!(!send(&engine, START_MS + 1, 5).repeated);
+}
+
+#[test]
+fn samples_beyond_retention_or_far_ahead_are_refused_and_counted() {
+    let engine = Engine::new();
+    let group = engine.database.define_group(&[labels(0, 0)]).unwrap();
+    let now_ms = START_MS + 24 * HOUR_MS;
+    let append = |timestamp_ms| {
+        let row = Row { group, timestamp_ms, values: &[1.0] };
+        engine.database.append(&AppendBatch { rows: &[row], mark: None }).unwrap()
+    };
+    assert_eq!(append(now_ms - 31 * 24 * HOUR_MS).too_old, 1);
+    assert_eq!(append(now_ms + 25 * HOUR_MS).too_new, 1);
+    assert_eq!(append(now_ms).samples, 1);
+}
+
+#[test]
+fn blocks_beyond_retention_are_dropped_whole() {
+    let mut engine = Engine::new();
+    engine.append(0, START_MS, 2);
+    engine.apply(&Step::Flush);
+    let Engine { io, clock, database, .. } = engine;
+    assert_eq!(database.stats().blocks, 1);
+    drop(database);
+    let options = Options { retention_ms: Some(HOUR_MS), ..Options::default() };
+    let (_database, report) =
+        Database::open(Arc::new(io.clone()), Path::new("/tsdb"), options, clock).unwrap();
+    assert_eq!(report.blocks, 1);
+    while io.paths().iter().any(|path| path.extension().is_some_and(|end| end == "block")) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_folder_opens_once() {
+    let engine = Engine::new();
+    let second = Database::open(
+        Arc::new(engine.io.clone()),
+        Path::new("/tsdb"),
+        Options::default(),
+        ManualClock::new(START_MS),
+    );
+    assert!(matches!(second, Err(pharos_tsdb::TsdbError::Locked(_))));
+}
+
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_goes_on_by_itself() {
+    let mut engine = Engine::new();
+    engine.append(0, START_MS, 2);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(engine.database.durable(engine.database.last_commit())).unwrap();
+    engine.io.set_capacity(Some(0));
+    engine.append(0, START_MS + 1, 2);
+    let refused = runtime.block_on(engine.database.durable(engine.database.last_commit()));
+    assert!(matches!(refused, Err(pharos_tsdb::TsdbError::Busy(_))));
+    engine.check(i64::MIN, i64::MAX);
+    engine.io.set_capacity(None);
+    while runtime.block_on(engine.database.durable(engine.database.last_commit())).is_err() {
+        std::thread::yield_now();
+    }
+    engine.append(0, START_MS + 2, 2);
+    engine.apply(&Step::PowerCut);
+    engine.check(i64::MIN, i64::MAX);
+}
+
+#[test]
+fn a_damaged_journal_record_costs_only_what_builds_on_it_and_never_a_wrong_value() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut engine = Engine::new();
+    for row in 0..200 {
+        engine.append(1, START_MS + row * 1_000, row as u32 * 7);
+        runtime.block_on(engine.database.durable(engine.database.last_commit())).unwrap();
+    }
+    let journal =
+        engine.io.paths().into_iter().find(|path| path.to_string_lossy().contains("/journal/")).unwrap();
+    let truth = engine.truth.clone();
+    let whole = runtime.block_on(async { engine.io.after_power_cut() });
+    for place in (20..1_500).step_by(37) {
+        let io = whole.after_power_cut();
+        io.corrupt(&journal, |bytes| {
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte ^= 0x10;
+            }
+        });
+        let options = Options { housekeeping: false, ..Options::default() };
+        let clock: Arc<ManualClock> = Arc::clone(&engine.clock);
+        let (database, report) = Database::open(Arc::new(io), Path::new("/tsdb"), options, clock).unwrap();
+        assert!(report.damaged_bytes > 0, "{place}");
+        for series in database.select(&[], i64::MIN, i64::MAX, &Unlimited).unwrap() {
+            let column: usize = series.labels.get("column").unwrap().parse().unwrap();
+            for (&timestamp_ms, value) in series.timestamps.iter().zip(&series.values) {
+                assert_eq!(truth.get(&(1, column, timestamp_ms)), Some(&value.to_bits()), "{place}");
+            }
+        }
+    }
+}
