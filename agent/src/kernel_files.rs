@@ -91,6 +91,17 @@ impl KernelFile {
         }
     }
 
+    /// Whether the kernel has announced a change since the file was read last. Few files are announced (the
+    /// mount table is); of the others this is never true, so whoever asks looks now and then in any case.
+    pub fn has_changed(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        let mut polled = [rustix::event::PollFd::new(file, rustix::event::PollFlags::PRI)];
+        match rustix::event::poll(&mut polled, Some(&rustix::event::Timespec::default())) {
+            Ok(changed) => changed > 0,
+            Err(_) => true,
+        }
+    }
+
     /// An error that says what is odd about this file's content.
     pub fn malformed(&self, what: &'static str) -> SampleError {
         SampleError::Malformed { path: self.path.clone(), what }

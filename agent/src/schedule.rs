@@ -120,7 +120,7 @@ impl Scheduler {
             let Some(missed) = hot.due.take(now_ms) else { continue };
             ran = true;
             note_missed(&self.shared, hot.runner.kind.name, missed);
-            hot.runner.run(&mut self.buffer, &self.shared, hot.due.interval_ms, &mut cpu);
+            hot.runner.run(&mut self.buffer, &self.shared, hot.due.interval_ms, &mut cpu, |_| {});
         }
         if ran {
             self.scrape.publish(&self.shared, self.grid_ms());
@@ -268,7 +268,16 @@ impl Runner {
         Runner { kind, slot, sampler, groups: GroupSet::default(), failing: false }
     }
 
-    fn run(&mut self, buffer: &mut ReadBuffer, shared: &Shared, interval_ms: u32, cpu: &mut CpuClock) {
+    /// Takes a reading. `finished` hears whether there was nothing to publish; whoever sees the reading
+    /// counted sees what it did, too.
+    fn run(
+        &mut self,
+        buffer: &mut ReadBuffer,
+        shared: &Shared,
+        interval_ms: u32,
+        cpu: &mut CpuClock,
+        finished: impl FnOnce(bool),
+    ) {
         let started = Instant::now();
         self.groups.begin();
         let outcome = self.sampler.sample(buffer, &mut self.groups);
@@ -283,6 +292,8 @@ impl Runner {
         let duration = started.elapsed();
         self.log_change(outcome.as_ref().err());
         shared.statuses.update(self.kind.name, |status| {
+            status.idle = self.kind.may_block && self.groups.iter().next().is_none();
+            finished(status.idle);
             status.readings += 1;
             status.last_duration_seconds = seconds(duration);
             status.cpu_seconds_total += seconds(cpu);

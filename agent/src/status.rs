@@ -97,6 +97,8 @@ pub struct SamplerStatus {
     pub interval_ms: u64,
     /// Whether it has a thread of its own, because its readings may hang.
     pub own_thread: bool,
+    /// Whether it finds nothing to publish, and so is asked less often.
+    pub idle: bool,
     /// Readings taken.
     pub readings: u64,
     /// Readings that failed.

@@ -27,6 +27,8 @@ const NAMES: [&str; 6] = [
 /// Position of `node_filesystem_mount_info`, behind which comes `node_filesystem_device_error`.
 const MOUNT_INFO: usize = NAMES.len();
 const DEVICE_ERROR: usize = NAMES.len() + 1;
+/// Readings between two looks at a mount table that nobody says has changed.
+const READINGS_BETWEEN_LOOKS: u32 = 60;
 /// Kinds that answer from memory; nobody else's machine is asked.
 const LOCAL_KINDS: [&str; 10] =
     ["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "vfat", "f2fs", "zfs"];
@@ -43,6 +45,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
         kinds: options.fs_types.clone(),
         paths: options.paths.clone(),
         mounts: Objects::default(),
+        readings_until_look: 0,
         key: Vec::new(),
     })
 }
@@ -53,6 +56,8 @@ struct FilesystemSampler {
     kinds: Filter,
     paths: Paths,
     mounts: Objects<Mount>,
+    /// The mount table is read when the kernel says that it changed, and now and then in any case.
+    readings_until_look: u32,
     /// Reused for looking mounts up.
     key: Vec<u8>,
 }
@@ -61,6 +66,8 @@ struct Mount {
     path: PathBuf,
     info: ColumnSpec,
     kind: String,
+    /// Whether the mount table says so.
+    read_only: bool,
     /// Only for file systems that may hang.
     worker: Option<StatWorker>,
     error: String,
@@ -78,12 +85,25 @@ struct Line<'a> {
 
 impl Sampler for FilesystemSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+        if self.readings_until_look == 0 || self.file.has_changed() {
+            self.readings_until_look = READINGS_BETWEEN_LOOKS;
+            self.read_mounts(buffer, groups)?;
+        }
+        self.readings_until_look -= 1;
+        self.mounts.seen().for_each(|mount| record(mount, groups));
+        Ok(())
+    }
+}
+
+impl FilesystemSampler {
+    fn read_mounts(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         self.mounts.begin();
         let text = self.file.read(buffer)?;
         for line in scan::lines(text) {
             let line = parse(line).ok_or_else(|| self.file.malformed("a mount's line lacks fields"))?;
+            // The same thing mounted twice at one place is one series; what lies on top answers.
             self.key.clear();
-            for part in [line.mount_point, b" ", line.source, b" ", line.kind, b" ", line.device_number] {
+            for part in [line.mount_point, b" ", line.source, b" ", line.kind] {
                 self.key.extend_from_slice(part);
             }
             let (mount_points, kinds, paths) = (&self.mount_points, &self.kinds, &self.paths);
@@ -92,17 +112,18 @@ impl Sampler for FilesystemSampler {
                 let mount_point = paths.strip_root(&mount_point);
                 let kind = String::from_utf8_lossy(line.kind);
                 let wanted = mount_points.keeps(mount_point) && kinds.keeps(&kind);
-                wanted.then(|| define(groups, paths, &line, mount_point, &kind)).flatten()
+                wanted.then(|| define(groups, paths, &line, mount_point, &kind))
             });
-            let Some(mount) = mount else { continue };
-            let options_read_only = has_option(line.options, b"ro") || has_option(line.super_options, b"ro");
-            record(mount, options_read_only, groups);
+            if let Some(mount) = mount {
+                mount.state.read_only =
+                    has_option(line.options, b"ro") || has_option(line.super_options, b"ro");
+            }
         }
         self.mounts.finish(groups)
     }
 }
 
-fn record(mount: &mut Kept<Mount>, options_read_only: bool, groups: &mut GroupSet) {
+fn record(mount: &mut Kept<Mount>, groups: &mut GroupSet) {
     let state = &mut mount.state;
     let answer = match &mut state.worker {
         Some(worker) => worker.ask(),
@@ -128,7 +149,7 @@ fn record(mount: &mut Kept<Mount>, options_read_only: bool, groups: &mut GroupSe
     group.put(DEVICE_ERROR, 0.0);
     let StatVfs { f_frsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_flag, .. } = answer;
     let bytes = |blocks: u64| blocks as f64 * f_frsize as f64;
-    let read_only = options_read_only || f_flag.contains(StatVfsMountFlags::RDONLY);
+    let read_only = state.read_only || f_flag.contains(StatVfsMountFlags::RDONLY);
     let values = [
         bytes(f_blocks),
         bytes(f_bfree),
@@ -156,13 +177,9 @@ fn define(
     line: &Line<'_>,
     mount_point: &str,
     kind: &str,
-) -> Option<Kept<Mount>> {
+) -> Kept<Mount> {
     let source = unescape(line.source);
     let key = format!("filesystem/{mount_point}/{source}/{kind}");
-    // The same thing mounted twice at one place is one series; what lies on top answers.
-    if groups.iter().any(|group| group.key() == key && !group.present().is_empty()) {
-        return None;
-    }
     let number = String::from_utf8_lossy(line.device_number);
     let (major, minor) = number.split_once(':').unwrap_or((&number, "0"));
     let info = ColumnSpec::plain("node_filesystem_mount_info").with("major", major).with("minor", minor);
@@ -170,7 +187,8 @@ fn define(
     let path = paths.root(mount_point);
     let worker = (!LOCAL_KINDS.contains(&kind)).then(|| StatWorker::new(path.clone()));
     let group = groups.define(key, labels, columns(&info, kind, ""));
-    Some(Kept { group, state: Mount { path, info, kind: kind.to_owned(), worker, error: String::new() } })
+    let (kind, error) = (kind.to_owned(), String::new());
+    Kept { group, state: Mount { path, info, kind, read_only: false, worker, error } }
 }
 
 /// `36 35 98:0 /root /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue`

@@ -12,12 +12,18 @@ use std::time::Instant;
 /// Samplers keep little on the stack; a node may have several threads that wait for ever.
 const STACK_BYTES: usize = 512 << 10;
 
+/// Ticks that are skipped after a reading that found nothing: waking a thread costs more than most readings.
+const IDLE_TICKS: u32 = 9;
+
 /// The scheduler's end of such a thread.
 pub(super) struct Worker {
     pub(super) kind: &'static SamplerKind,
     pub(super) due: Due,
     orders: SyncSender<Order>,
     busy: Arc<AtomicBool>,
+    /// Set by a reading that found nothing: no GPU, no sensors.
+    idle: Arc<AtomicBool>,
+    ticks_to_skip: u32,
     started: Instant,
     hung: bool,
 }
@@ -32,7 +38,8 @@ impl Worker {
         let kind = runner.kind;
         let (orders, inbox) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
-        let done = Arc::clone(&busy);
+        let idle = Arc::new(AtomicBool::new(false));
+        let (done, found_nothing) = (Arc::clone(&busy), Arc::clone(&idle));
         std::thread::Builder::new()
             .name(format!("pharos-{}", kind.name).chars().take(15).collect())
             .stack_size(STACK_BYTES)
@@ -41,14 +48,16 @@ impl Worker {
                 while let Ok(order) = inbox.recv() {
                     match order {
                         Order::Read { interval_ms } => {
-                            runner.run(&mut buffer, &shared, interval_ms, &mut CpuClock::start());
+                            runner.run(&mut buffer, &shared, interval_ms, &mut CpuClock::start(), |idle| {
+                                found_nothing.store(idle, Ordering::Relaxed);
+                                done.store(false, Ordering::Release);
+                            });
                         }
                         Order::End => return runner.end(&shared),
                     }
-                    done.store(false, Ordering::Release);
                 }
             })?;
-        Ok(Worker { kind, due, orders, busy, started: Instant::now(), hung: false })
+        Ok(Worker { kind, due, orders, busy, idle, ticks_to_skip: 0, started: Instant::now(), hung: false })
     }
 
     /// Triggers a reading if one is due (`missed` ticks late) and the last has ended; otherwise notes that
@@ -71,6 +80,11 @@ impl Worker {
             });
             return;
         }
+        if self.idle.load(Ordering::Relaxed) && self.ticks_to_skip > 0 {
+            self.ticks_to_skip -= 1;
+            return;
+        }
+        self.ticks_to_skip = IDLE_TICKS;
         if self.hung {
             tracing::info!(sampler = self.kind.name, "The reading that hung has ended");
             shared.metrics.hung.with_label_values(&[self.kind.name]).set(0);

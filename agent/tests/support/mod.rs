@@ -8,6 +8,7 @@ use pharos_agent::board::{Board, Posted};
 use pharos_agent::directory::Directory;
 use pharos_agent::own_metrics::OwnMetrics;
 use pharos_agent::schedule::{Plan, Scheduler, Shared};
+use pharos_agent::status::SamplerStatus;
 use pharos_agent::{AgentConfig, AgentOptions};
 use pharos_common::clock::ManualClock;
 use std::path::{Path, PathBuf};
@@ -98,18 +99,16 @@ impl Bench {
     /// Moves to the next second, takes the readings, and waits for samplers with their own threads.
     pub fn tick(&mut self) {
         self.clock.advance(Duration::from_secs(1));
-        let before = self.readings();
+        let before = self.shared.statuses.list();
         self.scheduler.tick();
-        // A thread per blocking sampler answers in its own time; its count tells when.
-        while self.readings().iter().zip(&before).any(|(now, before)| now == before)
-            || self.readings().len() != self.shared.statuses.list().len()
-        {
+        // A sampler with a thread answers in its own time; its count tells when. Idle ones may be skipped.
+        let waiting = |now: &[SamplerStatus]| {
+            let pairs = now.iter().zip(&before);
+            pairs.into_iter().any(|(now, before)| !before.idle && now.readings == before.readings)
+        };
+        while waiting(&self.shared.statuses.list()) {
             std::thread::yield_now();
         }
-    }
-
-    fn readings(&self) -> Vec<u64> {
-        self.shared.statuses.list().iter().map(|status| status.readings).collect()
     }
 
     /// What `/metrics` would show.

@@ -3,6 +3,11 @@
 use pharos_proto::catalogue::Kind;
 use std::collections::HashMap;
 
+/// More than this is a mistake of the job, and no collector would take it.
+const LABELS_MAX: usize = 64;
+/// Bytes of a label's value.
+const VALUE_BYTES_MAX: usize = 4_096;
+
 type Labels = Vec<(String, String)>;
 
 /// One line with a value.
@@ -99,7 +104,8 @@ fn labels(mut rest: &str) -> Option<(Labels, &str)> {
                 letter => value.push(letter),
             }
         }
-        if labels.iter().any(|(known, _)| known == name) {
+        let repeated = labels.iter().any(|(known, _)| known == name);
+        if repeated || name.starts_with("__") || value.len() > VALUE_BYTES_MAX || labels.len() >= LABELS_MAX {
             return None;
         }
         labels.push((name.to_owned(), value));
@@ -136,6 +142,7 @@ mod tests {
             "1a 1",
             "a{x=\"1\"y=\"2\"} 1",
             "a{x=\"1\",x=\"2\"} 1",
+            "a{__name__=\"b\"} 1",
         ] {
             assert_eq!(parse(&format!("ok 1\n{fault}\n")), Err(2), "{fault}");
         }
