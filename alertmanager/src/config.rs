@@ -368,6 +368,13 @@ pub(crate) fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     deserializer.deserialize_any(OneOrMany)
 }
 
+/// Reads a key with nothing behind it (`routes:`) as if it were not written, as Go does.
+pub(crate) fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// [`one_or_many`] for a key that may be absent.
 pub(crate) fn one_or_many_option<'de, D: Deserializer<'de>>(
     deserializer: D,

@@ -65,10 +65,11 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
         format!("{}/{}/{}", delivery.receiver, integration.name(), delivery.notice.idempotency_key());
     let started = engine.clock.monotonic();
     engine.store.put(Kind::Outbox, &outbox_key, &engine.now_ms());
-    let outcome = match engine.store.durable().await {
-        Ok(()) => attempts(&engine, &delivery, &shutdown).await,
-        Err(error) => Outcome::GivenUp(format!("nothing is sent that cannot be journalled: {error}")),
-    };
+    if let Err(error) = engine.store.durable().await {
+        // A full disk must not keep people from being paged; it can only make them be paged twice.
+        tracing::error!(%error, receiver = %delivery.receiver, "A notification is sent without having been journalled");
+    }
+    let outcome = attempts(&engine, &delivery, &shutdown).await;
     let elapsed = engine.clock.monotonic().saturating_sub(started);
     let subject = delivery.notice.group_key.as_str();
     let detail = |text: &str| format!("{} {} {text}", delivery.receiver, integration.name());

@@ -36,6 +36,7 @@ use arc_swap::ArcSwap;
 use pharos_common::clock::SharedClock;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
+use pharos_common::server::Readiness;
 use pharos_common::shutdown::Shutdown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,6 +52,7 @@ pub(crate) struct Engine {
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     pub(crate) links: Links,
+    readiness: Readiness,
     pub(crate) started_at_ms: TimestampMs,
     state: Mutex<State>,
     wake: Notify,
@@ -137,6 +139,7 @@ pub(crate) struct EngineParts {
     pub(crate) store: Store,
     pub(crate) metrics: Metrics,
     pub(crate) links: Links,
+    pub(crate) readiness: Readiness,
     pub(crate) retention: Duration,
     pub(crate) start_delay: Duration,
 }
@@ -151,6 +154,7 @@ impl Engine {
             store: parts.store,
             metrics: parts.metrics,
             links: parts.links,
+            readiness: parts.readiness,
             started_at_ms: now_ms,
             state: Mutex::new(State { cleaned_at_ms: now_ms, ..State::default() }),
             wake: Notify::new(),
@@ -212,6 +216,9 @@ impl Engine {
         let settings = self.settings.load_full();
         let mut state = self.lock();
         let mut work = Work::default();
+        if let Some(why) = self.store.broken() {
+            self.readiness.set_not_ready(format!("the state folder cannot be written: {why}"));
+        }
         self.end_acknowledgements(&mut state, now_ms, &mut work);
         self.tick_repairs(&mut state, &settings, now_ms, &mut work);
         self.tick_groups(&mut state, &settings, now_ms, &mut work);

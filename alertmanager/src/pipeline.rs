@@ -27,6 +27,9 @@ const STAGES: [Stage; 4] =
 pub(crate) struct Outcome {
     /// What is to be sent.
     pub(crate) sends: Vec<Send>,
+    /// Integrations that do not want to hear that all is resolved: only the log learns it, so that the
+    /// next firing is news again.
+    pub(crate) ended_unsaid: Vec<(NotifyKey, BTreeSet<Fingerprint>)>,
     /// How many alerts each reason dropped.
     pub(crate) dropped: Vec<(Reason, usize)>,
     /// The resolved alerts of the group: it is done with them once everybody has been told.
@@ -84,7 +87,12 @@ pub(crate) fn flush(
         let wants_resolved = integration.send_resolved();
         let repeat = group.repeat_ms();
         match stages::dedup::news(known, &firing, &resolved, wants_resolved, repeat, view.now_ms) {
-            Err(reason) => drop_for(&mut outcome, reason, kept.len()),
+            Err(reason) => {
+                if reason == Reason::ResolvedNotWanted && !in_flight(&key) {
+                    outcome.ended_unsaid.push((key, resolved.clone()));
+                }
+                drop_for(&mut outcome, reason, kept.len());
+            }
             Ok(_) if in_flight(&key) => drop_for(&mut outcome, Reason::InFlight, kept.len()),
             Ok(news) => {
                 let told = |member: &&Member| wants_resolved || firing.contains(&member.fingerprint);

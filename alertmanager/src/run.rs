@@ -30,7 +30,7 @@ const STATE_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration is wrong; the program exits with 2.
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] ConfigError),
     /// A flag is wrong; the program exits with 2.
     #[error("{flag}: {message}")]
@@ -84,6 +84,11 @@ pub async fn run_with(
     let surroundings =
         Surroundings { external_url, clock: Arc::clone(&clock), loopback_only: address.ip().is_loopback() };
     let settings = config::load(options.config.config_file.as_deref(), &surroundings)?;
+    if options.config.config_file.is_none() {
+        tracing::info!(
+            "No --config.file: the built-in configuration writes alerts to this log and tells nobody"
+        );
+    }
     warn_of_cluster_flags(&options);
     let store = open_state(&options.storage_path).await?;
     let registry = self_metrics::registry("pharos-alertmanager")?;
@@ -92,7 +97,9 @@ pub async fn run_with(
     metrics.config_ok.set(1);
     metrics.config_time.set(clock.now_ms() / 1_000);
     let links = Links::new(signing_key(&store).await?, &surroundings.external_url);
+    let readiness = Readiness::starting();
     let engine = Engine::start(EngineParts {
+        readiness: readiness.clone(),
         clock,
         settings,
         store,
@@ -104,7 +111,6 @@ pub async fn run_with(
     // What the start itself decided (doubtful actions) is on disk before anything follows from it.
     engine.store.durable().await?;
     let reload = reload(Arc::clone(&engine), options.config.config_file.clone(), surroundings);
-    let readiness = Readiness::starting();
     let standard = StandardRoutes {
         program: "Alertmanager",
         // Served below: the gauges are brought up to date first.

@@ -133,6 +133,11 @@ impl Store {
         self.flusher.durable().await
     }
 
+    /// Why nothing can be made durable any more, if so.
+    pub(crate) fn broken(&self) -> Option<String> {
+        self.flusher.broken()
+    }
+
     /// How many records could not be read.
     pub(crate) fn damaged_records(&self) -> u64 {
         self.damaged.load(Ordering::Relaxed)

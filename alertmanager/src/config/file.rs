@@ -12,25 +12,25 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConfigFile {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) global: GlobalFile,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) templates: Vec<String>,
     pub(crate) route: Option<RouteFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) receivers: Vec<ReceiverFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) inhibit_rules: Vec<InhibitRuleFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) time_intervals: Vec<NamedIntervalsFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) mute_time_intervals: Vec<NamedIntervalsFile>,
     /// Alertmanager's tracing of itself: read, and of no effect here.
     #[serde(default, rename = "tracing")]
     pub(crate) _tracing: Option<serde::de::IgnoredAny>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) escalations: Vec<EscalationFile>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) remediations: Vec<RemediationFile>,
 }
 
@@ -90,16 +90,22 @@ pub(crate) struct RouteFile {
     pub(crate) group_by: Option<Vec<String>>,
     #[serde(rename = "continue")]
     pub(crate) continues: bool,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) matchers: Matchers,
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "super::null_is_default")]
     pub(crate) equals: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) match_re: BTreeMap<String, String>,
     pub(crate) group_wait: Option<PrometheusDuration>,
     pub(crate) group_interval: Option<PrometheusDuration>,
     pub(crate) repeat_interval: Option<PrometheusDuration>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) mute_time_intervals: Vec<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) active_time_intervals: Vec<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) routes: Vec<RouteFile>,
 }
 
@@ -107,12 +113,19 @@ pub(crate) struct RouteFile {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct InhibitRuleFile {
     pub(crate) name: Option<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) source_match: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) source_match_re: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) source_matchers: Matchers,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) target_match: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) target_match_re: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) target_matchers: Matchers,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) equal: Vec<String>,
 }
 
@@ -120,7 +133,7 @@ pub(crate) struct InhibitRuleFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NamedIntervalsFile {
     pub(crate) name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) time_intervals: Vec<TimeInterval>,
 }
 
@@ -128,7 +141,7 @@ pub(crate) struct NamedIntervalsFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct EscalationFile {
     pub(crate) name: String,
-    #[serde(rename = "match", default)]
+    #[serde(rename = "match", default, deserialize_with = "super::null_is_default")]
     pub(crate) matchers: Matchers,
     pub(crate) tiers: Vec<TierFile>,
     #[serde(default)]
@@ -160,12 +173,12 @@ pub(crate) enum StopOn {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemediationFile {
     pub(crate) name: String,
-    #[serde(rename = "match", default)]
+    #[serde(rename = "match", default, deserialize_with = "super::null_is_default")]
     pub(crate) matchers: Matchers,
     #[serde(default)]
     pub(crate) mode: Mode,
     pub(crate) action: ActionFile,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::null_is_default")]
     pub(crate) limits: LimitsFile,
     pub(crate) verify: Option<VerifyFile>,
 }
@@ -243,14 +256,18 @@ pub(crate) struct HttpConfigFile {
     pub(crate) proxy_connect_header: Option<serde::de::IgnoredAny>,
     pub(crate) follow_redirects: Option<bool>,
     pub(crate) enable_http2: Option<bool>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) http_headers: BTreeMap<String, HeaderFile>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct HeaderFile {
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) values: Vec<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) secrets: Vec<Secret>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) files: Vec<String>,
 }
 

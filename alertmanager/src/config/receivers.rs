@@ -14,24 +14,43 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ReceiverFile {
     pub(crate) name: String,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) slack_configs: Vec<SlackFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) pagerduty_configs: Vec<PagerDutyFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) opsgenie_configs: Vec<OpsgenieFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) msteamsv2_configs: Vec<TeamsFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) email_configs: Vec<EmailFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) webhook_configs: Vec<WebhookFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) discord_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) incidentio_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) jira_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) mattermost_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) msteams_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) pushover_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) rocketchat_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) sns_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) telegram_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) victorops_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) webex_configs: Vec<NotSent>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) wechat_configs: Vec<NotSent>,
 }
 
@@ -80,6 +99,7 @@ pub(crate) struct SlackFile {
     pub(crate) pretext: Option<String>,
     pub(crate) text: Option<String>,
     pub(crate) message_text: Option<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) fields: Vec<SlackFieldFile>,
     pub(crate) short_fields: bool,
     pub(crate) footer: Option<String>,
@@ -91,6 +111,7 @@ pub(crate) struct SlackFile {
     pub(crate) thumb_url: Option<String>,
     pub(crate) link_names: bool,
     pub(crate) mrkdwn_in: Option<Vec<String>>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) actions: Vec<SlackActionFile>,
     pub(crate) update_message: bool,
     pub(crate) timeout: Option<PrometheusDuration>,
@@ -145,7 +166,9 @@ pub(crate) struct PagerDutyFile {
     pub(crate) group: Option<String>,
     pub(crate) class: Option<String>,
     pub(crate) details: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) images: Vec<PagerDutyImageFile>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) links: Vec<PagerDutyLinkFile>,
     pub(crate) timeout: Option<PrometheusDuration>,
 }
@@ -176,7 +199,9 @@ pub(crate) struct OpsgenieFile {
     pub(crate) message: Option<String>,
     pub(crate) description: Option<String>,
     pub(crate) source: Option<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) details: BTreeMap<String, String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) responders: Vec<OpsgenieResponderFile>,
     pub(crate) tags: Option<String>,
     pub(crate) note: Option<String>,
@@ -223,6 +248,7 @@ pub(crate) struct EmailFile {
     pub(crate) auth_secret: Option<Secret>,
     pub(crate) auth_secret_file: Option<String>,
     pub(crate) auth_identity: Option<String>,
+    #[serde(deserialize_with = "super::null_is_default")]
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) html: Option<String>,
     pub(crate) text: Option<String>,

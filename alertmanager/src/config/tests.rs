@@ -106,6 +106,17 @@ fn errors_name_file_line_column_and_key() {
 }
 
 #[test]
+fn keys_with_nothing_behind_them_and_plain_scalars_are_read_as_go_reads_them() {
+    let text = "global:\ntemplates:\nroute:\n  receiver: a\n  group_by: alertname\n  routes:\n  - match: {gpu: 3, on: true}\n    routes:\n\
+                receivers:\n- name: a\n  webhook_configs:\n  slack_configs:\n  - &s\n    api_url: http://x\n    channel: 12345\n    title_link:\n  - <<: *s\n    channel: b\n\
+                inhibit_rules:\nescalations:\nremediations:\n";
+    let settings = parse_text(text).unwrap();
+    assert_eq!(settings.receivers["a"].integrations.len(), 2);
+    let shown: serde_json::Value = files::parse(Path::new("shown"), &settings.original).unwrap();
+    assert_eq!(shown["receivers"][0]["slack_configs"][1]["channel"], "b");
+}
+
+#[test]
 fn a_mode_that_acts_needs_a_loopback_listener() {
     let text = format!(
         "{BASE}remediations:\n- name: r\n  match: [a=b]\n  mode: auto\n  action: {{exec: {{command: [/bin/true]}}}}\n"

@@ -1,6 +1,6 @@
 //! Groups: alerts join them, due ones pass the pipeline, deliveries report back.
 
-use super::{Engine, State, Work};
+use super::{Engine, InFlight, State, Work};
 use crate::alert::Alert;
 use crate::config::Settings;
 use crate::delivery::{Delivery, Origin, Outcome};
@@ -94,10 +94,18 @@ impl Engine {
             }
         }
         let quiet = outcome.sends.is_empty() && !passed_over;
+        for (key, resolved) in outcome.ended_unsaid {
+            let Some(mut entry) = state.log.get(&key).cloned() else { continue };
+            entry.firing.clear();
+            entry.resolved = resolved;
+            self.store.put(Kind::NotificationLog, key.to_bytes(), &entry);
+            state.log.put(key, entry);
+        }
         for send in outcome.sends {
             let Some(group) = state.groups.get(place) else { continue };
             let delivery = self.route_delivery(group, &send, state.log.get(&send.key), now_ms);
-            self.mark_in_flight(state, &send.key.clone(), &send);
+            let entry = InFlight { firing: send.firing, passed_over: false };
+            state.in_flight.insert(send.key, entry);
             work.deliveries.push(delivery);
         }
         let ends: Option<TimestampMs> = state.groups.get(place).and_then(|group| {
@@ -183,7 +191,11 @@ impl Engine {
             }
         } else if let Some(outcome) = flush(&state, &settings, place, now_ms) {
             let busy = outcome.dropped.iter().any(|(reason, _)| *reason == Reason::InFlight);
-            if outcome.sends.is_empty() && !busy {
+            if !outcome.ended_unsaid.is_empty() {
+                if let Some(group) = state.groups.get_mut(place) {
+                    group.look_by(now_ms);
+                }
+            } else if outcome.sends.is_empty() && !busy {
                 prune(&mut state, place, &outcome.resolved);
             }
         }

@@ -1,6 +1,6 @@
 //! Starting from the state folder, changing the configuration, and forgetting what is over.
 
-use super::{Engine, InFlight, State};
+use super::{Engine, State};
 use crate::alert::{Alert, Fingerprint};
 use crate::config::Settings;
 use crate::inhibit::Inhibitor;
@@ -128,12 +128,6 @@ impl Engine {
             self.store.remove(Kind::Alerts, alert.fingerprint().to_string());
         }
         self.clean_repairs(state);
-    }
-
-    /// A notice is on its way.
-    pub(super) fn mark_in_flight(&self, state: &mut State, key: &NotifyKey, send: &crate::pipeline::Send) {
-        let entry = InFlight { firing: send.firing.clone(), passed_over: false };
-        state.in_flight.insert(key.clone(), entry);
     }
 
     /// Brings the gauges up to date, when somebody asks for them.

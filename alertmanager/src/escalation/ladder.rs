@@ -311,4 +311,29 @@ mod tests {
         let again: Escalation = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_string(&again).unwrap(), text);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_holds_it_no_tier_is_told_early_twice_or_while_it_is_held(
+            holds in proptest::collection::vec((0..40i64, 1..20i64, proptest::bool::ANY), 0..5),
+        ) {
+            let held = |now: i64, kind: bool| {
+                holds.iter().any(|(from, long, acknowledges)| {
+                    *acknowledges == kind && (from * MINUTE..(from + long) * MINUTE).contains(&now)
+                })
+            };
+            let world = |now: i64| Circumstances {
+                acknowledged: held(now, true),
+                silenced: held(now, false),
+                ..Default::default()
+            };
+            let policy = policy("name: e\ntiers: [{receiver: a}, {receiver: b, after: 5m}, {receiver: c, after: 15m}]");
+            let told = climb(&mut escalation(), &policy, 120 * MINUTE, world);
+            // With the time it was held added, every tier is told exactly once and exactly in time.
+            let free: Vec<i64> = (0..=120).filter(|minute| !held(minute * MINUTE, true) && !held(minute * MINUTE, false)).collect();
+            let want: Vec<(i64, usize)> =
+                [(0, 0), (5, 1), (15, 2)].into_iter().map(|(after, tier)| (free[after], tier)).collect();
+            proptest::prop_assert_eq!(told, want);
+        }
+    }
 }

@@ -44,9 +44,14 @@ impl Flusher {
         poison.get_or_insert_with(|| error.to_owned());
     }
 
-    pub(super) async fn durable(&self) -> Result<(), StateError> {
+    /// Why nothing is durable any more, if so.
+    pub(super) fn broken(&self) -> Option<String> {
         let poison = self.shared.poison.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(error) = poison {
+        poison.or_else(|| self.progress.borrow().broken.clone())
+    }
+
+    pub(super) async fn durable(&self) -> Result<(), StateError> {
+        if let Some(error) = self.broken() {
             return Err(StateError::Flush(error));
         }
         let mine = self.shared.requested.fetch_add(1, Ordering::SeqCst) + 1;

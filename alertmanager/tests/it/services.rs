@@ -208,3 +208,59 @@ async fn a_service_that_hangs_delays_nobody_else() {
         }
     }
 }
+
+/// Speaks SMTP with one client and returns what it said.
+async fn one_mail(listener: tokio::net::TcpListener) -> String {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let (stream, _) = listener.accept().await.unwrap();
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    writer.write_all(b"220 test\r\n").await.unwrap();
+    let (mut said, mut in_data) = (String::new(), false);
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said.push_str(&line);
+        said.push('\n');
+        let answer = match line.as_str() {
+            "." => {
+                in_data = false;
+                "250 taken"
+            }
+            _ if in_data => continue,
+            "DATA" => {
+                in_data = true;
+                "354 go on"
+            }
+            "QUIT" => break,
+            _ => "250 ok",
+        };
+        writer.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+        if answer == "250 taken" {
+            break;
+        }
+    }
+    said
+}
+
+#[tokio::test]
+async fn an_email_goes_out_by_smtp_with_escaped_html() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let smarthost = listener.local_addr().unwrap();
+    let mail = tokio::spawn(one_mail(listener));
+    let config = format!(
+        "global: {{smtp_smarthost: '{smarthost}', smtp_from: am@example.org, smtp_require_tls: false}}\n\
+         route: {{receiver: ops, group_by: [alertname]}}\nreceivers:\n- name: ops\n  email_configs: [{{to: 'ops@example.org, gpu@example.org', headers: {{X-Team: gpu}}}}]\n"
+    );
+    let am = Alertmanager::start(&config).await;
+    am.fire(&[json!({"alertname": "Gpu<b>", "node": "n1"})]).await;
+    let said = mail.await.unwrap();
+    for want in [
+        "MAIL FROM:<am@example.org>",
+        "RCPT TO:<ops@example.org>",
+        "RCPT TO:<gpu@example.org>",
+        "X-Team: gpu",
+        "Subject: [FIRING:1] Gpu<b> (n1)",
+        "Gpu&lt;b&gt;",
+    ] {
+        assert!(said.contains(want), "{want} is missing in {said}");
+    }
+}

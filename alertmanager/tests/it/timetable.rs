@@ -281,3 +281,27 @@ async fn opening_a_signed_link_changes_nothing_and_its_button_acknowledges() {
     let home = am.get("/").await;
     assert!(home.as_str().unwrap().contains("acknowledged by ada"));
 }
+
+#[tokio::test]
+async fn a_receiver_that_wants_no_resolves_hears_of_the_next_firing() {
+    let mut hook = Service::start().await;
+    let config = format!(
+        "route: {{receiver: hook, group_by: [alertname]}}\nreceivers:\n- name: hook\n  webhook_configs: [{{url: '{}', send_resolved: false}}]\n",
+        hook.url
+    );
+    let am = Alertmanager::start(&config).await;
+    let labels = json!({"alertname": "A"});
+    for _ in 0..3 {
+        am.fire(from_ref(&labels)).await;
+        assert_eq!(am.next(&mut hook).await.alerts(), ["firing A"]);
+        am.seconds(30);
+        am.resolve(from_ref(&labels)).await;
+        am.wait_for("/api/v2/alerts", |list| list == &json!([])).await;
+        am.seconds(30);
+        // The group is over when its last look has passed.
+        let over = |text: &serde_json::Value| {
+            text.as_str().is_some_and(|text| text.contains("alertmanager_dispatcher_aggregation_groups 0\n"))
+        };
+        am.wait_for("/metrics", over).await;
+    }
+}
