@@ -72,8 +72,8 @@ pub const ANSWER_CHUNKS_QUEUED_MAX: usize = 8;
 /// Queries that wait for a place, as a multiple of those that run; more are refused.
 pub const QUERIES_WAITING_FACTOR: usize = 50;
 
-/// Batches of arrived samples that wait to be judged.
-pub const ARRIVALS_QUEUED_MAX: usize = 4_096;
+/// Batches of arrived samples that wait to be judged. When they are this many, ingest waits.
+pub const ARRIVALS_QUEUED_MAX: usize = 512;
 
 /// A sample further ahead of the clock than this is stored but not judged.
 pub const JUDGED_AHEAD_MS_MAX: i64 = 10_000;

@@ -156,6 +156,7 @@ pub async fn run_with_clock(
     if let Err(error) = coverage.await {
         tracing::error!(%error, "Node coverage ended badly");
     }
+    collector.rules.context().close().await;
     notifier.close().await;
     blocking(move || database.close()).await??;
     tracing::info!("Collector ended");

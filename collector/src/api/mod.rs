@@ -43,6 +43,8 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/alerts", get(rules::alerts))
         .route("/alertmanagers", get(rules::alertmanagers))
         .route("/targets", get(targets::targets))
+        .route("/scrape_pools", get(targets::pools))
+        .route("/status/walreplay", get(status::walreplay))
         .route("/status/buildinfo", get(status::buildinfo))
         .route("/status/config", get(status::config))
         .route("/status/flags", get(status::flags))

@@ -62,6 +62,11 @@ pub(crate) async fn runtimeinfo(State(collector): State<Arc<Collector>>, paramet
     success(&data, parameters.accepts_gzip)
 }
 
+/// `/api/v1/status/walreplay`: over before the first answer.
+pub(crate) async fn walreplay(parameters: Parameters) -> Answer {
+    success(&json!({"min": 0, "max": 0, "current": 0, "state": "done"}), parameters.accepts_gzip)
+}
+
 /// `/api/v1/status/tsdb`
 pub(crate) async fn tsdb(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
     let top = parameters.limit()?.unwrap_or(TOP);

@@ -45,3 +45,8 @@ pub(crate) async fn targets(State(collector): State<Arc<Collector>>, parameters:
     let data = json!({"activeTargets": active, "droppedTargets": none, "droppedTargetCounts": {}});
     success(&data, parameters.accepts_gzip)
 }
+
+/// `/api/v1/scrape_pools`
+pub(crate) async fn pools(parameters: Parameters) -> Answer {
+    success(&json!({"scrapePools": [POOL]}), parameters.accepts_gzip)
+}

@@ -2,14 +2,15 @@
 //!
 //! A text with a fault is refused whole: nothing of it is stored.
 
+use super::exposition;
 use super::http_write::{WriteRefusal, decode_text, read_body, refuse_out_of_bounds};
-use super::{exposition, series_writer::LoneSample};
 use crate::collector::Collector;
 use crate::limits::FUTURE_MS_MAX;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use pharos_tsdb::Appended;
 use std::sync::Arc;
 
 /// Answers an import.
@@ -25,13 +26,22 @@ async fn import(collector: &Collector, headers: &HeaderMap, body: Body) -> Resul
     let text = std::str::from_utf8(&body).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
     let now_ms = collector.clock.now_ms();
     let exposition = exposition::parse(text, now_ms).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
-    let ahead = |sample: &&LoneSample| sample.timestamp_ms > now_ms + FUTURE_MS_MAX;
-    let too_new = exposition.samples.iter().filter(ahead).count();
-    if too_new > 0 {
-        collector.metrics.samples_refused.with_label_values(&["too_new"]).inc_by(too_new as u64);
-        let message = format!("{too_new} samples are more than 24 h ahead of the server's clock");
-        return Err(WriteRefusal::Bad(message));
+    let retention_ms = collector.options.retention_time.as_millis_i64();
+    let oldest_ms = if retention_ms > 0 { now_ms - retention_ms } else { i64::MIN };
+    let outside = |is_outside: &dyn Fn(i64) -> bool| {
+        exposition.samples.iter().filter(|sample| is_outside(sample.timestamp_ms)).count() as u64
+    };
+    let bounds = Appended {
+        too_new: outside(&|at_ms| at_ms > now_ms + FUTURE_MS_MAX),
+        too_old: outside(&|at_ms| at_ms < oldest_ms),
+        ..Appended::default()
+    };
+    for (reason, count) in [("too_new", bounds.too_new), ("too_old", bounds.too_old)] {
+        if count > 0 {
+            collector.metrics.samples_refused.with_label_values(&[reason]).inc_by(count);
+        }
     }
+    refuse_out_of_bounds(&bounds)?;
     for (metric, metadata) in exposition.metadata {
         collector.database.set_metadata(&metric, metadata);
     }

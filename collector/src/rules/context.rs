@@ -14,8 +14,9 @@ use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::template::{FunctionError, Functions};
 use pharos_promql::Value;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Batches of series that wait to be written.
 const OUTBOX_BATCHES_MAX: usize = 4_096;
@@ -35,11 +36,12 @@ pub struct RuleContext {
     /// What templates may call.
     pub functions: Functions,
     external_labels: ArcSwap<Labels>,
-    outbox: mpsc::Sender<Vec<LoneSample>>,
+    outbox: Mutex<Option<mpsc::Sender<Vec<LoneSample>>>>,
+    writing: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl RuleContext {
-    /// Puts it together. The task that writes series ends when the context is dropped.
+    /// Puts it together.
     pub fn new(
         queries: Queries,
         notifier: Notifier,
@@ -50,7 +52,7 @@ impl RuleContext {
     ) -> Self {
         let (outbox, mut batches) = mpsc::channel::<Vec<LoneSample>>(OUTBOX_BATCHES_MAX);
         // Rules never wait for the storage: what they write may itself be watched by rules.
-        tokio::spawn(async move {
+        let writing = tokio::spawn(async move {
             while let Some(batch) = batches.recv().await {
                 if let Err(error) = writer.write(&batch).await {
                     tracing::warn!(%error, "Series of rules cannot be stored");
@@ -65,7 +67,17 @@ impl RuleContext {
             Ok(rows(result.value))
         });
         let external_labels = ArcSwap::from_pointee(Labels::empty());
-        RuleContext { queries, notifier, clock, metrics, external_url, functions, external_labels, outbox }
+        RuleContext {
+            queries,
+            notifier,
+            clock,
+            metrics,
+            external_url,
+            functions,
+            external_labels,
+            outbox: Mutex::new(Some(outbox)),
+            writing: Mutex::new(Some(writing)),
+        }
     }
 
     /// Labels of this collector.
@@ -80,8 +92,21 @@ impl RuleContext {
 
     /// Hands series over to be written.
     pub fn write(&self, samples: Vec<LoneSample>) {
-        if !samples.is_empty() && self.outbox.try_send(samples).is_err() {
+        let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(outbox) = outbox.as_ref().filter(|_| !samples.is_empty()) else { return };
+        if outbox.try_send(samples).is_err() {
             tracing::warn!("Series of rules are dropped: the storage does not keep up");
+        }
+    }
+
+    /// Writes what was handed over, and nothing after that.
+    pub async fn close(&self) {
+        drop(self.outbox.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writing) = writing
+            && let Err(error) = writing.await
+        {
+            tracing::error!(%error, "Writing series of rules ended badly");
         }
     }
 

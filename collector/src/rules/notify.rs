@@ -184,17 +184,16 @@ async fn deliver(target: &Target, client: &reqwest::Client, metrics: &Metrics) {
     let endpoint = format!("{}/api/v2/alerts", target.url.trim_end_matches('/'));
     loop {
         let batch = take_batch(target);
-        if batch.is_empty() {
+        if !batch.is_empty() {
+            send_batch(target, client, metrics, &endpoint, &batch).await;
+        } else if target.stop.is_cancelled() {
+            return;
+        } else {
             tokio::select! {
-                () = target.wake.notified() => continue,
+                () = target.wake.notified() => {}
                 () = target.stop.cancelled() => {}
             }
-            // Nothing is left and nothing more comes.
-            if take_batch(target).is_empty() {
-                return;
-            }
         }
-        send_batch(target, client, metrics, &endpoint, &batch).await;
     }
 }
 
