@@ -95,6 +95,10 @@ pub(crate) struct State {
     acknowledgements_in_flight: BTreeMap<Fingerprint, usize>,
     /// Route notices on their way, and which firing alerts they tell of.
     in_flight: BTreeMap<NotifyKey, InFlight>,
+    /// Counts changes that every ladder has to look at: silences, acknowledgements, configuration.
+    generation: u64,
+    /// When a silence begins or ends next.
+    silences_change_ms: Option<TimestampMs>,
     /// Escalation notices on their way.
     tiers_in_flight: BTreeSet<ladders::TierKey>,
     cleaned_at_ms: TimestampMs,
@@ -219,13 +223,19 @@ impl Engine {
         if let Some(why) = self.store.broken() {
             self.readiness.set_not_ready(format!("the state folder cannot be written: {why}"));
         }
+        let silences_changed = state.silences_change_ms.is_some_and(|at| at <= now_ms);
+        // Sources of inhibition come and go by themselves.
+        if silences_changed || !settings.inhibit_rules.is_empty() {
+            state.generation += 1;
+        }
+        state.silences_change_ms = state.silences.next_change_after(now_ms);
         self.end_acknowledgements(&mut state, now_ms, &mut work);
         self.tick_repairs(&mut state, &settings, now_ms, &mut work);
         self.tick_groups(&mut state, &settings, now_ms, &mut work);
         self.tick_ladders(&mut state, &settings, now_ms, &mut work);
         self.pass_on_acknowledgements(&mut state, now_ms, &mut work);
         self.clean(&mut state, now_ms);
-        if let Some(at) = state.silences.next_change_after(now_ms) {
+        if let Some(at) = state.silences_change_ms {
             work.wake_at(at);
         }
         work
@@ -264,6 +274,14 @@ impl Engine {
         state.inhibitor.add(alert);
         let changed = received.starts_firing || received.stops_firing;
         self.join_groups(state, settings, alert, changed, now_ms);
+        if changed {
+            let own = crate::escalation::ladder::escalation_id("", alert.fingerprint());
+            for (_, escalation) in
+                state.escalations.range_mut(own.clone()..).take_while(|(id, _)| id.starts_with(&own))
+            {
+                escalation.rest = None;
+            }
+        }
         if !alert.is_resolved_at(now_ms) {
             self.start_ladders(state, settings, alert, now_ms);
             self.consider_repairs(state, settings, alert, now_ms);
@@ -276,7 +294,11 @@ impl Engine {
         silence: Silence,
     ) -> Result<Result<String, SilenceError>, StateError> {
         let now_ms = self.now_ms();
-        let changed = self.lock().silences.set(silence, now_ms, || uuid::Uuid::new_v4().to_string());
+        let changed = {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.silences.set(silence, now_ms, || uuid::Uuid::new_v4().to_string())
+        };
         let changed = match changed {
             Ok(changed) => changed,
             Err(error) => return Ok(Err(error)),
@@ -295,7 +317,11 @@ impl Engine {
     /// Ends a silence; durable when this returns.
     pub(crate) async fn expire_silence(&self, id: &str) -> Result<Result<(), SilenceError>, StateError> {
         let now_ms = self.now_ms();
-        let expired = self.lock().silences.expire(id, now_ms);
+        let expired = {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.silences.expire(id, now_ms)
+        };
         match expired {
             Ok(silence) => {
                 self.store.put(Kind::Silences, &silence.id, &silence);

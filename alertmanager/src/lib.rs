@@ -36,7 +36,7 @@ mod stages;
 mod state;
 mod time_interval;
 
-pub use options::{ClusterFlags, Options};
+pub use options::{ClusterFlags, CompatibilityFlags, Options};
 pub use run::{RunError, run, run_with};
 pub use state::StateError;
 

@@ -36,6 +36,9 @@ pub struct Options {
     /// `--cluster.*`
     #[command(flatten)]
     pub cluster: ClusterFlags,
+    /// Flags that only keep command lines of Alertmanager working.
+    #[command(flatten)]
+    pub compatibility: CompatibilityFlags,
     /// `--log.*`
     #[command(flatten)]
     pub log: LogFlags,
@@ -98,6 +101,27 @@ pub struct ClusterFlags {
     pub allow_insecure_advertise: bool,
 }
 
+/// Flags of Alertmanager that nothing here needs: they tune what works another way.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Compatibility (accepted, without effect)")]
+pub struct CompatibilityFlags {
+    /// Has no effect: what is over is removed every minute
+    #[arg(long = "alerts.gc-interval", value_name = "DURATION")]
+    pub alerts_gc_interval: Option<PrometheusDuration>,
+    /// Has no effect: state is written when it changes
+    #[arg(long = "data.maintenance-interval", value_name = "DURATION")]
+    pub data_maintenance_interval: Option<PrometheusDuration>,
+    /// Has no effect
+    #[arg(long = "web.get-concurrency", value_name = "COUNT")]
+    pub web_get_concurrency: Option<u32>,
+    /// Has no effect
+    #[arg(long = "web.timeout", value_name = "DURATION")]
+    pub web_timeout: Option<PrometheusDuration>,
+    /// Has no effect: there is no garbage collector
+    #[arg(long = "auto-gomemlimit.ratio", value_name = "RATIO")]
+    pub auto_gomemlimit_ratio: Option<f64>,
+}
+
 impl Options {
     /// What the program runs on when nothing is said.
     ///
@@ -128,6 +152,9 @@ mod tests {
             "--dispatch.start-delay=1m",
             "--enable-feature=utf8-strict-mode",
             "--data.retention=24h",
+            "--alerts.gc-interval=30m",
+            "--data.maintenance-interval=15m",
+            "--web.timeout=0s",
             "--log.level=debug",
         ])
         .unwrap();

@@ -2,7 +2,7 @@
 
 use super::alerts::{GettableAlert, Name, Selection, shown, status_of};
 use super::{Api, ApiError, Parameters, flag};
-use crate::alert::label_map;
+use crate::alert::{Alert, label_map};
 use crate::route::muted_by_time;
 use axum::Json;
 use axum::extract::State as Shared;
@@ -40,8 +40,11 @@ pub(super) async fn list(
             continue;
         }
         let receiver = Name { name: group.receiver.clone() };
-        let members = group.members.iter().filter_map(|&member| state.alerts.get(member));
+        let mut members: Vec<&Alert> =
+            group.members.iter().filter_map(|&member| state.alerts.get(member)).collect();
+        members.sort_by(|a, b| a.labels.cmp(&b.labels));
         let alerts: Vec<GettableAlert> = members
+            .into_iter()
             .filter_map(|alert| {
                 let mut status = status_of(&state, alert, now_ms);
                 status.muted_by.clone_from(&muted_by);

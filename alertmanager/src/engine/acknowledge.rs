@@ -75,6 +75,7 @@ impl Engine {
             );
             self.metrics.acknowledgements.with_label_values(&["given"]).inc();
             state.acknowledgements.insert(fingerprint, acknowledgement);
+            state.generation += 1;
         }
         self.wake();
         self.store.durable().await?;
@@ -88,7 +89,11 @@ impl Engine {
         by: &str,
     ) -> Result<(), AcknowledgeError> {
         let now_ms = self.now_ms();
-        let removed = self.lock().acknowledgements.remove(&fingerprint);
+        let removed = {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.acknowledgements.remove(&fingerprint)
+        };
         removed.ok_or(AcknowledgeError::NotAcknowledged(fingerprint))?;
         self.store.remove(Kind::Acknowledgements, fingerprint.to_string());
         self.audit(now_ms, "acknowledgement_taken_back", &fingerprint.to_string(), by, "");
@@ -119,6 +124,7 @@ impl Engine {
         }
         for (fingerprint, event) in over {
             state.acknowledgements.remove(&fingerprint);
+            state.generation += 1;
             self.store.remove(Kind::Acknowledgements, fingerprint.to_string());
             self.audit(now_ms, "acknowledgement_ended", &fingerprint.to_string(), "pharos", event);
             self.metrics.acknowledgements.with_label_values(&[event]).inc();

@@ -8,7 +8,7 @@ use super::{Engine, State, Work};
 use crate::alert::Alert;
 use crate::config::Settings;
 use crate::delivery::{Delivery, Origin, Outcome};
-use crate::escalation::ladder::{Circumstances, Escalation, Step, escalation_id};
+use crate::escalation::ladder::{Circumstances, Escalation, Rest, Step, escalation_id};
 use crate::escalation::policy::EscalationPolicy;
 use crate::limits::TIER_DELIVERY_TIME_MAX;
 use crate::notification_log::NotifyKey;
@@ -18,7 +18,6 @@ use crate::stages::Reason;
 use crate::state::Kind;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One tier's notice to one integration.
@@ -42,6 +41,7 @@ impl Engine {
             let id = escalation_id(&policy.name, alert.fingerprint());
             let fresh = || Escalation::new(&policy.name, alert.clone(), now_ms);
             let escalation = state.escalations.entry(id.clone()).or_insert_with(fresh);
+            escalation.rest = None;
             if escalation.alert.starts_at_ms == alert.starts_at_ms {
                 escalation.alert = alert.clone();
             } else {
@@ -73,9 +73,14 @@ impl Engine {
         now_ms: TimestampMs,
         work: &mut Work,
     ) {
-        let mut by_state: BTreeMap<&'static str, i64> =
-            ["escalating", "acknowledged", "silenced", "resolved"].map(|name| (name, 0)).into();
-        let ids: Vec<String> = state.escalations.keys().cloned().collect();
+        let generation = state.generation;
+        let mut ids = Vec::new();
+        for (id, escalation) in &state.escalations {
+            match escalation.rests_until(generation, now_ms) {
+                Some(until) => work.wake_at(until),
+                None => ids.push(id.clone()),
+            }
+        }
         for id in ids {
             let Some(mut escalation) = state.escalations.remove(&id) else { continue };
             let policy = settings.escalations.iter().find(|policy| policy.name == escalation.policy);
@@ -87,6 +92,7 @@ impl Engine {
             let world = self.circumstances(state, &escalation.alert, now_ms);
             let mut changed = escalation.adjust(policy, &world);
             let mut ended = false;
+            let mut until_ms = TimestampMs::MAX;
             loop {
                 match escalation.next(policy, &world) {
                     Step::Tell(tier) => {
@@ -94,7 +100,7 @@ impl Engine {
                         self.tell(state, settings, policy, &mut escalation, tier, now_ms);
                     }
                     Step::Wait(at) => {
-                        work.wake_at(at);
+                        until_ms = at;
                         break;
                     }
                     Step::Hold => break,
@@ -104,10 +110,13 @@ impl Engine {
                     }
                 }
             }
-            if let Some(alert) = state.alerts.get(escalation.fingerprint()).filter(|_| !ended) {
-                work.wake_at(alert.ends_at_ms.max(now_ms + 1));
-            } else if !ended {
-                work.wake_at(escalation.alert.ends_at_ms.max(now_ms + 1));
+            if !ended {
+                let alert = state.alerts.get(escalation.fingerprint()).unwrap_or(&escalation.alert);
+                // One that is over although a resolve does not end its ladder has no later end to wait for.
+                if alert.ends_at_ms > now_ms {
+                    until_ms = until_ms.min(alert.ends_at_ms);
+                }
+                work.wake_at(until_ms);
             }
             let open = self.collect_tier_notices(state, settings, &mut escalation, ended, now_ms, work);
             if ended && !open {
@@ -118,11 +127,9 @@ impl Engine {
             if changed {
                 self.store.put(Kind::Escalations, &id, &escalation);
             }
-            *by_state.entry(escalation.state(&world)).or_default() += 1;
+            // While it ends, every delivery that comes back is looked at.
+            escalation.rest = (!ended).then_some(Rest { generation, until_ms });
             state.escalations.insert(id, escalation);
-        }
-        for (name, count) in by_state {
-            self.metrics.escalations.with_label_values(&[name]).set(count);
         }
     }
 
@@ -254,6 +261,7 @@ impl Engine {
         let mut state = self.lock();
         state.tiers_in_flight.remove(key);
         if let Some(escalation) = state.escalations.get_mut(&key.escalation) {
+            escalation.rest = None;
             let told = escalation.told.get_mut(&key.tier);
             if let Some(delivery) = told.and_then(|told| told.integrations.get_mut(&key.integration)) {
                 if kind == NoticeKind::Resolved {

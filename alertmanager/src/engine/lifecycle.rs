@@ -10,7 +10,7 @@ use crate::remediate::record::Remediation;
 use crate::silence::{Silence, SilenceState};
 use crate::state::Kind;
 use pharos_common::sample::TimestampMs;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Engine {
@@ -71,6 +71,7 @@ impl Engine {
         {
             let mut state = self.lock();
             self.settings.store(Arc::clone(&settings));
+            state.generation += 1;
             state.groups.clear();
             state.inhibitor = Inhibitor::new(Arc::clone(&settings.inhibit_rules));
             let known: Vec<Fingerprint> = state.alerts.iter().map(|(fingerprint, _)| fingerprint).collect();
@@ -138,6 +139,15 @@ impl Engine {
         for wanted in [SilenceState::Pending, SilenceState::Active, SilenceState::Expired] {
             let count = state.silences.iter().filter(|silence| silence.state_at(now_ms) == wanted).count();
             self.metrics.silences.with_label_values(&[wanted.as_str()]).set(count as i64);
+        }
+        let mut by_state: BTreeMap<&'static str, i64> =
+            ["escalating", "acknowledged", "silenced", "resolved"].map(|name| (name, 0)).into();
+        for escalation in state.escalations.values() {
+            let world = self.circumstances(&state, &escalation.alert, now_ms);
+            *by_state.entry(escalation.state(&world)).or_default() += 1;
+        }
+        for (name, count) in by_state {
+            self.metrics.escalations.with_label_values(&[name]).set(count);
         }
         let firing = state.alerts.iter().filter(|(_, alert)| !alert.is_resolved_at(now_ms)).count();
         self.metrics.alerts.with_label_values(&["active"]).set(firing as i64);

@@ -251,6 +251,7 @@ impl Engine {
         for (id, escalation) in &mut state.escalations {
             if escalation.fingerprint() == fingerprint {
                 escalation.hurried = true;
+                escalation.rest = None;
                 found = true;
                 self.store.put(Kind::Escalations, id, escalation);
             }

@@ -32,6 +32,18 @@ pub(crate) struct Escalation {
     pub(crate) hurried: bool,
     /// Who was told, by tier.
     pub(crate) told: BTreeMap<usize, Told>,
+    /// When it need not be looked at; whatever happens to it clears this.
+    #[serde(skip)]
+    pub(crate) rest: Option<Rest>,
+}
+
+/// A ladder on which nothing is due for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rest {
+    /// The state of silences, acknowledgements and configuration that this was found out under.
+    pub(crate) generation: u64,
+    /// When something is due.
+    pub(crate) until_ms: TimestampMs,
 }
 
 /// What became of one tier.
@@ -97,7 +109,14 @@ impl Escalation {
             held_since_ms: None,
             hurried: false,
             told: BTreeMap::new(),
+            rest: None,
         }
+    }
+
+    /// Until when nothing can be due on it, if that is known.
+    pub(crate) fn rests_until(&self, generation: u64, now_ms: TimestampMs) -> Option<TimestampMs> {
+        let rest = self.rest.filter(|rest| rest.generation == generation && rest.until_ms > now_ms)?;
+        Some(rest.until_ms)
     }
 
     pub(crate) fn fingerprint(&self) -> Fingerprint {

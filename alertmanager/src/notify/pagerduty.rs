@@ -138,7 +138,7 @@ impl PagerDuty {
             "event_action": Self::action(notice),
             "dedup_key": notice.dedup_key,
         });
-        if notice.kind != NoticeKind::Firing {
+        if notice.kind == NoticeKind::Acknowledged {
             return Ok(event);
         }
         let data = self.renderer.data(notice);

@@ -4,7 +4,7 @@ use super::NotifyError;
 use super::http::HttpSender;
 use super::notice::{Notice, NoticeKind};
 use crate::alert::label_map;
-use crate::api::time::rfc3339;
+use crate::api::time::rfc3339_short;
 use crate::config::ReceiverBuilder;
 use crate::config::{Fault, SecretSource, WebhookFile};
 use serde_json::{Value, json};
@@ -59,9 +59,9 @@ impl Webhook {
                     "status": item.status(),
                     "labels": label_map(&alert.labels),
                     "annotations": alert.annotations,
-                    "startsAt": rfc3339(alert.starts_at_ms),
+                    "startsAt": rfc3339_short(alert.starts_at_ms),
                     // Go's zero time: the alert has no end yet.
-                    "endsAt": if item.resolved { rfc3339(alert.ends_at_ms) } else { "0001-01-01T00:00:00Z".to_owned() },
+                    "endsAt": if item.resolved { rfc3339_short(alert.ends_at_ms) } else { "0001-01-01T00:00:00Z".to_owned() },
                     "generatorURL": alert.generator_url,
                     "fingerprint": alert.fingerprint().to_string(),
                 })
