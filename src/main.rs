@@ -213,8 +213,7 @@ fn collector_options(options: &Options, alertmanager_url: &str) -> pharos_collec
 }
 
 fn alertmanager_options(options: &Options) -> pharos_alertmanager::Options {
-    // Its flags have their defaults in one place, the command line.
-    let mut alertmanager = pharos_alertmanager::Options::parse_from(["pharos-alertmanager"]);
+    let mut alertmanager = pharos_alertmanager::Options::defaults();
     alertmanager.config.config_file.clone_from(&options.alertmanager_config);
     alertmanager.storage_path = options.storage_path.join("alertmanager");
     alertmanager.listen_address.clone_from(&options.alertmanager_address);
