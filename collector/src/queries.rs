@@ -5,6 +5,7 @@ use crate::limits::{QUERIES_WAITING_FACTOR, RULE_QUERIES_AT_ONCE_MAX};
 use crate::metrics::Metrics;
 use crate::storage::DatabaseStorage;
 use pharos_common::sample::TimestampMs;
+use pharos_common::shutdown::Shutdown;
 use pharos_promql::ast::Expr;
 use pharos_promql::storage::Storage;
 use pharos_promql::{Engine, EngineOptions, QueryError, QueryOptions, QueryResult};
@@ -77,6 +78,8 @@ pub struct Queries {
     waiting_max: usize,
     rule_places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// Cancels all that still run.
+    end: Shutdown,
 }
 
 /// Cancels the query when the one who waits for it goes.
@@ -113,12 +116,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Queries {
-    /// Over an open storage engine.
+    /// Over an open storage engine. `end` cancels what still runs.
     pub fn new(
         database: Database,
         options: EngineOptions,
         concurrency_max: usize,
         metrics: Arc<Metrics>,
+        end: Shutdown,
     ) -> Self {
         let concurrency_max = concurrency_max.max(1);
         Queries {
@@ -129,6 +133,7 @@ impl Queries {
             waiting_max: concurrency_max.saturating_mul(QUERIES_WAITING_FACTOR),
             rule_places: Arc::new(Semaphore::new(RULE_QUERIES_AT_ONCE_MAX)),
             metrics,
+            end,
         }
     }
 
@@ -212,7 +217,14 @@ impl Queries {
             let _place = (place, running);
             evaluate_now(&engine, storage.as_ref(), &expr, when, &options)
         });
-        evaluation.await.map_err(|error| QueryFailure::Crashed(error.to_string()))?.map_err(Into::into)
+        tokio::select! {
+            outcome = evaluation => {
+                outcome.map_err(|error| QueryFailure::Crashed(error.to_string()))?.map_err(Into::into)
+            }
+            () = self.end.cancelled() => {
+                Err(QueryError::Canceled { stage: "shutdown of the server" }.into())
+            }
+        }
     }
 
     /// Evaluates here and now, within a small budget: for templates of rules.

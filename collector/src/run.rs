@@ -67,6 +67,8 @@ pub async fn run_with_clock(
     let (arrivals, arrived) = mpsc::channel(ARRIVALS_QUEUED_MAX);
     let appender = Appender::new(database.clone(), watch.clone(), arrivals, Arc::clone(&metrics));
     let derived = SeriesWriter::new(appender.clone(), Source::Derived);
+    // Rules and queries end before the storage closes, ingest before that.
+    let rules_end = Shutdown::new();
     let queries = Queries::new(
         database.clone(),
         EngineOptions {
@@ -77,10 +79,9 @@ pub async fn run_with_clock(
         },
         options.query_concurrency_max,
         Arc::clone(&metrics),
+        rules_end.clone(),
     );
     let notifier = Notifier::new(Arc::clone(&metrics))?;
-    // Rules end before the storage closes, ingest before that.
-    let rules_end = Shutdown::new();
     let external_url = external_url(&options, &listener);
     let instance = listener.local_addr().map(|address| address.to_string())?;
     let own = self_samples::run(

@@ -266,13 +266,13 @@ async fn a_query_ends_when_its_client_goes() {
     let folder = tempfile::tempdir().unwrap();
     let options = pharos_collector::Options { query_concurrency_max: 1, ..options(folder.path()) };
     let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
-    let long: String = (0..1_000).map(|i| format!("long {i} {}\n", NOW_MS - i * 1_000)).collect();
+    let long: String = (0..2_000).map(|i| format!("long {i} {}\n", NOW_MS - i * 1_000)).collect();
     assert_eq!(collector.import(long).await, 204);
     // Minutes of work in small steps, if nobody stops it.
-    let term = |factor: i32| format!("double_exponential_smoothing(long[1000s], 0.{factor}, 0.5)");
-    let query = (1_000..9_000).map(term).collect::<Vec<_>>().join(" + ");
+    let term = |factor: i32| format!("double_exponential_smoothing(long[2000s], 0.{factor}, 0.5)");
+    let query = (100..900).map(term).collect::<Vec<_>>().join(" + ");
     let url = format!("{}/api/v1/query_range", collector.url);
-    let form = [("query", query.as_str()), ("start", "1699999000"), ("end", "1700000000"), ("step", "1")];
+    let form = [("query", query.as_str()), ("start", "1699998000"), ("end", "1700000000"), ("step", "1")];
     let request = tokio::spawn(collector.client.post(url).form(&form).send());
     let running = |count: &'static str| {
         let line = format!("pharos_collector_queries_running {count}\n");

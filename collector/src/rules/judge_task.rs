@@ -1,11 +1,13 @@
 //! Drives the judge: samples, deadlines and new rules, one at a time.
 
 use super::judge::{Judge, ThresholdTable};
-use super::watch::Arrived;
+use super::watch::{Arrived, WatchedSelector};
+use crate::limits::JUDGED_AHEAD_MS_MAX;
 use pharos_common::clock::SharedClock;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::shutdown::Shutdown;
+use pharos_tsdb::{Database, Unlimited};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,15 +21,46 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Other rules to judge by.
 pub(crate) struct Load {
     pub(crate) table: ThresholdTable,
-    /// Newest stored samples of what they watch.
-    pub(crate) stored: Vec<(Labels, TimestampMs, f64)>,
+    /// What they watch.
+    pub(crate) selectors: Vec<WatchedSelector>,
     /// Told when they are in force.
     pub(crate) done: oneshot::Sender<()>,
+}
+
+/// Reads the newest stored samples of what rules watch.
+pub(crate) struct StoredNewest {
+    pub(crate) database: Database,
+    pub(crate) lookback_ms: i64,
+}
+
+impl StoredNewest {
+    async fn read(
+        &self,
+        selectors: Vec<WatchedSelector>,
+        now_ms: TimestampMs,
+    ) -> Vec<(Labels, TimestampMs, f64)> {
+        let database = self.database.clone();
+        let (start_ms, end_ms) = (now_ms - self.lookback_ms, now_ms + JUDGED_AHEAD_MS_MAX);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut newest = Vec::new();
+            for selector in selectors {
+                match database.select(&selector.matchers, start_ms, end_ms, &Unlimited) {
+                    Ok(selected) => newest.extend(selected.into_iter().filter_map(|series| {
+                        Some((series.labels, *series.timestamps.last()?, *series.values.last()?))
+                    })),
+                    Err(error) => tracing::warn!(%error, "Newest samples of a rule cannot be read"),
+                }
+            }
+            newest
+        });
+        read.await.unwrap_or_default()
+    }
 }
 
 /// Runs until shutdown.
 pub(crate) async fn run(
     mut judge: Judge,
+    stored: StoredNewest,
     clock: SharedClock,
     mut arrivals: mpsc::Receiver<Arrived>,
     mut loads: mpsc::Receiver<Load>,
@@ -51,7 +84,8 @@ pub(crate) async fn run(
             biased;
             () = shutdown.cancelled() => return,
             Some(load) = loads.recv() => {
-                judge.load(load.table, load.stored);
+                let newest = stored.read(load.selectors, clock.now_ms()).await;
+                judge.load(load.table, newest);
                 let _ = load.done.send(());
             }
             () = until_deadline => judge.deadline(),

@@ -6,14 +6,13 @@ use super::context::RuleContext;
 use super::evaluate::run_group;
 use super::file::GroupDefinition;
 use super::judge::{Judge, ThresholdTable};
-use super::judge_task::{self, Load};
+use super::judge_task::{self, Load, StoredNewest};
 use super::rule::{Group, Rule};
 use super::watch::{Arrived, WatchIndex, WatchedSelector};
 use arc_swap::ArcSwap;
 use pharos_common::labels::Labels;
-use pharos_common::sample::TimestampMs;
 use pharos_common::shutdown::Shutdown;
-use pharos_tsdb::{Database, Unlimited};
+use pharos_tsdb::Database;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +27,6 @@ pub struct RuleManager {
     context: Arc<RuleContext>,
     watch: WatchIndex,
     database: Database,
-    lookback_ms: i64,
     groups: Arc<ArcSwap<Vec<Arc<Group>>>>,
     loads: mpsc::Sender<Load>,
     /// Stops the evaluation of the groups that are loaded.
@@ -49,12 +47,12 @@ impl RuleManager {
         let (loads, incoming) = mpsc::channel(1);
         let judge = Judge::new(Arc::clone(&context), watch.clone(), lookback_ms);
         let clock = Arc::clone(&context.clock);
-        tokio::spawn(judge_task::run(judge, clock, arrivals, incoming, shutdown.clone()));
+        let stored = StoredNewest { database: database.clone(), lookback_ms };
+        tokio::spawn(judge_task::run(judge, stored, clock, arrivals, incoming, shutdown.clone()));
         RuleManager {
             context,
             watch,
             database,
-            lookback_ms,
             groups: Arc::default(),
             loads,
             running: Arc::new(Mutex::new(shutdown.child_token())),
@@ -137,31 +135,13 @@ impl RuleManager {
                 threshold.selectors().into_iter().map(move |matchers| WatchedSelector { rule, matchers })
             })
             .collect();
-        // Samples that arrive from here on are watched for the new rules; what came before is read back.
+        // What arrives from here on is watched for the new rules. The judge reads what came before from the
+        // storage before it goes on with what arrived, so no sample falls between the two.
         let generation = self.watch.replace(selectors.clone());
-        let stored = self.newest_stored(selectors).await;
         let (done, in_force) = oneshot::channel();
-        let load = Load { table: ThresholdTable { rules, generation }, stored, done };
+        let load = Load { table: ThresholdTable { rules, generation }, selectors, done };
         if self.loads.send(load).await.is_ok() {
             let _ = in_force.await;
         }
-    }
-
-    async fn newest_stored(&self, selectors: Vec<WatchedSelector>) -> Vec<(Labels, TimestampMs, f64)> {
-        let (database, now_ms) = (self.database.clone(), self.context.clock.now_ms());
-        let start_ms = now_ms - self.lookback_ms;
-        let read = tokio::task::spawn_blocking(move || {
-            let mut newest = Vec::new();
-            for selector in selectors {
-                match database.select(&selector.matchers, start_ms, now_ms, &Unlimited) {
-                    Ok(selected) => newest.extend(selected.into_iter().filter_map(|series| {
-                        Some((series.labels, *series.timestamps.last()?, *series.values.last()?))
-                    })),
-                    Err(error) => tracing::warn!(%error, "Newest samples of a rule cannot be read"),
-                }
-            }
-            newest
-        });
-        read.await.unwrap_or_default()
     }
 }
