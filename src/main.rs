@@ -103,8 +103,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let agent_url = local_url(&agent_port)?;
 
     let agent_config = agent_options(&options, &collector_url).load()?;
+    let alertmanager_options = alertmanager_options(&options)?;
     let mut alertmanager = Part::start("alertmanager", |end| {
-        pharos_alertmanager::run(alertmanager_options(&options), alertmanager_port, end)
+        pharos_alertmanager::run(alertmanager_options, alertmanager_port, end)
     });
     let mut collector = Part::start("collector", |end| {
         pharos_collector::run(collector_options(&options, &alertmanager_url), collector_port, end)
@@ -212,10 +213,10 @@ fn collector_options(options: &Options, alertmanager_url: &str) -> pharos_collec
     collector
 }
 
-fn alertmanager_options(options: &Options) -> pharos_alertmanager::Options {
-    let mut alertmanager = pharos_alertmanager::Options::defaults();
+fn alertmanager_options(options: &Options) -> Result<pharos_alertmanager::Options, clap::Error> {
+    let mut alertmanager = pharos_alertmanager::Options::defaults()?;
     alertmanager.config.config_file.clone_from(&options.alertmanager_config);
     alertmanager.storage_path = options.storage_path.join("alertmanager");
     alertmanager.listen_address.clone_from(&options.alertmanager_address);
-    alertmanager
+    Ok(alertmanager)
 }
