@@ -51,6 +51,7 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
         .route("/admin/tsdb/flush", get(admin::flush).post(admin::flush))
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/admin/tsdb/{*action}", post(admin::refused).put(admin::refused))
         .fallback(any(answer::not_found))
         .method_not_allowed_fallback(answer::method_not_allowed)

@@ -5,6 +5,7 @@
 //! folder/LOCK              held by the process that has it open
 //! folder/journal/          rows that are not in blocks yet
 //! folder/blocks/*.block    blocks, named by window and sequence
+//! folder/snapshots/        copies of the blocks by hard links
 //! folder/damaged/          files set aside
 //! ```
 
@@ -12,6 +13,7 @@ mod housekeeping;
 mod open;
 mod read;
 mod replay;
+mod snapshot;
 
 pub use open::{OpenReport, Options};
 

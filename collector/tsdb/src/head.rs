@@ -241,6 +241,13 @@ impl Head {
         }
     }
 
+    /// Whether any sample in memory may lie in the range.
+    pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
+        let late = self.late_range().is_some_and(|(first, last)| first <= end_ms && last >= start_ms);
+        let in_order = self.newest_ms().is_some_and(|newest_ms| newest_ms >= start_ms);
+        late || in_order && self.oldest_ms().is_some_and(|oldest_ms| oldest_ms <= end_ms)
+    }
+
     /// Oldest timestamp in memory, late samples aside.
     pub(crate) fn oldest_ms(&self) -> Option<TimestampMs> {
         self.registry().groups().filter_map(|(_, group)| group.lock().oldest_ms()).min()

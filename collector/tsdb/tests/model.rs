@@ -259,6 +259,41 @@ fn blocks_beyond_retention_are_dropped_whole() {
 }
 
 #[test]
+fn names_values_and_series_are_those_of_the_range() {
+    let mut engine = Engine::new();
+    engine.append(1, START_MS, 2);
+    let check = |engine: &Engine, start_ms: i64, end_ms: i64, found: bool| {
+        let database = &engine.database;
+        assert_eq!(database.label_names(&[], start_ms, end_ms).unwrap().is_empty(), !found);
+        assert_eq!(database.label_values("group", &[], start_ms, end_ms).unwrap().is_empty(), !found);
+        assert_eq!(database.series(&[], start_ms, end_ms).unwrap().is_empty(), !found);
+    };
+    for _ in ["in the head", "in a block"] {
+        check(&engine, START_MS - 5, START_MS + 5, true);
+        check(&engine, 0, START_MS - 1, false);
+        check(&engine, START_MS + 1, i64::MAX, false);
+        engine.apply(&Step::Flush);
+    }
+}
+
+#[test]
+fn a_snapshot_is_a_storage_folder_of_its_own() {
+    let mut engine = Engine::new();
+    engine.append(1, START_MS, 2);
+    let snapshot = engine.database.snapshot("first").unwrap();
+    let truth = engine.truth.clone();
+    engine.append(1, START_MS + 1, 3);
+    engine.apply(&Step::Flush);
+    assert!(engine.database.snapshot("first").is_err(), "a snapshot is never overwritten");
+    let options = Options { housekeeping: false, ..Options::default() };
+    let clock: Arc<ManualClock> = Arc::clone(&engine.clock);
+    let (copy, _) = Database::open(Arc::new(engine.io.after_power_cut()), &snapshot, options, clock).unwrap();
+    engine.database = copy;
+    engine.truth = truth;
+    engine.check(i64::MIN, i64::MAX);
+}
+
+#[test]
 fn a_folder_opens_once() {
     let engine = Engine::new();
     let second = Database::open(

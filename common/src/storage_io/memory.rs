@@ -166,6 +166,9 @@ impl StorageIo for MemoryIo {
     fn rename(&self, from: &Path, to: &Path) -> IoResult<()> {
         let mut state = self.changing("rename", from)?;
         if state.folders.contains(from) {
+            if state.files.keys().any(|path| path.starts_with(to)) {
+                return Err(IoError::new("rename", from, ErrorKind::DirectoryNotEmpty.into()));
+            }
             let moved = |path: &Path| path.strip_prefix(from).ok().map(|rest| to.join(rest));
             state.folders = state.folders.iter().map(|path| moved(path).unwrap_or(path.clone())).collect();
             let files = std::mem::take(&mut state.files);

@@ -10,7 +10,7 @@ use crate::cut;
 use crate::error::TsdbError;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -118,10 +118,26 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
-        let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
-        self.cut(&mut housekeeping, before_ms)?;
+        self.cut_all(&mut housekeeping)?;
         while self.merge_next(&mut housekeeping, || true)? {}
         Ok(())
+    }
+
+    /// Seals the head into blocks, and shows the files of all blocks to `visit` while nothing merges or
+    /// drops them.
+    pub(super) fn with_still_blocks<T>(
+        &self,
+        visit: impl FnOnce(&[PathBuf]) -> Result<T, TsdbError>,
+    ) -> Result<T, TsdbError> {
+        let mut housekeeping = self.housekeeping();
+        self.cut_all(&mut housekeeping)?;
+        let files: Vec<PathBuf> = self.blocks().iter().map(|block| block.path().to_owned()).collect();
+        visit(&files)
+    }
+
+    fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
+        let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
+        self.cut(housekeeping, before_ms)
     }
 
     /// The moment up to which the head should be cut now, if it should.

@@ -128,6 +128,11 @@ fn start_threads(inner: &Arc<Inner>, journal: Journal, housekeeping: bool) -> Re
     Ok(Threads { inner: Arc::clone(inner), handles: Mutex::new(handles), stop })
 }
 
+/// Contents of the file `VERSION`.
+pub(super) fn version_text() -> String {
+    format!("{FORMAT_VERSION}\n")
+}
+
 fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
     let path = folder.join("VERSION");
     match io.read(&path) {
@@ -142,9 +147,7 @@ fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
                 ))),
             }
         }
-        Err(error) if error.is_not_found() => {
-            Ok(write_atomically(io, &path, format!("{FORMAT_VERSION}\n").as_bytes())?)
-        }
+        Err(error) if error.is_not_found() => Ok(write_atomically(io, &path, version_text().as_bytes())?),
         Err(error) => Err(error.into()),
     }
 }

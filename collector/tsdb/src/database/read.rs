@@ -70,7 +70,9 @@ impl Database {
     ) -> Result<Vec<String>, TsdbError> {
         let mut found: BTreeSet<String> = BTreeSet::new();
         if matchers.is_empty() {
-            found.extend(self.inner.head.registry().postings().names().map(|(name, _)| name.to_owned()));
+            if self.inner.head.overlaps(start_ms, end_ms) {
+                found.extend(self.inner.head.registry().postings().names().map(|(name, _)| name.to_owned()));
+            }
             for block in self.inner.blocks_in(start_ms, end_ms) {
                 found.extend(block.index()?.postings.names().map(|(name, _)| name.to_owned()));
             }
@@ -99,7 +101,9 @@ impl Database {
     ) -> Result<Vec<String>, TsdbError> {
         let mut found: BTreeSet<String> = BTreeSet::new();
         if matchers.is_empty() {
-            if let Some(values) = self.inner.head.registry().postings().values(name) {
+            if self.inner.head.overlaps(start_ms, end_ms)
+                && let Some(values) = self.inner.head.registry().postings().values(name)
+            {
                 found.extend(values.keys().map(ToString::to_string));
             }
             for block in self.inner.blocks_in(start_ms, end_ms) {
