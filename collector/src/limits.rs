@@ -48,6 +48,9 @@ pub const SAMPLES_PER_WRITE_MAX: usize = 2_000_000;
 /// Rows that one append carries; larger writes are cut.
 pub const ROWS_PER_APPEND_MAX: usize = 16_384;
 
+/// Series of remote write that are adopted into one group of the engine: as many as it allows.
+pub const ADOPTED_COLUMNS_MAX: usize = 256;
+
 /// Label sets of remote write that are recognised by their bytes.
 pub const SERIES_CACHE_ENTRIES_MAX: usize = 2_000_000;
 

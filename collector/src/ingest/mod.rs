@@ -10,6 +10,8 @@ pub mod label_rules;
 mod pick;
 pub mod protobuf;
 pub mod remote_write;
+mod row_plan;
+pub mod series_cache;
 pub mod series_writer;
 pub mod stream;
 pub mod stream_groups;

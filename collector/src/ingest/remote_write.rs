@@ -1,7 +1,8 @@
 //! `POST /api/v1/write`: Prometheus' remote write 1.0, answered 204 once everything is durable.
 
 use super::http_write::{WriteRefusal, decompress_snappy, read_body, refuse_out_of_bounds};
-use super::write_request::{SeriesCache, WriteFault};
+use super::series_cache::SeriesCache;
+use super::write_request::WriteFault;
 use crate::collector::Collector;
 use crate::limits::WRITES_AT_ONCE_MAX;
 use axum::body::Body;

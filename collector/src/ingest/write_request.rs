@@ -1,41 +1,14 @@
-//! Remote write 1.0: decompressed bytes of a `prometheus.WriteRequest` in, samples of known groups out.
-//!
-//! Label parsing dominates the cost of remote write, and a sender repeats the same labels for ever. So a
-//! series is recognised by the raw bytes of its labels; only bytes never seen before are parsed.
+//! Remote write 1.0: the decompressed bytes of a `prometheus.WriteRequest` in, its parts out, labels still
+//! as raw bytes. What becomes of them is [`super::series_cache`]'s business.
 
-use super::appender::{Appender, Group, PlannedRow, Source};
-use super::label_rules::{LabelFault, checked_labels};
-use super::pick::pick_mut;
+use super::label_rules::LabelFault;
 use super::protobuf::{Fields, WireError};
-use super::series_writer::add;
 use super::stream_groups::shortened;
-use crate::limits::{
-    HELP_BYTES_MAX, LABELS_PER_SERIES_MAX, ROWS_PER_APPEND_MAX, SAMPLES_PER_WRITE_MAX,
-    SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
-};
-use foldhash::HashMap;
+use crate::limits::{HELP_BYTES_MAX, LABELS_PER_SERIES_MAX, SAMPLES_PER_WRITE_MAX};
 use pharos_common::sample::TimestampMs;
-use pharos_tsdb::{Appended, Metadata, MetricKind, TsdbError};
+use pharos_tsdb::{Metadata, MetricKind, TsdbError};
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
-
-/// Series known by the raw bytes of their labels.
-#[derive(Debug, Default)]
-pub struct SeriesCache {
-    positions: HashMap<Box<[u8]>, usize>,
-    groups: Vec<Group>,
-    key_bytes: usize,
-}
-
-/// What became of a request.
-#[derive(Debug, Default)]
-pub struct Written {
-    /// What the engine took.
-    pub appended: Appended,
-    /// Series left out, and the first reason.
-    pub refused: Option<(usize, String)>,
-}
 
 /// Why a request could not be taken as a whole.
 #[derive(Debug, thiserror::Error)]
@@ -53,28 +26,25 @@ pub enum WriteFault {
 
 /// A request, read whole before anything of it is applied.
 #[derive(Debug, Default)]
-struct Request<'a> {
-    series: Vec<RawSeries<'a>>,
+pub(super) struct Request<'a> {
+    pub(super) series: Vec<RawSeries<'a>>,
     /// Of all series, one after the other.
-    samples: Vec<(TimestampMs, f64)>,
-    metadata: Vec<(&'a str, Metadata)>,
+    pub(super) samples: Vec<(TimestampMs, f64)>,
+    pub(super) metadata: Vec<(&'a str, Metadata)>,
 }
 
 /// One series of a request.
 #[derive(Debug)]
-struct RawSeries<'a> {
+pub(super) struct RawSeries<'a> {
     /// The label fields as they stand.
-    labels: Cow<'a, [u8]>,
+    pub(super) labels: Cow<'a, [u8]>,
     /// Where its samples lie.
-    samples: Range<usize>,
-    has_histograms: bool,
+    pub(super) samples: Range<usize>,
+    pub(super) has_histograms: bool,
 }
 
-/// A sample and the position of its series' group.
-type Planned = (usize, TimestampMs, f64);
-
 impl<'a> Request<'a> {
-    fn parse(message: &'a [u8]) -> Result<Self, WriteFault> {
+    pub(super) fn parse(message: &'a [u8]) -> Result<Self, WriteFault> {
         let mut request = Request::default();
         for field in Fields::of(message) {
             let field = field?;
@@ -94,124 +64,27 @@ impl<'a> Request<'a> {
     }
 }
 
-impl SeriesCache {
-    /// Appends all samples of a request. They can be read when this returns.
-    ///
-    /// # Errors
-    /// If the request is malformed (nothing is stored) or the engine refuses.
-    pub async fn write(&mut self, appender: &Appender, message: &[u8]) -> Result<Written, WriteFault> {
-        let request = Request::parse(message)?;
-        let mut written = Written::default();
-        let planned = self.plan(appender, &request, &mut written)?;
-        for (metric, metadata) in request.metadata {
-            appender.database().set_metadata(metric, metadata);
+/// Labels of a series out of their raw bytes, in the order in which they stand.
+pub(super) fn label_pairs(raw: &[u8]) -> Result<Vec<(&str, &str)>, LabelsFault> {
+    let mut pairs = Vec::new();
+    for label in Fields::of(raw) {
+        pairs.push(label_pair(label?.bytes()?)?);
+        if pairs.len() > LABELS_PER_SERIES_MAX {
+            return Err(LabelFault::TooMany(pairs.len()).into());
         }
-        for chunk in planned.chunks(ROWS_PER_APPEND_MAX) {
-            add(&mut written.appended, &self.append(appender, chunk).await?);
-        }
-        if self.groups.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
-            *self = SeriesCache::default();
-        }
-        Ok(written)
     }
-
-    /// Finds the group of every series; one that is refused is left out.
-    fn plan(
-        &mut self,
-        appender: &Appender,
-        request: &Request<'_>,
-        written: &mut Written,
-    ) -> Result<Vec<Planned>, WriteFault> {
-        let mut planned = Vec::with_capacity(request.samples.len());
-        let mut refuse = |reason: String| {
-            written.refused.get_or_insert((0, reason)).0 += 1;
-        };
-        for series in &request.series {
-            if series.has_histograms {
-                refuse("native histograms are not supported yet".to_owned());
-            }
-            let position = match self.positions.get(series.labels.as_ref()) {
-                Some(&position) => position,
-                None => match self.learn(appender, &series.labels) {
-                    Ok(position) => position,
-                    Err(Refusal::Labels(fault)) => {
-                        refuse(fault.to_string());
-                        continue;
-                    }
-                    Err(Refusal::Storage(error @ TsdbError::TooManySeries { .. })) => {
-                        refuse(error.to_string());
-                        continue;
-                    }
-                    Err(Refusal::Wire(error)) => return Err(error.into()),
-                    Err(Refusal::Storage(error)) => return Err(error.into()),
-                },
-            };
-            let samples = request.samples.get(series.samples.clone()).unwrap_or_default();
-            planned.extend(samples.iter().map(|&(timestamp_ms, value)| (position, timestamp_ms, value)));
-        }
-        Ok(planned)
-    }
-
-    fn learn(&mut self, appender: &Appender, raw: &[u8]) -> Result<usize, Refusal> {
-        let mut pairs = Vec::new();
-        for label in Fields::of(raw) {
-            pairs.push(label_pair(label?.bytes()?)?);
-            if pairs.len() > LABELS_PER_SERIES_MAX {
-                return Err(LabelFault::TooMany(pairs.len()).into());
-            }
-        }
-        let labels = checked_labels(pairs)?;
-        let group = appender.define(Arc::from([labels]))?;
-        self.groups.push(group);
-        let position = self.groups.len() - 1;
-        self.key_bytes += raw.len();
-        self.positions.insert(raw.into(), position);
-        Ok(position)
-    }
-
-    async fn append(&mut self, appender: &Appender, planned: &[Planned]) -> Result<Appended, TsdbError> {
-        let mut positions: Vec<usize> = planned.iter().map(|(position, ..)| *position).collect();
-        if !positions.is_sorted() {
-            positions.sort_unstable();
-        }
-        positions.dedup();
-        let rows: Vec<PlannedRow<'_>> = planned
-            .iter()
-            .filter_map(|(position, timestamp_ms, value)| {
-                Some(PlannedRow {
-                    group: positions.binary_search(position).ok()?,
-                    timestamp_ms: *timestamp_ms,
-                    values: std::slice::from_ref(value),
-                })
-            })
-            .collect();
-        let mut groups = pick_mut(&mut self.groups, &positions);
-        appender.append(&mut groups, &rows, None, Source::RemoteWrite).await
-    }
+    Ok(pairs)
 }
 
-enum Refusal {
-    Wire(WireError),
-    Labels(LabelFault),
-    Storage(TsdbError),
-}
-
-impl From<WireError> for Refusal {
-    fn from(error: WireError) -> Self {
-        Refusal::Wire(error)
-    }
-}
-
-impl From<LabelFault> for Refusal {
-    fn from(fault: LabelFault) -> Self {
-        Refusal::Labels(fault)
-    }
-}
-
-impl From<TsdbError> for Refusal {
-    fn from(error: TsdbError) -> Self {
-        Refusal::Storage(error)
-    }
+/// Why a series' labels cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LabelsFault {
+    /// They are no labels at all: the request is malformed.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// They are not such as a series may have.
+    #[error(transparent)]
+    Labels(#[from] LabelFault),
 }
 
 /// `prometheus.TimeSeries`

@@ -168,8 +168,8 @@ impl Database {
             }
         }
         let outcome = batch.rows.iter().try_for_each(|row: &Row<'_>| {
-            inner.head.append_row(&registry, row, window, &mut appended, |group, state| {
-                pending.row(row.group.0, row.timestamp_ms, row.values, group, state, &registry);
+            inner.head.append_row(&registry, row, window, &mut appended, |group, state, values| {
+                pending.row(row.group.0, row.timestamp_ms, values, group, state, &registry);
             })
         });
         if let (Ok(()), Some(mark)) = (&outcome, &batch.mark) {

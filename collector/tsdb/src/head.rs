@@ -85,7 +85,7 @@ impl Head {
         row: &Row<'_>,
         window: Window,
         appended: &mut Appended,
-        journal: impl FnOnce(&Group, &mut group::GroupState),
+        journal: impl FnOnce(&Group, &mut group::GroupState, &[f64]),
     ) -> Result<(), TsdbError> {
         let group = registry.group(row.group).ok_or(TsdbError::UnknownGroup(row.group))?;
         if row.values.len() != group.columns.len() {
@@ -107,22 +107,30 @@ impl Head {
         let in_order = row.timestamp_ms > state.newest_ms
             && row.timestamp_ms >= self.cut_before_ms.load(Ordering::Relaxed);
         if in_order {
-            journal(&group, &mut state);
+            journal(&group, &mut state, row.values);
             state.push(row.timestamp_ms, row.values);
             self.newest_ms.fetch_max(row.timestamp_ms, Ordering::Relaxed);
             self.samples.fetch_add(present, Ordering::Relaxed);
             appended.samples += present;
             return Ok(());
         }
-        if let Some((timestamp, values)) = state.last_row()
-            && timestamp == row.timestamp_ms
-            && row.values.iter().zip(values).all(|(value, have)| is_absent(*value) || !is_absent(*have))
-        {
-            // What is there stays, whatever the repetition says.
-            appended.duplicates += present;
+        // What is there stays, whatever a repetition says; what the newest row lacks is filled in, for a
+        // sender may spread one tick over two requests.
+        if state.last_row().is_some_and(|(timestamp, _)| timestamp == row.timestamp_ms) {
+            let filled = match state.filled_last_row(row.values) {
+                Some((merged, filled)) => {
+                    journal(&group, &mut state, &merged);
+                    state.replace_last_row(&merged);
+                    filled as u64
+                }
+                None => 0,
+            };
+            self.samples.fetch_add(filled, Ordering::Relaxed);
+            appended.samples += filled;
+            appended.duplicates += present - filled;
             return Ok(());
         }
-        journal(&group, &mut state);
+        journal(&group, &mut state, row.values);
         drop(state);
         self.append_late(&group, row, appended);
         Ok(())

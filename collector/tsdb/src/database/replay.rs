@@ -142,7 +142,8 @@ fn apply(head: &Head, batches: Receiver<Batch>) -> Appended {
                     rest = behind;
                     let Some(&group) = groups.get(&group) else { continue };
                     let row = Row { group, timestamp_ms, values };
-                    let outcome = head.append_row(&head.registry(), &row, window, &mut appended, |_, _| ());
+                    let outcome =
+                        head.append_row(&head.registry(), &row, window, &mut appended, |_, _, _| ());
                     if let Err(error) = outcome {
                         tracing::error!(%error, "A row of the journal cannot be replayed");
                     }

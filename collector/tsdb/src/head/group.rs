@@ -58,12 +58,29 @@ impl GroupState {
     /// Appends a row that is newer than all before.
     pub(crate) fn push(&mut self, timestamp_ms: TimestampMs, values: &[f64]) {
         debug_assert!(timestamp_ms > self.newest_ms && values.len() == self.width);
-        self.open_timestamps.push(timestamp_ms);
-        self.open_values.extend_from_slice(values);
-        self.newest_ms = timestamp_ms;
+        // Sealed only now, so that the newest row can be filled in as long as it is the newest.
         if self.open_timestamps.len() >= PAGE_ROWS {
             self.seal();
         }
+        self.open_timestamps.push(timestamp_ms);
+        self.open_values.extend_from_slice(values);
+        self.newest_ms = timestamp_ms;
+    }
+
+    /// The newest row with what it lacks taken from `values`, if it lacks any of it; and how many cells
+    /// that fills.
+    pub(crate) fn filled_last_row(&self, values: &[f64]) -> Option<(Vec<f64>, usize)> {
+        let (_, last) = self.last_row()?;
+        let fills = |(have, new): &(&f64, &f64)| is_absent(**have) && !is_absent(**new);
+        let filled = last.iter().zip(values).filter(fills).count();
+        let merged = |(have, new): (&f64, &f64)| if is_absent(*have) { *new } else { *have };
+        (filled > 0).then(|| (last.iter().zip(values).map(merged).collect(), filled))
+    }
+
+    /// Puts a row in the place of the newest, which has the same timestamp.
+    pub(crate) fn replace_last_row(&mut self, values: &[f64]) {
+        let start = self.open_values.len() - self.width;
+        self.open_values[start..].copy_from_slice(values);
     }
 
     /// Turns the open rows into a page.

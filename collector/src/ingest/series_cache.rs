@@ -1,0 +1,199 @@
+//! Series of remote write: recognised by the raw bytes of their labels, and adopted into groups.
+//!
+//! Label parsing dominates the cost of remote write, and a sender repeats the same labels for ever. So only
+//! bytes never seen before are parsed. And what a sender read together it sends together, at one timestamp:
+//! series of one target that are first seen side by side become one group of the engine, so that from then
+//! on a scrape is a few rows and not a thousand.
+
+use super::appender::{Appender, Group, PlannedRow, Source};
+use super::label_rules::checked_labels;
+use super::pick::pick_mut;
+use super::row_plan::{RowPlan, Slot};
+use super::series_writer::add;
+use super::write_request::{LabelsFault, Request, WriteFault, label_pairs};
+use crate::limits::{
+    ADOPTED_COLUMNS_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
+};
+use foldhash::HashMap;
+use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
+use pharos_tsdb::{Appended, TsdbError};
+
+/// Series known by the raw bytes of their labels, and the groups they are in.
+#[derive(Debug, Default)]
+pub struct SeriesCache {
+    slots: HashMap<Box<[u8]>, Slot>,
+    groups: Vec<Group>,
+    key_bytes: usize,
+    plan: RowPlan,
+}
+
+/// What became of a request.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// What the engine took.
+    pub appended: Appended,
+    /// Series left out, and the first reason.
+    pub refused: Option<(usize, String)>,
+}
+
+impl Written {
+    fn refuse(&mut self, reason: String) {
+        self.refused.get_or_insert((0, reason)).0 += 1;
+    }
+}
+
+/// A series seen for the first time.
+struct NewSeries<'a> {
+    /// The bytes it came as: more than one kind if a request tells its labels in different orders.
+    raw: Vec<&'a [u8]>,
+    labels: Labels,
+    first_ms: TimestampMs,
+}
+
+impl NewSeries<'_> {
+    /// Whether two series come from the same reading of the same target.
+    fn belongs_with(&self, other: &NewSeries<'_>) -> bool {
+        let same = |name: &str| self.labels.get(name) == other.labels.get(name);
+        self.first_ms == other.first_ms && same("instance") && same("job")
+    }
+}
+
+impl SeriesCache {
+    /// Appends all samples of a request. They can be read when this returns.
+    ///
+    /// # Errors
+    /// If the request is malformed (nothing is stored) or the engine refuses.
+    pub async fn write(&mut self, appender: &Appender, message: &[u8]) -> Result<Written, WriteFault> {
+        let request = Request::parse(message)?;
+        let mut written = Written::default();
+        self.learn(appender, &request, &mut written)?;
+        for (metric, metadata) in &request.metadata {
+            appender.database().set_metadata(metric, metadata.clone());
+        }
+        self.plan.clear();
+        for series in &request.series {
+            if series.has_histograms {
+                written.refuse("native histograms are not supported yet".to_owned());
+            }
+            let Some(&slot) = self.slots.get(series.labels.as_ref()) else { continue };
+            let Some(width) = self.groups.get(slot.group as usize).map(|group| group.columns().len()) else {
+                continue;
+            };
+            for &(timestamp_ms, value) in request.samples.get(series.samples.clone()).unwrap_or_default() {
+                self.plan.add(slot, width, timestamp_ms, value);
+            }
+            if self.plan.is_full() {
+                self.append_planned(appender, &mut written.appended).await?;
+            }
+        }
+        self.append_planned(appender, &mut written.appended).await?;
+        if self.slots.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
+            *self = SeriesCache::default();
+        }
+        Ok(written)
+    }
+
+    /// Finds slots for series that were never seen before; one that is refused gets none.
+    fn learn(
+        &mut self,
+        appender: &Appender,
+        request: &Request<'_>,
+        written: &mut Written,
+    ) -> Result<(), WriteFault> {
+        let mut together: Vec<NewSeries<'_>> = Vec::new();
+        for series in &request.series {
+            let raw = series.labels.as_ref();
+            let Some(&(first_ms, _)) =
+                request.samples.get(series.samples.start).filter(|_| !series.samples.is_empty())
+            else {
+                continue;
+            };
+            if self.slots.contains_key(raw) {
+                continue;
+            }
+            let labels = match label_pairs(raw).and_then(|pairs| Ok(checked_labels(pairs)?)) {
+                Ok(labels) => labels,
+                Err(LabelsFault::Labels(fault)) => {
+                    written.refuse(fault.to_string());
+                    continue;
+                }
+                Err(LabelsFault::Wire(error)) => return Err(error.into()),
+            };
+            let new = NewSeries { raw: vec![raw], labels, first_ms };
+            if let Some(known) = together.iter_mut().find(|known| known.labels == new.labels) {
+                known.raw.push(raw);
+                continue;
+            }
+            let fits = together.first().is_none_or(|first| first.belongs_with(&new));
+            if !fits || together.len() == ADOPTED_COLUMNS_MAX {
+                self.adopt(appender, &mut together, written)?;
+            }
+            together.push(new);
+        }
+        self.adopt(appender, &mut together, written)
+    }
+
+    /// Makes a group of series that were seen together. When the engine takes no more new series they try
+    /// one by one: those that it knows already go on.
+    fn adopt(
+        &mut self,
+        appender: &Appender,
+        together: &mut Vec<NewSeries<'_>>,
+        written: &mut Written,
+    ) -> Result<(), WriteFault> {
+        if together.is_empty() {
+            return Ok(());
+        }
+        let columns = together.iter().map(|series| series.labels.clone()).collect();
+        match appender.define(columns) {
+            Ok(group) => self.remember(group, together),
+            Err(TsdbError::TooManySeries { .. }) => {
+                for series in together.iter() {
+                    match appender.define([series.labels.clone()].into()) {
+                        Ok(group) => self.remember(group, std::slice::from_ref(series)),
+                        Err(error @ TsdbError::TooManySeries { .. }) => written.refuse(error.to_string()),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        together.clear();
+        Ok(())
+    }
+
+    fn remember(&mut self, group: Group, columns: &[NewSeries<'_>]) {
+        let number = self.groups.len() as u32;
+        self.groups.push(group);
+        for (column, series) in columns.iter().enumerate() {
+            for &raw in &series.raw {
+                self.key_bytes += raw.len();
+                self.slots.insert(raw.into(), Slot { group: number, column: column as u16 });
+            }
+        }
+    }
+
+    async fn append_planned(&mut self, appender: &Appender, total: &mut Appended) -> Result<(), TsdbError> {
+        let rows = self.plan.rows();
+        for chunk in rows.chunks(ROWS_PER_APPEND_MAX) {
+            let mut positions: Vec<usize> = chunk.iter().map(|row| row.group as usize).collect();
+            positions.sort_unstable();
+            positions.dedup();
+            let planned: Vec<PlannedRow<'_>> = chunk
+                .iter()
+                .filter_map(|row| {
+                    Some(PlannedRow {
+                        group: positions.binary_search(&(row.group as usize)).ok()?,
+                        timestamp_ms: row.timestamp_ms,
+                        values: self.plan.values(row),
+                    })
+                })
+                .collect();
+            let mut groups = pick_mut(&mut self.groups, &positions);
+            add(total, &appender.append(&mut groups, &planned, None, Source::RemoteWrite).await?);
+        }
+        self.plan.clear();
+        Ok(())
+    }
+}
