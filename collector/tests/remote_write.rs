@@ -141,3 +141,51 @@ async fn other_types_are_answered_415() {
     }
     collector.stop().await;
 }
+
+/// However a sender cuts its requests, nothing that series of a group share may cost a sample.
+#[tokio::test]
+async fn series_that_came_together_may_come_apart_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let names = ["a", "b", "c"];
+    let labels: Vec<Vec<(&str, &str)>> =
+        names.iter().map(|name| vec![("__name__", "m"), ("job", "j"), ("n", *name)]).collect();
+    let turned: Vec<(&str, &str)> = vec![("n", "b"), ("job", "j"), ("__name__", "m")];
+    let at = |second: i64| NOW_MS - 60_000 + second * 1_000;
+    let requests = [
+        // Together; one label set is told twice, in different orders.
+        request(&[
+            (&labels[0], &[(at(1), 1.0)]),
+            (&labels[1], &[(at(1), 1.0)]),
+            (&turned, &[(at(2), 2.0)]),
+            (&labels[2], &[(at(1), 1.0)]),
+        ]),
+        // One tick in two requests, one of them twice.
+        request(&[(&labels[0], &[(at(3), 3.0)])]),
+        request(&[(&labels[1], &[(at(3), 3.0)]), (&labels[2], &[(at(3), 3.0)])]),
+        request(&[(&labels[1], &[(at(3), 3.0)]), (&labels[2], &[(at(3), 3.0)])]),
+        // A backlog, series by series, of different length.
+        request(&[
+            (&labels[2], &[(at(4), 4.0), (at(5), 5.0), (at(6), 6.0)]),
+            (&labels[0], &[(at(5), 5.0), (at(6), 6.0)]),
+            (&labels[1], &[(at(4), 4.0), (at(6), 6.0)]),
+        ]),
+    ];
+    for message in &requests {
+        assert_eq!(write(&collector, message).await, (204, String::new()));
+    }
+    let want = [("a", vec![1, 3, 5, 6]), ("b", vec![1, 2, 3, 4, 6]), ("c", vec![1, 3, 4, 5, 6])];
+    let check = async |collector: &TestCollector| {
+        for (name, seconds) in &want {
+            let matrix = collector.query_at(&format!(r#"m{{n="{name}"}}[2m]"#), "1700000000").await;
+            let values: Vec<_> =
+                seconds.iter().map(|second| json!([at(*second) / 1_000, second.to_string()])).collect();
+            assert_eq!(matrix[0]["values"], json!(values), "{name}");
+        }
+    };
+    check(&collector).await;
+    collector.kill().await;
+    let collector = start(folder.path()).await;
+    check(&collector).await;
+    collector.stop().await;
+}
