@@ -190,7 +190,7 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
         tracing::error!(file = %file.display(), "A damaged file was set aside; the rest is served");
     }
     if report.damaged_bytes > 0 {
-        tracing::error!(bytes = report.damaged_bytes, "Parts of the journal are damaged and were left out");
+        tracing::error!(bytes = report.damaged_bytes, "Parts of the storage are damaged and were left out");
     }
     Ok(database)
 }

@@ -91,10 +91,20 @@ pub fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, ConfigEr
         ConfigError {
             file: file.to_owned(),
             position,
-            key: track.path().to_string(),
-            message: error.to_string(),
+            key: Some(track.path().to_string()).filter(|key| key != "?").unwrap_or_default(),
+            message: one_line(&error),
         }
     })
+}
+
+/// What the parser says, without the excerpt and the place, which stand before it already.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    match line.rfind(" at line ") {
+        Some(place) => line[..place].to_owned(),
+        None => line.to_owned(),
+    }
 }
 
 /// Finds `a.b[1].c` in block-style YAML text: good enough to point a person at a line.
@@ -164,6 +174,9 @@ mod tests {
         check("list:\n  - count: 1\n    wait: 5 minutes\n", "a.yml:3:11: list[0].wait: ");
         check("list:\n  - count: 1\n    colour: red\n", "a.yml:3:5: list[0].colour: ");
         check("list: [\n", "a.yml:");
+        let text = parse::<Outer>(Path::new("a.yml"), "list:\n  - count: x\n").unwrap_err().to_string();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.contains("<input>") && !text.contains(" at line "), "{text}");
     }
 
     #[test]

@@ -22,14 +22,14 @@
 //! # What recovery promises
 //!
 //! A torn end (a record cut short by a crash, at the end of the newest segment) is cut off and
-//! reported. Damage elsewhere costs only the records it lies in: reading resumes at the next marker with
+//! reported. Damage elsewhere, or to a record that is there whole, costs only the records it lies in: reading resumes at the next marker with
 //! a valid checksum, and the damaged segment is kept aside under `damaged/` for a person to look at.
 
 mod reader;
 mod segment;
 
 pub use reader::JournalReader;
-use segment::{HEADER_BYTES, RECORD_HEADER_BYTES, encode_header, encode_record, parse_segment};
+use segment::{HEADER_BYTES, RECORD_HEADER_BYTES, encode_header, encode_record, is_torn, parse_segment};
 
 use crate::storage_io::{IoError, StorageIo, WritableFile};
 use std::collections::VecDeque;
@@ -133,20 +133,24 @@ impl Journal {
                 visit(Position { segment: number, offset }, payload)
                     .map_err(|message| JournalError::Replay { path: path.clone(), message })
             })?;
-            let torn = bytes.len() as u64 - outcome.valid_end;
-            let damaged = outcome.damaged_bytes + if last { 0 } else { torn };
+            let tail = bytes.len() as u64 - outcome.valid_end;
+            let rest = bytes.get(outcome.valid_end as usize..).unwrap_or_default();
+            let torn = last && (outcome.valid_end < HEADER_BYTES || is_torn(rest));
+            let damaged = outcome.damaged_bytes + if torn { 0 } else { tail };
             if damaged > 0 {
                 recovery.damaged_bytes += damaged;
-                let aside = set_aside(&*io, folder, &path)?;
+                let aside = set_aside(&*io, folder, &path, &bytes)?;
                 tracing::error!(file = %path.display(), aside = %aside.display(), damaged,
                     "Damaged journal records skipped; everything else is served");
                 recovery.set_aside.push(aside);
             }
             let mut kept = outcome.valid_end;
-            if last && (torn > 0 || outcome.valid_end < HEADER_BYTES) {
-                tracing::warn!(file = %path.display(), bytes = torn,
-                    "Unfinished record at the end of the journal cut off");
-                recovery.torn_bytes += torn;
+            if last && (tail > 0 || outcome.valid_end < HEADER_BYTES) {
+                if torn && tail > 0 {
+                    tracing::warn!(file = %path.display(), bytes = tail,
+                        "Unfinished record at the end of the journal cut off");
+                    recovery.torn_bytes += tail;
+                }
                 let mut file = io.append(&path)?;
                 if outcome.valid_end < HEADER_BYTES {
                     file.truncate(0)?;
@@ -332,12 +336,17 @@ fn create_segment(
     }
 }
 
-fn set_aside(io: &dyn StorageIo, folder: &Path, path: &Path) -> Result<PathBuf, JournalError> {
+/// Keeps a copy: the original may be cut, and then go on.
+fn set_aside(io: &dyn StorageIo, folder: &Path, path: &Path, bytes: &[u8]) -> Result<PathBuf, JournalError> {
     let damaged = folder.join("damaged");
     io.create_dir_all(&damaged)?;
     let aside = damaged.join(path.file_name().unwrap_or_default());
-    match io.hard_link(path, &aside) {
-        Ok(()) => io.sync_dir(&damaged)?,
+    match io.create(&aside) {
+        Ok(mut file) => {
+            file.write_all(bytes)?;
+            file.sync()?;
+            io.sync_dir(&damaged)?;
+        }
         // An earlier start has kept it already.
         Err(error) if error.source.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.into()),

@@ -3,6 +3,7 @@
 //! A connection's first byte tells TLS from clear text, its preface HTTP/2 from HTTP/1.1. Everything a
 //! peer can hold open is bounded by [`ServerLimits`]: it is a program on a network, not in a laboratory.
 
+mod open_files;
 mod standard_routes;
 mod tls;
 
@@ -19,7 +20,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -50,7 +51,7 @@ impl Default for ServerLimits {
     fn default() -> Self {
         ServerLimits {
             handshake_time_max: Duration::from_secs(10),
-            header_time_max: Duration::from_secs(300),
+            header_time_max: Duration::from_secs(60),
             ping_time_max: Duration::from_secs(20),
             connections_per_peer_max: 8_192,
             connections_max: 16_384,
@@ -139,6 +140,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// How often a fault that repeats by the thousand is logged.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
 /// Serves `app` until `shutdown`, then lets requests in flight finish within the limit.
 ///
 /// The peer's address is in the request's extensions as [`ConnectInfo<SocketAddr>`].
@@ -149,7 +153,11 @@ pub async fn serve(
     limits: ServerLimits,
     shutdown: Shutdown,
 ) {
+    let mut limits = limits;
+    let files = open_files::raise_limit();
+    limits.connections_max = limits.connections_max.min(open_files::for_connections(files));
     let connections = Arc::new(Connections::default());
+    let mut warned: Option<Instant> = None;
     let graceful = GracefulShutdown::new();
     let builder = connection_builder(&limits);
     let acceptor = tls.map(TlsAcceptor::from);
@@ -162,13 +170,19 @@ pub async fn serve(
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, mostly. Spinning would not free any.
-                tracing::warn!(%error, "Cannot accept a connection");
+                if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    tracing::warn!(%error, open_files_max = files, "Cannot accept connections; raise the limit of open files (ulimit -n) if this lasts");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
         let Some(place) = Connections::enter(&connections, peer.ip(), &limits) else {
-            tracing::debug!(%peer, "Too many connections, refused");
+            if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                warned = Some(Instant::now());
+                tracing::warn!(%peer, connections_max = limits.connections_max, "Too many connections, refused");
+            }
             continue;
         };
         let watcher = graceful.watcher();
@@ -248,7 +262,7 @@ struct Place {
 impl Connections {
     fn enter(this: &Arc<Self>, peer: IpAddr, limits: &ServerLimits) -> Option<Place> {
         let mut by_peer = this.by_peer.lock().unwrap_or_else(PoisonError::into_inner);
-        let total: usize = if by_peer.len() > 64 { by_peer.values().sum() } else { 0 };
+        let total: usize = by_peer.values().sum();
         let count = by_peer.entry(peer).or_insert(0);
         if *count >= limits.connections_per_peer_max || total >= limits.connections_max {
             return None;

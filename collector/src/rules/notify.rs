@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// First wait before a request is tried again; each wait is half as long again.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Longest wait between tries.
-const RETRY_LONGEST: Duration = Duration::from_secs(15);
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// Tries of one request. Afterwards the alerts' next resend has to do.
-const TRIES_MAX: u32 = 8;
+const TRIES_MAX: u32 = 60;
 /// Time that queues get to empty at shutdown.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(3);
 

@@ -81,7 +81,7 @@ pub enum ReadError<Refusal> {
     #[error("the reader's budget refused to go on")]
     Refused(Refusal),
     /// Part of a block is damaged: rather no answer than a wrong one.
-    #[error("{}: {what} is damaged; run a restore or remove the file", path.display())]
+    #[error("{}: {what} is damaged; put the file back from a snapshot, or remove it to be answered without it", path.display())]
     Damaged {
         /// The block's file.
         path: PathBuf,

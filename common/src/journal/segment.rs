@@ -104,6 +104,15 @@ pub(super) fn parse_segment(
     Ok(Parsed { valid_end: valid_end as u64, damaged_bytes })
 }
 
+/// Whether what is left at the end of a segment looks like a record that a crash cut short: shorter than
+/// its header says, or never filled in. A record that is there whole but has a wrong checksum is damage.
+pub(super) fn is_torn(tail: &[u8]) -> bool {
+    if tail.len() < RECORD_HEADER_BYTES || tail.iter().all(|&byte| byte == 0) {
+        return true;
+    }
+    announced_length(tail).is_some_and(|size| tail.len() < RECORD_HEADER_BYTES + size)
+}
+
 fn next_marker(bytes: &[u8], from: usize) -> usize {
     bytes[from.min(bytes.len())..]
         .windows(MARKER.len())

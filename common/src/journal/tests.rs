@@ -100,6 +100,22 @@ fn a_damaged_middle_is_set_aside_and_the_rest_served() {
 }
 
 #[test]
+fn a_damaged_last_record_is_set_aside_and_not_taken_for_a_torn_one() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"before").unwrap();
+    journal.append(b"acknowledged").unwrap();
+    io.corrupt(&segment(1), |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let damaged = io.read(&segment(1)).unwrap();
+    let (mut journal, recovery, records) = open(&io);
+    assert_eq!(records, [b"before".to_vec()]);
+    assert_eq!((recovery.torn_bytes, recovery.damaged_bytes), (0, record_bytes(12)));
+    assert_eq!(io.read(&recovery.set_aside[0]).unwrap(), damaged);
+    journal.append(b"after").unwrap();
+    assert_eq!(open(&io).2, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+#[test]
 fn a_newer_format_is_refused_untouched() {
     let io = MemoryIo::new();
     drop(open(&io));

@@ -13,6 +13,7 @@ use pharos_common::storage_io::{IoError, ReadableFile, StorageIo};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// An index larger than this is damage.
@@ -26,6 +27,7 @@ pub(crate) struct Block {
     footer: Footer,
     bytes: u64,
     index: OnceLock<Index>,
+    known_damaged: AtomicBool,
 }
 
 /// Why a block cannot be read.
@@ -75,7 +77,14 @@ impl Block {
         if end != Some(bytes) || footer.index_plain_length > INDEX_BYTES_MAX {
             return Err(damaged("the footer"));
         }
-        Ok(Block { path: path.to_owned(), file, footer, bytes, index: OnceLock::new() })
+        Ok(Block {
+            path: path.to_owned(),
+            file,
+            footer,
+            bytes,
+            index: OnceLock::new(),
+            known_damaged: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -96,6 +105,11 @@ impl Block {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Remembers that the block is damaged; whether that is news.
+    pub(crate) fn is_first_damage(&self) -> bool {
+        !self.known_damaged.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {

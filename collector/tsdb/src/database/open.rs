@@ -141,9 +141,11 @@ fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
             match text.trim().parse::<u32>() {
                 Ok(FORMAT_VERSION) => Ok(()),
                 Ok(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+                // Only its first characters: whatever it is, it is not ours.
                 Err(_) => Err(TsdbError::Io(format!(
-                    "{}: {text:?} is no format version; is this a folder of Pharos?",
-                    path.display()
+                    "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
+                    path.display(),
+                    text.chars().take(20).collect::<String>()
                 ))),
             }
         }

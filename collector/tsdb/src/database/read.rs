@@ -10,6 +10,7 @@ use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Database {
     /// The samples of all series that match, in the range (both ends included), sorted by labels. Series
@@ -33,7 +34,11 @@ impl Database {
         // Blocks were stored before the head, so where both have a sample theirs is the first.
         let mut pieces = Pieces::default();
         for block in self.inner.blocks_in(start_ms, end_ms) {
-            block.select(matchers, start_ms, end_ms, &mut pieces, take)?;
+            let outcome = block.select(matchers, start_ms, end_ms, &mut pieces, take);
+            if let Err(error @ ReadError::Damaged { .. }) = &outcome {
+                self.inner.note_damage(&block, &error.to_string());
+            }
+            outcome?;
         }
         pieces.append(of_head);
         Ok(pieces.into_series())
@@ -125,6 +130,14 @@ impl Database {
 }
 
 impl Inner {
+    /// Tells of a damaged block once: log, and the count of damaged bytes.
+    fn note_damage(&self, block: &Block, error: &str) {
+        if block.is_first_damage() {
+            tracing::error!(error, "A block is damaged; what can be read of it is served");
+            self.counters.damaged_bytes.fetch_add(block.bytes(), Ordering::Relaxed);
+        }
+    }
+
     fn blocks_in(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Vec<Arc<Block>> {
         self.blocks().into_iter().filter(|block| block.overlaps(start_ms, end_ms)).collect()
     }
