@@ -36,13 +36,17 @@ impl Storage for DatabaseStorage {
         selection: &Selection<'_>,
         budget: &'s Budget,
     ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
-        let selected = self
-            .database
-            .select(selection.matchers, selection.start_ms, selection.end_ms, &QueryBudget(budget))
-            .map_err(|error| match error {
-                ReadError::Refused(refusal) => refusal,
-                other => StorageError::Failed(other.to_string().into()),
-            })?;
+        let Selection { matchers, start_ms, end_ms, .. } = *selection;
+        let budget = QueryBudget(budget);
+        let selected = if selection.hints.newest_only {
+            self.database.select_newest(matchers, start_ms, end_ms, &budget)
+        } else {
+            self.database.select(matchers, start_ms, end_ms, &budget)
+        };
+        let selected = selected.map_err(|error| match error {
+            ReadError::Refused(refusal) => refusal,
+            other => StorageError::Failed(other.to_string().into()),
+        })?;
         let columns: Vec<SeriesColumns> = selected
             .into_iter()
             .map(|series| SeriesColumns::floats(series.labels, series.timestamps, series.values))

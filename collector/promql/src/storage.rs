@@ -37,6 +37,9 @@ pub struct SelectionHints {
     pub range_ms: i64,
     /// Name of the function over the range, or empty.
     pub function: &'static str,
+    /// Whether nothing but each series' newest sample of the range is wanted: an instant selector at one
+    /// time. A storage may answer with more.
+    pub newest_only: bool,
 }
 
 /// A native histogram and its time.

@@ -10,12 +10,13 @@ pub(crate) mod registry;
 
 use crate::error::TsdbError;
 use crate::merge::{Piece, Pieces};
+use crate::newest::Newest;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
 use group::Group;
 use late::LateSamples;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
-use pharos_common::sample::TimestampMs;
+use pharos_common::sample::{Sample, TimestampMs};
 use registry::Registry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -32,6 +33,18 @@ pub(crate) struct Head {
     cut_before_ms: AtomicI64,
     newest_ms: AtomicI64,
     samples: AtomicU64,
+}
+
+/// Columns of a group that a selection wants, with their series.
+type WantedColumns = Vec<(u16, u32)>;
+
+/// What a selection found in the head.
+#[derive(Debug, Default)]
+struct Found {
+    groups: Vec<(Arc<Group>, WantedColumns)>,
+    labels: BTreeMap<u32, Labels>,
+    /// Late samples in the range.
+    late: Vec<(Labels, Piece)>,
 }
 
 /// Which timestamps are taken.
@@ -151,6 +164,41 @@ impl Head {
         }
     }
 
+    /// Finds matching series: their groups and columns, their labels, and their late samples in the range.
+    fn find(&self, matchers: &[Matcher], start_ms: TimestampMs, end_ms: TimestampMs) -> Found {
+        let registry = self.registry();
+        let selected = registry.postings().select(matchers);
+        let mut wanted: BTreeMap<GroupId, WantedColumns> = BTreeMap::new();
+        let mut found = Found::default();
+        for series in &selected {
+            let Some(entry) = registry.series(series) else { continue };
+            found.labels.insert(series, entry.labels.clone());
+            for &(group, column) in &entry.locations {
+                wanted.entry(group).or_default().push((column, series));
+            }
+        }
+        found.groups =
+            wanted.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
+        // Late samples are taken while the registry cannot change: series numbers are used again.
+        let being_cut = Arc::clone(&self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner));
+        let late = self.late();
+        for source in [&*being_cut, &*late] {
+            if source.series.is_empty() {
+                continue;
+            }
+            for (series, labels) in &found.labels {
+                if let Some(column) = source.series.get(series) {
+                    let (timestamps, values) = column.range(start_ms, end_ms);
+                    if !timestamps.is_empty() {
+                        let piece = Piece { timestamps: timestamps.into(), values: values.to_vec() };
+                        found.late.push((labels.clone(), piece));
+                    }
+                }
+            }
+        }
+        found
+    }
+
     /// Collects the samples of all matching series.
     pub(crate) fn select<E>(
         &self,
@@ -160,38 +208,7 @@ impl Head {
         pieces: &mut Pieces,
         mut take: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<(), E> {
-        let registry = self.registry();
-        let selected = registry.postings().select(matchers);
-        let mut wanted: BTreeMap<GroupId, Vec<(u16, u32)>> = BTreeMap::new();
-        let mut labels: BTreeMap<u32, Labels> = BTreeMap::new();
-        for series in &selected {
-            let Some(entry) = registry.series(series) else { continue };
-            labels.insert(series, entry.labels.clone());
-            for &(group, column) in &entry.locations {
-                wanted.entry(group).or_default().push((column, series));
-            }
-        }
-        let groups: Vec<_> =
-            wanted.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
-        // Late samples are taken while the registry cannot change: series numbers are used again.
-        let mut late_columns = Vec::new();
-        let being_cut = Arc::clone(&self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner));
-        let late = self.late();
-        for source in [&*being_cut, &*late] {
-            if source.series.is_empty() {
-                continue;
-            }
-            for (series, labels) in &labels {
-                if let Some(column) = source.series.get(series) {
-                    let (timestamps, values) = column.range(start_ms, end_ms);
-                    if !timestamps.is_empty() {
-                        late_columns.push((labels.clone(), Arc::<[i64]>::from(timestamps), values.to_vec()));
-                    }
-                }
-            }
-        }
-        drop(late);
-        drop(registry);
+        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
         for (group, columns) in groups {
             let numbers: Vec<u16> = columns.iter().map(|(column, _)| *column).collect();
             let snapshot = group.lock().snapshot(start_ms, end_ms, &numbers);
@@ -207,9 +224,54 @@ impl Head {
                 }
             }
         }
-        for (labels, timestamps, values) in late_columns {
-            take(values.len())?;
-            pieces.add(&labels, Piece { timestamps, values });
+        for (labels, piece) in late {
+            take(piece.values.len())?;
+            pieces.add(&labels, piece);
+        }
+        Ok(())
+    }
+
+    /// Offers the newest sample of every matching series in the range.
+    pub(crate) fn select_newest<E>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        newest: &mut Newest,
+        mut take: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
+        for (group, columns) in groups {
+            take(columns.len())?;
+            let mut in_pages = Vec::new();
+            let snapshot = {
+                let state = group.lock();
+                for &(column, series) in &columns {
+                    match (state.newest_open(start_ms, end_ms, column), labels.get(&series)) {
+                        (Some(sample), Some(labels)) => newest.offer(labels, sample),
+                        _ => in_pages.push((column, series)),
+                    }
+                }
+                let numbers: Vec<u16> = in_pages.iter().map(|(column, _)| *column).collect();
+                state.snapshot(start_ms, end_ms, &numbers)
+            };
+            if in_pages.is_empty() {
+                continue;
+            }
+            let timestamps = snapshot.timestamps();
+            for (index, (column, series)) in in_pages.iter().enumerate() {
+                let (timestamps, values) = snapshot.column(index, *column, &timestamps);
+                if let (Some(&timestamp_ms), Some(&value), Some(labels)) =
+                    (timestamps.last(), values.last(), labels.get(series))
+                {
+                    newest.offer(labels, Sample { timestamp_ms, value });
+                }
+            }
+        }
+        for (labels, piece) in late {
+            if let (Some(&timestamp_ms), Some(&value)) = (piece.timestamps.last(), piece.values.last()) {
+                newest.offer(&labels, Sample { timestamp_ms, value });
+            }
         }
         Ok(())
     }

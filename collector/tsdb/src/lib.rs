@@ -28,5 +28,6 @@ pub use row::{
 };
 pub use select::{ReadBudget, SelectedSeries, Unlimited};
 mod metadata;
+mod newest;
 mod select;
 pub use metadata::{Metadata, MetricKind};

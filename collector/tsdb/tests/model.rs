@@ -171,6 +171,15 @@ impl Engine {
             })
             .collect();
         assert_eq!(got, want);
+        let newest: BTreeMap<Labels, Vec<(i64, u64)>> = self
+            .database
+            .select_newest(&[], start_ms, end_ms, &Unlimited)
+            .unwrap()
+            .into_iter()
+            .map(|series| (series.labels, vec![(series.timestamps[0], series.values[0].to_bits())]))
+            .collect();
+        let last = |samples: &Vec<(i64, u64)>| samples.last().copied().into_iter().collect();
+        assert_eq!(newest, want.iter().map(|(labels, samples)| (labels.clone(), last(samples))).collect());
     }
 }
 

@@ -147,6 +147,9 @@ impl Plan<'_> {
                 step_ms: if grid.steps > 1 { grid.step_ms } else { 0 },
                 range_ms,
                 function,
+                newest_only: grid.steps == 1
+                    && extension == RangeExtension::None
+                    && matches!(kind, LeafKind::Instant | LeafKind::InstantTimestamp),
             },
             reading: 0,
             is_independent,
@@ -194,9 +197,13 @@ impl Plan<'_> {
             let reading = shared.unwrap_or(self.readings.len());
             match self.readings.get_mut(reading) {
                 Some(reading) => {
+                    let newest_only = reading.hints.newest_only
+                        && leaf.hints.newest_only
+                        && reading.end_ms == leaf.end_ms
+                        && reading.start_ms == leaf.start_ms;
                     reading.start_ms = reading.start_ms.min(leaf.start_ms);
                     reading.end_ms = reading.end_ms.max(leaf.end_ms);
-                    reading.hints = SelectionHints::default();
+                    reading.hints = SelectionHints { newest_only, ..SelectionHints::default() };
                     reading.leaves.push(index);
                 }
                 None => {

@@ -6,9 +6,10 @@ use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, MAGIC};
 use crate::codec::dense::{self, Form, PAGE_ROWS};
 use crate::error::ReadError;
 use crate::merge::{Piece, Pieces};
+use crate::newest::Newest;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
-use pharos_common::sample::TimestampMs;
+use pharos_common::sample::{Sample, TimestampMs};
 use pharos_common::storage_io::{IoError, ReadableFile, StorageIo};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -165,6 +166,40 @@ impl Block {
         Ok(())
     }
 
+    /// Offers the newest sample of every matching series in the range.
+    pub(crate) fn select_newest<R>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        newest: &mut Newest,
+        mut take: impl FnMut(usize) -> Result<(), R>,
+    ) -> Result<(), ReadError<R>> {
+        let index = self.index()?;
+        let mut windows: HashMap<u32, Option<PageWindow>> = HashMap::new();
+        for number in &index.postings.select(matchers) {
+            let Some(series) = index.series.get(number as usize) else { continue };
+            if newest.has_newer(&series.labels, self.footer.newest_ms) {
+                continue;
+            }
+            let window = match windows.get(&series.timestamps) {
+                Some(window) => window.clone(),
+                None => {
+                    let window = self.window(index, series.timestamps, start_ms, end_ms)?;
+                    let window = window.map(PageWindow::last_row);
+                    windows.entry(series.timestamps).or_insert(window).clone()
+                }
+            };
+            let Some(window) = window else { continue };
+            take(1).map_err(ReadError::Refused)?;
+            let values = self.values(&series.labels, &series.values, &window)?;
+            if let (Some(&timestamp_ms), Some(&value)) = (window.timestamps.last(), values.last()) {
+                newest.offer_stored_before(&series.labels, Sample { timestamp_ms, value });
+            }
+        }
+        Ok(())
+    }
+
     /// All samples of one series, for compaction.
     pub(crate) fn series(&self, number: usize) -> Result<Option<(Labels, Piece)>, BlockError> {
         let index = self.index()?;
@@ -278,6 +313,24 @@ struct PageWindow {
     timestamps: Arc<[TimestampMs]>,
     /// Rows of the whole column.
     column_rows: usize,
+}
+
+impl PageWindow {
+    /// The window narrowed to its last row, and to the page that holds it.
+    fn last_row(self) -> PageWindow {
+        let (Some(&last), Some(row)) = (self.timestamps.last(), self.keep.end.checked_sub(1)) else {
+            return self;
+        };
+        let page = row / PAGE_ROWS;
+        let first_page = self.pages.start + page;
+        PageWindow {
+            pages: first_page..first_page + 1,
+            rows: (self.rows - page * PAGE_ROWS).min(PAGE_ROWS),
+            keep: row - page * PAGE_ROWS..row - page * PAGE_ROWS + 1,
+            timestamps: [last].into(),
+            column_rows: self.column_rows,
+        }
+    }
 }
 
 /// Checked bytes of a column.

@@ -4,6 +4,7 @@ use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::error::{ReadError, TsdbError};
 use crate::merge::Pieces;
+use crate::newest::Newest;
 use crate::select::{ReadBudget, SelectedSeries};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -42,6 +43,37 @@ impl Database {
         }
         pieces.append(of_head);
         Ok(pieces.into_series())
+    }
+
+    /// As [`Database::select`], with nothing but the newest sample of each series: what an instant query
+    /// wants. Most come from the head's newest rows, without decoding anything.
+    ///
+    /// # Errors
+    /// As [`Database::select`].
+    pub fn select_newest<B: ReadBudget>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        budget: &B,
+    ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
+        let take = |samples: usize| {
+            budget.check()?;
+            budget.take(samples)
+        };
+        let mut newest = Newest::default();
+        self.inner
+            .head
+            .select_newest(matchers, start_ms, end_ms, &mut newest, take)
+            .map_err(ReadError::Refused)?;
+        for block in self.inner.blocks_in(start_ms, end_ms) {
+            let outcome = block.select_newest(matchers, start_ms, end_ms, &mut newest, take);
+            if let Err(error @ ReadError::Damaged { .. }) = &outcome {
+                self.inner.note_damage(&block, &error.to_string());
+            }
+            outcome?;
+        }
+        Ok(newest.into_series())
     }
 
     /// Label sets of the series that match and may have samples in the range, sorted.

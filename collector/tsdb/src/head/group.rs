@@ -2,7 +2,7 @@
 
 use super::page::{PAGE_ROWS, Page};
 use crate::row::is_absent;
-use pharos_common::sample::TimestampMs;
+use pharos_common::sample::{Sample, TimestampMs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A fixed list of series that share every timestamp. Other columns are another group.
@@ -138,6 +138,28 @@ impl GroupState {
             self.open_timestamps.shrink_to_fit();
             self.open_values.shrink_to_fit();
         }
+    }
+
+    /// The newest value of a column among the open rows of the range. `None` if it has none there, though
+    /// pages may.
+    pub(crate) fn newest_open(
+        &self,
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        column: u16,
+    ) -> Option<Sample> {
+        let end = self.open_timestamps.partition_point(|&timestamp| timestamp <= end_ms);
+        for row in (0..end).rev() {
+            let timestamp_ms = *self.open_timestamps.get(row)?;
+            if timestamp_ms < start_ms {
+                return None;
+            }
+            let value = *self.open_values.get(row * self.width + usize::from(column))?;
+            if !is_absent(value) {
+                return Some(Sample { timestamp_ms, value });
+            }
+        }
+        None
     }
 
     /// What a reader takes along: shared pages, and copies of the open rows' wanted columns.
