@@ -6,7 +6,7 @@
 use pharos_common::clock::ManualClock;
 use pharos_common::labels::Labels;
 use pharos_common::sample::STALE_NAN;
-use pharos_common::storage_io::MemoryIo;
+use pharos_common::storage_io::{MemoryIo, StorageIo};
 use pharos_tsdb::{
     ABSENT, AppendBatch, Database, GroupId, Lane, Options, Row, StreamMark, Unlimited, is_absent,
 };
@@ -299,6 +299,21 @@ fn a_snapshot_is_a_storage_folder_of_its_own() {
     let (copy, _) = Database::open(Arc::new(engine.io.after_power_cut()), &snapshot, options, clock).unwrap();
     engine.database = copy;
     engine.truth = truth;
+    engine.check(i64::MIN, i64::MAX);
+}
+
+#[test]
+fn a_flush_leaves_the_journal_empty() {
+    let mut engine = Engine::new();
+    let journal_bytes = |engine: &Engine| -> usize {
+        let files = engine.io.paths().into_iter().filter(|path| path.starts_with("/tsdb/journal"));
+        files.map(|path| engine.io.read(&path).unwrap().len()).sum()
+    };
+    engine.apply(&Step::Run { group: 2, rows: 300, seed: 5 });
+    engine.apply(&Step::Restart);
+    assert!(journal_bytes(&engine) > 4_000);
+    engine.apply(&Step::Flush);
+    assert!(journal_bytes(&engine) < 100);
     engine.check(i64::MIN, i64::MAX);
 }
 

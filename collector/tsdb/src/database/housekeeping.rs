@@ -118,7 +118,20 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
+        let known = self.blocks();
         self.cut_all(&mut housekeeping)?;
+        // Whoever asks for this waits anyway, so the new blocks are read back whole; then the journal need
+        // not outlive them.
+        for block in self.blocks() {
+            if !known.iter().any(|known| known.path() == block.path()) {
+                block.verify()?;
+            }
+        }
+        if let Some((segment, before_ms)) = housekeeping.released {
+            self.commits.release_segments(segment, before_ms);
+            let commit = self.commits.request_rotation(&mut self.commits.lock());
+            self.commits.wait_durable(commit)?;
+        }
         while self.merge_next(&mut housekeeping, || true)? {}
         Ok(())
     }
