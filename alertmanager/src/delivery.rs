@@ -106,6 +106,12 @@ async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> 
     let deadline_ms = engine.now_ms() + delivery.time_max_ms;
     let mut failures = 0;
     loop {
+        // Time spent waiting for a turn is no time of the attempt: the service has not been asked.
+        let turn = tokio::select! {
+            biased;
+            turn = integration.turn() => turn,
+            () = shutdown.cancelled() => return Outcome::Interrupted,
+        };
         engine.metrics.attempts.with_label_values(&labels).inc();
         let attempt = tokio::select! {
             outcome = integration.notify(&delivery.notice) => outcome,
@@ -113,6 +119,7 @@ async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> 
                 Err(NotifyError::again(format!("no answer within {:?}", integration.attempt_time())))
             }
         };
+        drop(turn);
         let error = match attempt {
             Ok(receipt) => return Outcome::Delivered(receipt),
             Err(error) => error,
@@ -124,12 +131,16 @@ async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> 
             let reason = if error.retry { Reason::DeadlinePassed } else { Reason::Refused };
             let labels = [integration.kind, delivery.receiver.as_str(), reason.as_str()];
             engine.metrics.notifications_failed.with_label_values(&labels).inc();
-            tracing::error!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
-                reason = reason.as_str(), %error, "A notification is given up");
+            if let Some(left_out) = integration.given_up_lines.admit(engine.clock.monotonic()) {
+                tracing::error!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
+                    reason = reason.as_str(), %error, left_out, "A notification is given up");
+            }
             return Outcome::GivenUp(error.message);
         }
-        tracing::warn!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
-            ?pause, %error, "A notification failed and is tried again");
+        if let Some(left_out) = integration.retried_lines.admit(engine.clock.monotonic()) {
+            tracing::warn!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
+                ?pause, %error, left_out, "A notification failed and is tried again");
+        }
         tokio::select! {
             () = shutdown.cancelled() => return Outcome::Interrupted,
             () = engine.clock.sleep(pause) => {}

@@ -113,7 +113,7 @@ impl Metrics {
             )?,
             in_flight: gauge(
                 "pharos_alertmanager_notifications_in_flight",
-                "Notifications that are being delivered, waiting for another attempt included",
+                "Notifications that are being delivered, waiting for their turn or another attempt included",
             )?,
             in_doubt: gauge(
                 "pharos_alertmanager_notifications_in_doubt",
