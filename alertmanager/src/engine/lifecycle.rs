@@ -43,6 +43,7 @@ impl Engine {
         for (_, mut alert) in self.store.all::<Alert>(Kind::Alerts) {
             // Its source could not report it while this program was down: that is no reason to say that it
             // is over. One that was said to be over (not after it was reported) stays so.
+            let fired = !alert.is_resolved_at(now_ms);
             if alert.ends_at_ms > alert.updated_at_ms {
                 alert.ends_at_ms = alert.ends_at_ms.max(now_ms + limits::RESEND_GRACE.as_millis() as i64);
             }
@@ -50,6 +51,9 @@ impl Engine {
             let fingerprint = alert.fingerprint();
             state.alerts.put(alert, now_ms);
             self.regroup_alert(&mut state, &settings, fingerprint, now_ms);
+            if fired {
+                self.start_missing_ladders(&mut state, &settings, fingerprint, now_ms);
+            }
         }
         let doubtful = self.store.all::<serde_json::Value>(Kind::Outbox);
         for (key, _) in &doubtful {
