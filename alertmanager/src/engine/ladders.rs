@@ -63,11 +63,11 @@ impl Engine {
         let Some(alert) = state.alerts.get(fingerprint).cloned() else { return };
         for policy in settings.escalations.iter().filter(|policy| policy.applies_to(&alert.labels)) {
             let id = escalation_id(&policy.name, fingerprint);
-            if !state.escalations.contains_key(&id) {
+            state.escalations.entry(id.clone()).or_insert_with(|| {
                 let escalation = Escalation::new(&policy.name, alert.clone(), now_ms);
                 self.store.put(Kind::Escalations, &id, &escalation);
-                state.escalations.insert(id, escalation);
-            }
+                escalation
+            });
         }
     }
 
