@@ -59,5 +59,7 @@ pub(crate) const GATHER_WINDOW_MAX: Duration = Duration::from_secs(30);
 pub(crate) const RESOLVED_KEPT: Duration = Duration::from_secs(15 * 60);
 /// How long after a start an alert waits for its source to report it again: twice the usual resend delay.
 pub(crate) const RESEND_GRACE: Duration = Duration::from_secs(120);
+/// Pause between two attempts to open a state folder again that refused a write.
+pub(crate) const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often what has expired is removed.
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_secs(60);

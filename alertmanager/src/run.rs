@@ -149,7 +149,11 @@ pub async fn run_with(
     // The server stops first: nothing new comes in while deliveries finish.
     let stop_engine = Shutdown::new();
     let running = tokio::spawn(Arc::clone(&engine).run(stop_engine.clone()));
+    let mending = tokio::spawn(Arc::clone(&engine).mend_store(shutdown.clone()));
     server::serve(listener, app, None, ServerLimits::default(), shutdown.clone()).await;
+    if let Err(error) = mending.await {
+        tracing::error!(%error, "The state folder is no longer watched");
+    }
     stop_engine.cancel();
     if let Err(error) = running.await {
         tracing::error!(%error, "The engine ended badly");
