@@ -67,7 +67,9 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
     engine.store.put(Kind::Outbox, &outbox_key, &engine.now_ms());
     if let Err(error) = engine.store.durable().await {
         // A full disk must not keep people from being paged; it can only make them be paged twice.
-        tracing::error!(%error, receiver = %delivery.receiver, "A notification is sent without having been journalled");
+        if let Some(left_out) = integration.unwritten_lines.admit(engine.clock.monotonic()) {
+            tracing::error!(%error, receiver = %delivery.receiver, left_out, "A notification is sent without having been journalled; it may be sent again after a restart");
+        }
     }
     let outcome = attempts(&engine, &delivery, &shutdown).await;
     let elapsed = engine.clock.monotonic().saturating_sub(started);
@@ -94,8 +96,10 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
         engine.store.remove(Kind::Outbox, &outbox_key);
     }
     engine.delivered(delivery.origin, outcome);
-    if let Err(error) = engine.store.durable().await {
-        tracing::error!(%error, "A delivery cannot be written down; it may be sent again after a restart");
+    if let Err(error) = engine.store.durable().await
+        && let Some(left_out) = integration.unwritten_lines.admit(engine.clock.monotonic())
+    {
+        tracing::error!(%error, receiver = %delivery.receiver, left_out, "A delivery cannot be written down; it may be sent again after a restart");
     }
     engine.metrics.in_flight.dec();
 }

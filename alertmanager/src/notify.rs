@@ -44,6 +44,8 @@ pub(crate) struct Integration {
     pub(crate) retried_lines: LineLimit,
     /// Notifications that are given up.
     pub(crate) given_up_lines: LineLimit,
+    /// Notifications of which the state folder does not know.
+    pub(crate) unwritten_lines: LineLimit,
 }
 
 /// Lets a log line through now and then, and counts the others.
@@ -145,6 +147,7 @@ impl Integration {
             permits: Semaphore::new(SENDS_PER_INTEGRATION_MAX),
             retried_lines: LineLimit::default(),
             given_up_lines: LineLimit::default(),
+            unwritten_lines: LineLimit::default(),
         }
     }
 

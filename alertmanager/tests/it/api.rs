@@ -183,6 +183,27 @@ async fn a_reload_takes_a_good_file_and_keeps_the_old_one_over_a_bad_one() {
 }
 
 #[tokio::test]
+async fn the_page_shows_what_fires_first_and_the_newest_at_the_top() {
+    let am = Alertmanager::start(NOBODY).await;
+    for name in ["Oldest", "Older", "Newer"] {
+        am.fire(&[json!({"alertname": name}), json!({"alertname": format!("{name}Too")})]).await;
+        am.seconds(10);
+    }
+    am.silence("alertname", "Newer", 60).await;
+    let page = am.get("/").await;
+    let page = page.as_str().unwrap().split("<h2>").nth(1).unwrap();
+    let rows: Vec<&str> = page
+        .split("alertname=")
+        .skip(1)
+        .map(|row| row.split('<').next().unwrap().trim_end_matches("Too"))
+        .collect();
+    // Two that began together stand in one order, whichever it is.
+    assert_eq!(rows, ["Newer", "Older", "Older", "Oldest", "Oldest", "Newer"]);
+    assert_eq!(am.get("/").await.as_str().unwrap().split("<h2>").nth(1).unwrap(), page);
+    assert!(page.contains("class=\"time\""));
+}
+
+#[tokio::test]
 async fn what_changes_something_is_refused_to_other_sites_and_under_other_names() {
     let am = Alertmanager::start_with(NOBODY, &["--web.external-url=http://am.example/"]).await;
     let alerts = json!([{"labels": {"alertname": "A"}}]);
