@@ -45,6 +45,13 @@ pub(crate) struct Alert {
 }
 
 impl Alert {
+    /// What its annotations say is wrong.
+    pub(crate) fn summary(&self) -> &str {
+        let texts = ["summary", "description", "message"];
+        texts.iter().find_map(|name| self.annotations.get(*name)).map_or("", String::as_str)
+    }
+
+    /// Its identity.
     /// Its identity.
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         Fingerprint(self.labels.fingerprint())

@@ -7,6 +7,7 @@ mod groups;
 mod receivers;
 mod remediations;
 mod silences;
+pub(crate) mod site;
 mod status;
 pub(crate) mod time;
 
@@ -128,11 +129,7 @@ fn filters(parameters: &[(String, String)], name: &str) -> Result<Vec<Matcher>, 
 /// Refuses requests that a page of another site made a browser send: a loopback listener is within reach
 /// of every page that a person on this machine opens.
 pub(crate) fn same_site(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let cross_site = text("sec-fetch-site") == Some("cross-site");
-    let origin_host = text("origin").map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
-    let foreign = origin_host.is_some_and(|host| Some(host) != text("host"));
-    if cross_site || foreign {
+    if pharos_common::server::from_other_site(headers) {
         return Err(ApiError {
             status: StatusCode::FORBIDDEN,
             message: "requests from other sites are not accepted".to_owned(),

@@ -67,7 +67,9 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
     engine.store.put(Kind::Outbox, &outbox_key, &engine.now_ms());
     if let Err(error) = engine.store.durable().await {
         // A full disk must not keep people from being paged; it can only make them be paged twice.
-        tracing::error!(%error, receiver = %delivery.receiver, "A notification is sent without having been journalled");
+        if let Some(left_out) = integration.unwritten_lines.admit(engine.clock.monotonic()) {
+            tracing::error!(%error, receiver = %delivery.receiver, left_out, "A notification is sent without having been journalled; it may be sent again after a restart");
+        }
     }
     let outcome = attempts(&engine, &delivery, &shutdown).await;
     let elapsed = engine.clock.monotonic().saturating_sub(started);
@@ -94,8 +96,10 @@ pub(crate) async fn run(engine: Arc<Engine>, delivery: Delivery, shutdown: Shutd
         engine.store.remove(Kind::Outbox, &outbox_key);
     }
     engine.delivered(delivery.origin, outcome);
-    if let Err(error) = engine.store.durable().await {
-        tracing::error!(%error, "A delivery cannot be written down; it may be sent again after a restart");
+    if let Err(error) = engine.store.durable().await
+        && let Some(left_out) = integration.unwritten_lines.admit(engine.clock.monotonic())
+    {
+        tracing::error!(%error, receiver = %delivery.receiver, left_out, "A delivery cannot be written down; it may be sent again after a restart");
     }
     engine.metrics.in_flight.dec();
 }
@@ -106,6 +110,12 @@ async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> 
     let deadline_ms = engine.now_ms() + delivery.time_max_ms;
     let mut failures = 0;
     loop {
+        // Time spent waiting for a turn is no time of the attempt: the service has not been asked.
+        let turn = tokio::select! {
+            biased;
+            turn = integration.turn() => turn,
+            () = shutdown.cancelled() => return Outcome::Interrupted,
+        };
         engine.metrics.attempts.with_label_values(&labels).inc();
         let attempt = tokio::select! {
             outcome = integration.notify(&delivery.notice) => outcome,
@@ -113,6 +123,7 @@ async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> 
                 Err(NotifyError::again(format!("no answer within {:?}", integration.attempt_time())))
             }
         };
+        drop(turn);
         let error = match attempt {
             Ok(receipt) => return Outcome::Delivered(receipt),
             Err(error) => error,
@@ -124,12 +135,16 @@ async fn attempts(engine: &Engine, delivery: &Delivery, shutdown: &Shutdown) -> 
             let reason = if error.retry { Reason::DeadlinePassed } else { Reason::Refused };
             let labels = [integration.kind, delivery.receiver.as_str(), reason.as_str()];
             engine.metrics.notifications_failed.with_label_values(&labels).inc();
-            tracing::error!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
-                reason = reason.as_str(), %error, "A notification is given up");
+            if let Some(left_out) = integration.given_up_lines.admit(engine.clock.monotonic()) {
+                tracing::error!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
+                    reason = reason.as_str(), %error, left_out, "A notification is given up");
+            }
             return Outcome::GivenUp(error.message);
         }
-        tracing::warn!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
-            ?pause, %error, "A notification failed and is tried again");
+        if let Some(left_out) = integration.retried_lines.admit(engine.clock.monotonic()) {
+            tracing::warn!(receiver = %delivery.receiver, integration = %integration.name(), attempts = failures,
+                ?pause, %error, left_out, "A notification failed and is tried again");
+        }
         tokio::select! {
             () = shutdown.cancelled() => return Outcome::Interrupted,
             () = engine.clock.sleep(pause) => {}

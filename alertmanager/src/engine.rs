@@ -221,7 +221,7 @@ impl Engine {
         let mut state = self.lock();
         let mut work = Work::default();
         if let Some(why) = self.store.broken() {
-            self.readiness.set_not_ready(format!("the state folder cannot be written: {why}"));
+            self.store_refuses(&why);
         }
         let silences_changed = state.silences_change_ms.is_some_and(|at| at <= now_ms);
         // Sources of inhibition come and go by themselves.

@@ -20,8 +20,12 @@ pub(crate) const MATCHERS_PER_SILENCE_MAX: usize = 128;
 pub(crate) const COMMENT_BYTES_MAX: usize = 16 << 10;
 /// Bytes read of a receiver's answer: enough for an error message.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Notifications in flight at once to one integration: a storm must not open a socket per group.
-pub(crate) const SENDS_PER_INTEGRATION_MAX: usize = 32;
+/// Attempts to deliver at once to one integration: a storm must not open a socket per group. The others
+/// wait for their turn, in order.
+pub(crate) const SENDS_PER_INTEGRATION_MAX: usize = 16;
+/// Least time between two log lines of one integration that say the same of different notifications: a
+/// service that is down must not fill the log.
+pub(crate) const FAILURE_LOG_INTERVAL: Duration = Duration::from_secs(30);
 /// Audit records kept.
 pub(crate) const AUDIT_RECORDS_MAX: usize = 20_000;
 /// Finished remediations kept.
@@ -55,5 +59,7 @@ pub(crate) const GATHER_WINDOW_MAX: Duration = Duration::from_secs(30);
 pub(crate) const RESOLVED_KEPT: Duration = Duration::from_secs(15 * 60);
 /// How long after a start an alert waits for its source to report it again: twice the usual resend delay.
 pub(crate) const RESEND_GRACE: Duration = Duration::from_secs(120);
+/// Pause between two attempts to open a state folder again that refused a write.
+pub(crate) const REOPEN_INTERVAL: Duration = Duration::from_secs(5);
 /// How often what has expired is removed.
 pub(crate) const CLEAN_INTERVAL: Duration = Duration::from_secs(60);

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     pub(crate) state_set_aside: IntGauge,
     pub(crate) state_damaged_records: IntGauge,
     pub(crate) state_failed_writes: IntGauge,
+    pub(crate) state_refuses: IntGauge,
 }
 
 impl Metrics {
@@ -113,7 +114,7 @@ impl Metrics {
             )?,
             in_flight: gauge(
                 "pharos_alertmanager_notifications_in_flight",
-                "Notifications that are being delivered, waiting for another attempt included",
+                "Notifications that are being delivered, waiting for their turn or another attempt included",
             )?,
             in_doubt: gauge(
                 "pharos_alertmanager_notifications_in_doubt",
@@ -134,6 +135,10 @@ impl Metrics {
             state_damaged_records: gauge(
                 "pharos_alertmanager_state_damaged_records",
                 "Records of the state folder that cannot be read",
+            )?,
+            state_refuses: gauge(
+                "pharos_alertmanager_state_refuses_writes",
+                "Whether nothing can be made durable at present",
             )?,
             state_failed_writes: gauge(
                 "pharos_alertmanager_state_failed_writes",

@@ -55,6 +55,10 @@ impl NotificationLog {
         self.entries.get(key)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NotifyKey, &LogEntry)> {
+        self.entries.iter()
+    }
+
     pub(crate) fn put(&mut self, key: NotifyKey, entry: LogEntry) {
         self.entries.insert(key, entry);
     }

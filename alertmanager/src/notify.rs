@@ -13,13 +13,13 @@ pub(crate) mod slack;
 pub(crate) mod teams;
 pub(crate) mod webhook;
 
-use crate::limits::{ATTEMPT_TIME_MAX, SENDS_PER_INTEGRATION_MAX};
+use crate::limits::{ATTEMPT_TIME_MAX, FAILURE_LOG_INTERVAL, SENDS_PER_INTEGRATION_MAX};
 use notice::{Notice, NoticeKind};
 use pharos_common::duration::PrometheusDuration;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// A named set of integrations.
 #[derive(Debug)]
@@ -40,6 +40,35 @@ pub(crate) struct Integration {
     attempt_time: Duration,
     notifier: Notifier,
     permits: Semaphore,
+    /// Attempts that failed and are made again.
+    pub(crate) retried_lines: LineLimit,
+    /// Notifications that are given up.
+    pub(crate) given_up_lines: LineLimit,
+    /// Notifications of which the state folder does not know.
+    pub(crate) unwritten_lines: LineLimit,
+}
+
+/// Lets a log line through now and then, and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct LineLimit(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    last: Option<Duration>,
+    left_out: u64,
+}
+
+impl LineLimit {
+    /// How many lines were left out since the last one, if one may be written now.
+    pub(crate) fn admit(&self, now: Duration) -> Option<u64> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.last.is_some_and(|last| now.saturating_sub(last) < FAILURE_LOG_INTERVAL) {
+            lines.left_out += 1;
+            return None;
+        }
+        lines.last = Some(now);
+        Some(std::mem::take(&mut lines.left_out))
+    }
 }
 
 /// The services.
@@ -116,6 +145,9 @@ impl Integration {
             attempt_time,
             notifier,
             permits: Semaphore::new(SENDS_PER_INTEGRATION_MAX),
+            retried_lines: LineLimit::default(),
+            given_up_lines: LineLimit::default(),
+            unwritten_lines: LineLimit::default(),
         }
     }
 
@@ -148,9 +180,14 @@ impl Integration {
         }
     }
 
+    /// Waits for the turn of one attempt; it lasts while what is returned is held.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.permits.acquire().await.ok()
+    }
+
     /// Sends one notice, once.
     pub(crate) async fn notify(&self, notice: &Notice) -> Result<Receipt, NotifyError> {
-        let _permit = self.permits.acquire().await;
         match &self.notifier {
             Notifier::Slack(slack) => slack.notify(notice).await,
             Notifier::PagerDuty(pagerduty) => pagerduty.notify(notice).await.map(|()| None),
@@ -171,13 +208,7 @@ impl LogNotifier {
         if notice.kind == NoticeKind::Acknowledged {
             return;
         }
-        let alerts: Vec<String> = notice
-            .alerts
-            .iter()
-            .take(10)
-            .map(|item| format!("{}{}", item.status(), item.alert.labels))
-            .collect();
-        let alerts = alerts.join(" ");
+        let alerts = described(notice);
         let count = notice.alerts.len();
         if self.visible {
             tracing::info!(receiver = %notice.receiver, reason = notice.reason, count, %alerts, "Notification");
@@ -185,6 +216,21 @@ impl LogNotifier {
             tracing::debug!(receiver = %notice.receiver, reason = notice.reason, count, %alerts, "Notification to a receiver without integrations");
         }
     }
+}
+
+/// The alerts of a notice for a log line: state, labels and summary.
+fn described(notice: &Notice) -> String {
+    let alerts: Vec<String> = notice
+        .alerts
+        .iter()
+        .take(10)
+        .map(|item| {
+            let summary = item.alert.summary();
+            let gap = if summary.is_empty() { "" } else { " " };
+            format!("{}{}{gap}{summary}", item.status(), item.alert.labels)
+        })
+        .collect();
+    alerts.join("; ")
 }
 
 /// Cuts a text to at most `runes_max` characters, the last one an ellipsis if anything is gone.
@@ -195,4 +241,37 @@ pub(crate) fn truncate(text: &str, runes_max: usize) -> String {
     let mut out: String = text.chars().take(runes_max.saturating_sub(1)).collect();
     out.push('…');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn only_so_many_attempts_are_made_at_once() {
+        let log = Notifier::Log(LogNotifier { visible: false });
+        let integration = Integration::new("log", 0, None, true, None, log);
+        let mut turns: Vec<_> =
+            (0..SENDS_PER_INTEGRATION_MAX).map(|_| integration.turn().now_or_never().unwrap()).collect();
+        assert!(integration.turn().now_or_never().is_none());
+        turns.pop();
+        assert!(integration.turn().now_or_never().is_some());
+    }
+
+    #[test]
+    fn repeated_lines_become_one_with_a_count() {
+        let lines = LineLimit::default();
+        let at = |seconds| lines.admit(Duration::from_secs(seconds));
+        assert_eq!(
+            [at(0), at(1), at(29), at(30), at(31), at(90)],
+            [Some(0), None, None, Some(2), None, Some(1)]
+        );
+    }
+
+    #[test]
+    fn a_line_about_a_notice_says_what_is_wrong() {
+        let text = described(&notice::tests::notice());
+        assert!(text.starts_with("firing{") && text.ends_with("} GPU 3 is hot"), "{text}");
+    }
 }

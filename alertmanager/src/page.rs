@@ -1,7 +1,7 @@
 //! The page for people at `/`, and the page behind signed links. Rendered here, no assets from elsewhere,
 //! everything from outside escaped by the template engine.
 
-use crate::alert::{Alert, label_map};
+use crate::alert::label_map;
 use crate::api::escalations::{build, parse_fingerprint, take};
 use crate::api::time::rfc3339;
 use crate::api::{Api, ApiError};
@@ -71,27 +71,28 @@ pub(crate) async fn home(Shared(api): Shared<Api>) -> Response {
 
 fn alerts(state: &State, now_ms: i64) -> Value {
     let firing = state.alerts.iter().filter(|(_, alert)| !alert.is_resolved_at(now_ms));
-    Value::list(firing.take(ROWS_MAX).map(|(_, alert)| {
+    let judged = firing.map(|(fingerprint, alert)| {
         let inhibited = state.inhibitor.inhibiting(&alert.labels, &state.alerts, now_ms).is_some();
         let status = match () {
             () if state.silences.silences(&alert.labels, now_ms) => "silenced",
             () if inhibited => "inhibited",
             () => "active",
         };
+        (status, alert, fingerprint)
+    });
+    let mut rows: Vec<_> = judged.collect();
+    // What people are told of comes first, the newest at the top.
+    rows.sort_by_key(|(status, alert, fingerprint)| {
+        (*status != "active", std::cmp::Reverse(alert.starts_at_ms), *fingerprint)
+    });
+    Value::list(rows.into_iter().take(ROWS_MAX).map(|(status, alert, _)| {
         Value::object([
             ("Labels", Value::map(label_map(&alert.labels))),
-            ("Summary", Value::from(summary(alert))),
+            ("Summary", Value::from(alert.summary())),
             ("Since", Value::from(rfc3339(alert.starts_at_ms))),
             ("Status", Value::from(status)),
         ])
     }))
-}
-
-fn summary(alert: &Alert) -> &str {
-    ["summary", "description", "message"]
-        .iter()
-        .find_map(|name| alert.annotations.get(*name))
-        .map_or("", String::as_str)
 }
 
 fn escalations(api: &Api, state: &State, now_ms: i64) -> Value {
@@ -191,7 +192,7 @@ async fn ask(Shared(api): Shared<Api>, Path(fingerprint): Path<String>, link: Qu
         let taken = state.acknowledgements.get(&fingerprint);
         Value::object([
             ("Labels", Value::map(label_map(&alert.labels))),
-            ("Summary", Value::from(summary(&alert))),
+            ("Summary", Value::from(alert.summary())),
             ("Since", Value::from(rfc3339(alert.starts_at_ms))),
             ("By", Value::from(taken.map_or("", |taken| taken.by.as_str()))),
             ("Firing", Value::Int(link.firing)),

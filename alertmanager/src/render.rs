@@ -96,6 +96,15 @@ impl Renderer {
     }
 }
 
+/// Runs what may compute for a while, so that the thread's other tasks go on elsewhere.
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let many =
+        Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    // A runtime of one thread has nowhere to go.
+    if many { tokio::task::block_in_place(work) } else { work() }
+}
+
 fn labels(labels: &Labels) -> Value {
     Value::map(label_map(labels))
 }
@@ -161,6 +170,17 @@ mod tests {
         check("{{ (index .Alerts 0).StartsAt | tz \"Europe/Paris\" | date \"15:04 MST\" }}", "01:00 CET");
         check("{{ (index .Alerts 0).StartsAt | since | humanizeDuration }}", "1h 2m 3s");
         check("{{ .CommonAnnotations.summary | toUpper }}", "GPU 3 IS HOT");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_long_computation_leaves_the_worker_to_others() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // On the only worker: what it spawns runs although it does not give way.
+        let got = tokio::spawn(async move {
+            tokio::spawn(async move { sender.send("ran") });
+            aside(|| receiver.recv())
+        });
+        assert_eq!(got.await.unwrap(), Ok("ran"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Starting and stopping: configuration, state, engine and HTTP server as one.
 
+use crate::api::site::{self, Site};
 use crate::api::{self, Api};
 use crate::config::{self, Settings, Surroundings};
 use crate::engine::{Engine, EngineParts};
@@ -47,7 +48,7 @@ pub enum RunError {
     #[error("cannot use the listening socket: {0}")]
     Listener(std::io::Error),
     /// A metric cannot be registered.
-    #[error("cannot register metrics: {0}")]
+    #[error("cannot register metrics")]
     Metrics(#[from] prometheus::Error),
 }
 
@@ -81,6 +82,7 @@ pub async fn run_with(
 ) -> Result<(), RunError> {
     let address = listener.local_addr().map_err(RunError::Listener)?;
     let (external_url, prefix) = addresses(&options, address)?;
+    let own_url = external_url.clone();
     let surroundings =
         Surroundings { external_url, clock: Arc::clone(&clock), loopback_only: address.ip().is_loopback() };
     let settings = config::load(options.config.config_file.as_deref(), &surroundings)?;
@@ -140,12 +142,18 @@ pub async fn run_with(
             .route(&place, get(page::home).with_state(api))
             .route("/", get(move || async move { Redirect::temporary(&home) }))
     };
+    let site = Site::new(address.ip().is_loopback(), &options.listen_address, &own_url);
+    let app = app.layer(axum::middleware::from_fn_with_state(site, site::guard));
     let hangups = tokio::spawn(reload_on_hangup(reload, shutdown.clone()));
     readiness.set_ready();
     // The server stops first: nothing new comes in while deliveries finish.
     let stop_engine = Shutdown::new();
     let running = tokio::spawn(Arc::clone(&engine).run(stop_engine.clone()));
+    let mending = tokio::spawn(Arc::clone(&engine).mend_store(shutdown.clone()));
     server::serve(listener, app, None, ServerLimits::default(), shutdown.clone()).await;
+    if let Err(error) = mending.await {
+        tracing::error!(%error, "The state folder is no longer watched");
+    }
     stop_engine.cancel();
     if let Err(error) = running.await {
         tracing::error!(%error, "The engine ended badly");
@@ -267,5 +275,19 @@ async fn reload_on_hangup(reload: Reload, shutdown: Shutdown) {
         }
         // The outcome is logged.
         let _ = reload.run().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_configuration_is_told_once() {
+        let error = ConfigError::new(Path::new("am.yml"), "route", "missing receiver");
+        let error = anyhow::Error::from(RunError::from(error));
+        assert_eq!(format!("{error:#}"), "am.yml: route: missing receiver");
+        let error = anyhow::Error::from(RunError::from(prometheus::Error::AlreadyReg));
+        assert_eq!(format!("{error:#}").matches("Duplicate").count(), 1, "{error:#}");
     }
 }

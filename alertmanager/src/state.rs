@@ -12,8 +12,10 @@ pub use open::StateError;
 
 use flusher::Flusher;
 use serde::{Serialize, de::DeserializeOwned};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// The trees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +59,19 @@ impl Kind {
     }
 }
 
+/// The database behind it. After a refusal `sled` refuses for ever; it has to be closed and opened again.
+#[derive(Debug)]
+struct Opened {
+    /// Empty while it is closed.
+    trees: Vec<sled::Tree>,
+    flusher: Arc<Flusher>,
+}
+
 /// The state folder.
 #[derive(Debug)]
 pub(crate) struct Store {
-    trees: Vec<sled::Tree>,
-    flusher: Flusher,
+    path: PathBuf,
+    opened: RwLock<Opened>,
     /// Where a damaged folder was moved, if there was one.
     pub(crate) set_aside: Option<PathBuf>,
     damaged: AtomicU64,
@@ -69,34 +79,67 @@ pub(crate) struct Store {
     next_audit: AtomicU64,
 }
 
+impl Opened {
+    fn tree(&self, kind: Kind) -> Result<&sled::Tree, String> {
+        self.trees.get(kind as usize).ok_or_else(|| "it is closed".to_owned())
+    }
+}
+
 impl Store {
     /// Writes a record. It is durable only after [`Store::durable`].
     pub(crate) fn put<T: Serialize>(&self, kind: Kind, key: impl AsRef<[u8]>, value: &T) {
+        let opened = self.opened();
         let written = serde_json::to_vec(value).map_err(|error| error.to_string()).and_then(|bytes| {
-            self.tree(kind).insert(key.as_ref(), bytes).map(drop).map_err(|error| error.to_string())
+            opened.tree(kind)?.insert(key.as_ref(), bytes).map(drop).map_err(|error| error.to_string())
         });
         if let Err(error) = written {
-            self.write_failed(kind, &error);
+            self.write_failed(&opened, kind, &error);
         }
     }
 
     /// Removes a record.
     pub(crate) fn remove(&self, kind: Kind, key: impl AsRef<[u8]>) {
-        if let Err(error) = self.tree(kind).remove(key.as_ref()) {
-            self.write_failed(kind, &error.to_string());
+        let opened = self.opened();
+        let removed =
+            opened.tree(kind).and_then(|tree| tree.remove(key.as_ref()).map_err(|error| error.to_string()));
+        if let Err(error) = removed {
+            self.write_failed(&opened, kind, &error);
+        }
+    }
+
+    /// Writes all records of a kind and removes those that are not among them, in an order in which a
+    /// kill between loses none.
+    pub(crate) fn replace<'a, T: Serialize + 'a>(
+        &self,
+        kind: Kind,
+        records: impl Iterator<Item = (Vec<u8>, &'a T)>,
+    ) {
+        let mut keys = BTreeSet::new();
+        for (key, record) in records {
+            self.put(kind, &key, record);
+            keys.insert(key);
+        }
+        let known: Vec<sled::IVec> = match self.opened().tree(kind) {
+            Ok(tree) => tree.iter().keys().filter_map(Result::ok).collect(),
+            Err(_) => return,
+        };
+        for key in known.into_iter().filter(|key| !keys.contains(key.as_ref())) {
+            self.remove(kind, key);
         }
     }
 
     /// A record by its key.
     pub(crate) fn get<T: DeserializeOwned>(&self, kind: Kind, key: impl AsRef<[u8]>) -> Option<T> {
-        let bytes = self.tree(kind).get(key.as_ref()).ok()??;
+        let bytes = self.opened().tree(kind).ok()?.get(key.as_ref()).ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
     /// All records of a kind by key. One that cannot be read is reported, counted and left out.
     pub(crate) fn all<T: DeserializeOwned>(&self, kind: Kind) -> Vec<(Vec<u8>, T)> {
         let mut records = Vec::new();
-        for item in self.tree(kind).iter() {
+        let opened = self.opened();
+        let Ok(tree) = opened.tree(kind) else { return records };
+        for item in tree.iter() {
             match item {
                 Ok((key, value)) => match serde_json::from_slice(&value) {
                     Ok(record) => records.push((key.to_vec(), record)),
@@ -121,7 +164,9 @@ impl Store {
 
     /// The newest audit entries, newest first.
     pub(crate) fn newest_audit<T: DeserializeOwned>(&self, most: usize) -> Vec<T> {
-        let newest = self.tree(Kind::Audit).iter().rev().take(most);
+        let opened = self.opened();
+        let Ok(tree) = opened.tree(Kind::Audit) else { return Vec::new() };
+        let newest = tree.iter().rev().take(most);
         newest.filter_map(|item| serde_json::from_slice(&item.ok()?.1).ok()).collect()
     }
 
@@ -130,12 +175,13 @@ impl Store {
     /// # Errors
     /// If the disk refuses; nothing may then be promised to anybody.
     pub(crate) async fn durable(&self) -> Result<(), StateError> {
-        self.flusher.durable().await
+        let flusher = Arc::clone(&self.opened().flusher);
+        flusher.durable().await
     }
 
     /// Why nothing can be made durable any more, if so.
     pub(crate) fn broken(&self) -> Option<String> {
-        self.flusher.broken()
+        self.opened().flusher.broken()
     }
 
     /// How many records could not be read.
@@ -148,14 +194,16 @@ impl Store {
         self.failed_writes.load(Ordering::Relaxed)
     }
 
-    fn tree(&self, kind: Kind) -> &sled::Tree {
-        &self.trees[kind as usize]
+    fn opened(&self) -> RwLockReadGuard<'_, Opened> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_failed(&self, kind: Kind, error: &str) {
+    fn write_failed(&self, opened: &Opened, kind: Kind, error: &str) {
         self.failed_writes.fetch_add(1, Ordering::Relaxed);
-        self.flusher.poison(error);
-        tracing::error!(kind = kind.name(), %error, "The state folder refuses a write");
+        // The first one says it for all until the folder can be written again.
+        if opened.flusher.poison(error) {
+            tracing::error!(kind = kind.name(), %error, "The state folder refuses a write");
+        }
     }
 
     fn record_damaged(&self, kind: Kind, key: &str, error: &str) {

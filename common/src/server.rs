@@ -7,7 +7,7 @@ mod open_files;
 mod standard_routes;
 mod tls;
 
-pub use standard_routes::{Readiness, Reload, StandardRoutes};
+pub use standard_routes::{Readiness, Reload, StandardRoutes, from_other_site};
 pub use tls::{TlsError, TlsFiles, load_tls};
 
 use crate::shutdown::Shutdown;

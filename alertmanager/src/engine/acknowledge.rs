@@ -73,6 +73,7 @@ impl Engine {
                 &acknowledgement.by,
                 &acknowledgement.comment,
             );
+            tracing::info!(by = %acknowledgement.by, comment = %acknowledgement.comment, alert = %alert.labels, %fingerprint, "Acknowledged");
             self.metrics.acknowledgements.with_label_values(&["given"]).inc();
             state.acknowledgements.insert(fingerprint, acknowledgement);
             state.generation += 1;
@@ -97,6 +98,7 @@ impl Engine {
         removed.ok_or(AcknowledgeError::NotAcknowledged(fingerprint))?;
         self.store.remove(Kind::Acknowledgements, fingerprint.to_string());
         self.audit(now_ms, "acknowledgement_taken_back", &fingerprint.to_string(), by, "");
+        tracing::info!(%by, %fingerprint, "An acknowledgement was taken back");
         self.metrics.acknowledgements.with_label_values(&["taken_back"]).inc();
         self.wake();
         self.store.durable().await?;

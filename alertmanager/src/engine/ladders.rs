@@ -5,7 +5,7 @@
 //! kill the next tick finds it again.
 
 use super::{Engine, State, Work};
-use crate::alert::Alert;
+use crate::alert::{Alert, Fingerprint};
 use crate::config::Settings;
 use crate::delivery::{Delivery, Origin, Outcome};
 use crate::escalation::ladder::{Circumstances, Escalation, Rest, Step, escalation_id};
@@ -49,6 +49,25 @@ impl Engine {
                 *escalation = fresh();
             }
             self.store.put(Kind::Escalations, &id, escalation);
+        }
+    }
+
+    /// Starts the escalations of an alert that was known before they were configured.
+    pub(super) fn start_missing_ladders(
+        &self,
+        state: &mut State,
+        settings: &Settings,
+        fingerprint: Fingerprint,
+        now_ms: TimestampMs,
+    ) {
+        let Some(alert) = state.alerts.get(fingerprint).cloned() else { return };
+        for policy in settings.escalations.iter().filter(|policy| policy.applies_to(&alert.labels)) {
+            let id = escalation_id(&policy.name, fingerprint);
+            state.escalations.entry(id.clone()).or_insert_with(|| {
+                let escalation = Escalation::new(&policy.name, alert.clone(), now_ms);
+                self.store.put(Kind::Escalations, &id, &escalation);
+                escalation
+            });
         }
     }
 
@@ -144,9 +163,10 @@ impl Engine {
     ) {
         let Some(receiver) = policy.tiers.get(tier).map(|tier| tier.receiver.clone()) else { return };
         let first = !escalation.told.contains_key(&tier);
-        let by_route = tier == 0
-            && first
-            && route_tells(state, settings, &receiver, &escalation.alert, escalation.started_at_ms);
+        // An escalation that was configured later begins after the alert: the route may have told it before.
+        let firing_since_ms = escalation.started_at_ms.min(escalation.alert.starts_at_ms);
+        let by_route =
+            tier == 0 && first && route_tells(state, settings, &receiver, &escalation.alert, firing_since_ms);
         if by_route {
             self.metrics.dropped(Reason::ToldByRoute, 1);
         }
@@ -286,7 +306,7 @@ impl Engine {
     }
 }
 
-/// Whether a route has told a receiver of an alert since its escalation began, or is telling it now.
+/// Whether a route has told a receiver of an alert since it fires, or is telling it now.
 fn route_tells(
     state: &State,
     settings: &Settings,

@@ -8,8 +8,9 @@ use crate::limits;
 use crate::notification_log::{LogEntry, NotifyKey};
 use crate::remediate::record::Remediation;
 use crate::silence::{Silence, SilenceState};
-use crate::state::Kind;
+use crate::state::{Kind, StateError};
 use pharos_common::sample::TimestampMs;
+use pharos_common::shutdown::Shutdown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ impl Engine {
         for (_, mut alert) in self.store.all::<Alert>(Kind::Alerts) {
             // Its source could not report it while this program was down: that is no reason to say that it
             // is over. One that was said to be over (not after it was reported) stays so.
+            let fired = !alert.is_resolved_at(now_ms);
             if alert.ends_at_ms > alert.updated_at_ms {
                 alert.ends_at_ms = alert.ends_at_ms.max(now_ms + limits::RESEND_GRACE.as_millis() as i64);
             }
@@ -50,6 +52,9 @@ impl Engine {
             let fingerprint = alert.fingerprint();
             state.alerts.put(alert, now_ms);
             self.regroup_alert(&mut state, &settings, fingerprint, now_ms);
+            if fired {
+                self.start_missing_ladders(&mut state, &settings, fingerprint, now_ms);
+            }
         }
         let doubtful = self.store.all::<serde_json::Value>(Kind::Outbox);
         for (key, _) in &doubtful {
@@ -62,6 +67,57 @@ impl Engine {
                 "Notifications were in flight when the program was killed; those not known to be delivered are sent again under the same key"
             );
         }
+    }
+
+    /// Until shutdown: opens the state folder again when it has refused a write, until it takes them.
+    pub(crate) async fn mend_store(self: Arc<Self>, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.clock.sleep(limits::REOPEN_INTERVAL) => {}
+            }
+            let Some(why) = self.store.broken() else { continue };
+            self.store_refuses(&why);
+            let engine = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || engine.reopen_store()).await {
+                Ok(Ok(())) if self.store.durable().await.is_ok() => {
+                    self.metrics.state_refuses.set(0);
+                    self.readiness.set_ready();
+                    tracing::info!(
+                        "The state folder can be written again; everything known was written to it"
+                    );
+                }
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "The state folder cannot be opened again yet"),
+                Err(error) => tracing::error!(%error, "Opening the state folder again failed"),
+            }
+        }
+    }
+
+    /// Says that nothing can be made durable.
+    pub(super) fn store_refuses(&self, why: &str) {
+        self.metrics.state_refuses.set(1);
+        self.readiness.set_not_ready(format!("the state folder cannot be written: {why}"));
+    }
+
+    /// Memory is ahead of the disk: all of it is written anew. Only audit entries made meanwhile are lost.
+    fn reopen_store(&self) -> Result<(), StateError> {
+        self.store.close();
+        // Nothing changes between opening and writing.
+        let state = self.lock();
+        self.store.reopen()?;
+        let store = &self.store;
+        let text = |text: &dyn std::fmt::Display| text.to_string().into_bytes();
+        store.replace(Kind::Silences, state.silences.iter().map(|silence| (text(&silence.id), silence)));
+        store.replace(Kind::NotificationLog, state.log.iter().map(|(key, entry)| (key.to_bytes(), entry)));
+        store.replace(Kind::Alerts, state.alerts.iter().map(|(key, alert)| (text(&key), alert)));
+        store.replace(Kind::Escalations, state.escalations.iter().map(|(id, one)| (text(id), one)));
+        store.replace(
+            Kind::Acknowledgements,
+            state.acknowledgements.iter().map(|(key, one)| (text(key), one)),
+        );
+        store.replace(Kind::Remediations, state.remediations.iter().map(|(id, one)| (text(id), one)));
+        Ok(())
     }
 
     /// Goes on with another configuration: groups form anew, everything else stays.

@@ -4,7 +4,7 @@ use super::NotifyError;
 use super::notice::{Notice, NoticeKind};
 use crate::config::{EmailFile, Fault, ReceiverBuilder, SecretSource};
 use crate::limits::ATTEMPT_TIME_MAX;
-use crate::render::{Renderer, Text};
+use crate::render::{Renderer, Text, aside};
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailboxes, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
@@ -118,7 +118,7 @@ impl Email {
         if notice.kind == NoticeKind::Acknowledged {
             return Ok(());
         }
-        let message = self.message(notice)?;
+        let message = aside(|| self.message(notice))?;
         let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&self.host)
             .port(self.port)
             .hello_name(ClientId::Domain(self.hello.clone()))

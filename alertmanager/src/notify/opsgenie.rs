@@ -4,7 +4,7 @@ use super::http::HttpSender;
 use super::notice::{Notice, NoticeKind};
 use super::{NotifyError, truncate};
 use crate::config::{Fault, OpsgenieFile, ReceiverBuilder, SecretSource};
-use crate::render::{Renderer, Text, render_map};
+use crate::render::{Renderer, Text, aside, render_map};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,11 +106,11 @@ impl Opsgenie {
             NoticeKind::Acknowledged => Ok(()),
             NoticeKind::Resolved => {
                 let url = format!("{}v2/alerts/{alias}/close?identifierType=alias", self.url);
-                let source = self.renderer.render(&self.source, &self.renderer.data(notice))?;
+                let source = aside(|| self.renderer.render(&self.source, &self.renderer.data(notice)))?;
                 self.http.post_json(&url, &json!({"source": source}), &headers).await.map(drop)
             }
             NoticeKind::Firing => {
-                let body = self.alert(notice)?;
+                let body = aside(|| self.alert(notice))?;
                 self.http.post_json(&format!("{}v2/alerts", self.url), &body, &headers).await?;
                 if self.update_alerts {
                     for part in ["message", "description"] {

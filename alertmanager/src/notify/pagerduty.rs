@@ -5,7 +5,7 @@ use super::http::HttpSender;
 use super::notice::{Notice, NoticeKind};
 use super::{NotifyError, truncate};
 use crate::config::{Fault, PagerDutyFile, ReceiverBuilder, SecretSource};
-use crate::render::{Renderer, Text, render_map};
+use crate::render::{Renderer, Text, aside, render_map};
 use pharos_common::template::Value as TemplateValue;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -112,7 +112,7 @@ impl PagerDuty {
     pub(crate) async fn notify(&self, notice: &Notice) -> Result<(), NotifyError> {
         let key = self.key.read().await?;
         let mut event =
-            if self.version_1 { self.event_v1(&key, notice)? } else { self.event_v2(&key, notice)? };
+            aside(|| if self.version_1 { self.event_v1(&key, notice) } else { self.event_v2(&key, notice) })?;
         if event.to_string().len() > EVENT_BYTES_MAX {
             let note =
                 json!({"error": "Custom details have been removed because the event was larger than 512 kB"});

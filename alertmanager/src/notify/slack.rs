@@ -5,7 +5,7 @@ use super::http::HttpSender;
 use super::notice::{Notice, NoticeKind};
 use super::{NotifyError, Receipt, truncate};
 use crate::config::{Fault, ReceiverBuilder, SecretSource, SlackActionFile, SlackFieldFile, SlackFile};
-use crate::render::{Renderer, Text};
+use crate::render::{Renderer, Text, aside};
 use pharos_common::template::{TemplateError, Value as TemplateValue};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -121,7 +121,7 @@ impl Slack {
     pub(crate) async fn notify(&self, notice: &Notice) -> Result<Receipt, NotifyError> {
         let posted: Option<Posted> =
             notice.receipt.as_deref().and_then(|receipt| serde_json::from_str(receipt).ok());
-        let mut body = self.message(notice)?;
+        let mut body = aside(|| self.message(notice))?;
         match &self.way {
             Way::Webhook(_) if notice.kind == NoticeKind::Acknowledged => Ok(None),
             Way::Webhook(url) => {

@@ -4,7 +4,7 @@ use super::NotifyError;
 use super::http::HttpSender;
 use super::notice::{Notice, NoticeKind};
 use crate::config::{Fault, ReceiverBuilder, SecretSource, TeamsFile};
-use crate::render::{Renderer, Text};
+use crate::render::{Renderer, Text, aside};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -40,7 +40,8 @@ impl Teams {
         if notice.kind == NoticeKind::Acknowledged {
             return Ok(());
         }
-        self.http.post_json(&self.url.read().await?, &self.card(notice)?, &[]).await.map(drop)
+        let card = aside(|| self.card(notice))?;
+        self.http.post_json(&self.url.read().await?, &card, &[]).await.map(drop)
     }
 
     fn card(&self, notice: &Notice) -> Result<Value, NotifyError> {

@@ -2,7 +2,7 @@
 //! the next.
 
 use super::StateError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
 
@@ -25,23 +25,37 @@ pub(super) struct Flusher {
 struct Shared {
     requested: AtomicU64,
     wake: Notify,
+    closed: AtomicBool,
     poison: Mutex<Option<String>>,
 }
 
 impl Flusher {
     /// Starts the task; it ends when the flusher is dropped.
     pub(super) fn start(db: sled::Db) -> Self {
-        let shared =
-            Arc::new(Shared { requested: AtomicU64::new(0), wake: Notify::new(), poison: Mutex::new(None) });
+        let shared = Arc::new(Shared {
+            requested: AtomicU64::new(0),
+            wake: Notify::new(),
+            closed: AtomicBool::new(false),
+            poison: Mutex::new(None),
+        });
         let (sender, progress) = watch::channel(Progress::default());
         tokio::spawn(run(db, Arc::clone(&shared), sender));
         Flusher { shared, progress }
     }
 
     /// From now on nothing is durable: a write before was refused.
-    pub(super) fn poison(&self, error: &str) {
+    /// Returns whether this is news.
+    pub(super) fn poison(&self, error: &str) -> bool {
         let mut poison = self.shared.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = poison.is_none();
         poison.get_or_insert_with(|| error.to_owned());
+        new
+    }
+
+    /// Ends the task without another flush, so that it lets go of the database.
+    pub(super) fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.wake.notify_one();
     }
 
     /// Why nothing is durable any more, if so.
@@ -76,6 +90,9 @@ impl Drop for Flusher {
 async fn run(db: sled::Db, shared: Arc<Shared>, progress: watch::Sender<Progress>) {
     loop {
         shared.wake.notified().await;
+        if shared.closed.load(Ordering::SeqCst) {
+            return;
+        }
         // Everything requested up to here was written before, so this flush covers it.
         let target = shared.requested.load(Ordering::SeqCst);
         let outcome = db.flush_async().await;

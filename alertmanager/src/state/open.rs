@@ -1,9 +1,10 @@
 //! Opening the state folder: version, damage, and a second program that has it open.
 
 use super::flusher::Flusher;
-use super::{Kind, Store};
+use super::{Kind, Opened, Store};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// The layout that this program writes.
 const VERSION: u32 = 1;
@@ -64,12 +65,31 @@ impl Store {
         let newest = audit.last().ok().flatten().and_then(|(key, _)| key.as_ref().try_into().ok());
         Ok(Store {
             next_audit: AtomicU64::new(newest.map_or(0, |key| u64::from_be_bytes(key) + 1)),
-            trees,
-            flusher: Flusher::start(db),
+            path: path.to_owned(),
+            opened: RwLock::new(Opened { trees, flusher: Arc::new(Flusher::start(db)) }),
             set_aside,
             damaged: AtomicU64::new(0),
             failed_writes: AtomicU64::new(0),
         })
+    }
+
+    /// Lets go of a database that refuses writes.
+    pub(crate) fn close(&self) {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        opened.flusher.poison("it is being opened again");
+        opened.flusher.close();
+        opened.trees.clear();
+    }
+
+    /// Opens it again after [`Store::close`]. What was written since it began to refuse is not in it.
+    ///
+    /// # Errors
+    /// If it cannot be opened yet. Nothing is set aside here: memory holds what matters.
+    pub(crate) fn reopen(&self) -> Result<(), StateError> {
+        let (db, trees) = try_open(&self.path).map_err(|refusal| refusal.into_error(&self.path))?;
+        let flusher = Arc::new(Flusher::start(db));
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Opened { trees, flusher };
+        Ok(())
     }
 }
 
@@ -180,6 +200,30 @@ mod tests {
         assert_eq!(store.all::<String>(Kind::Silences), [(b"a".to_vec(), "one".to_owned())]);
         assert_eq!(store.newest_audit::<String>(10), ["entry"]);
         assert_eq!(store.set_aside, None);
+    }
+
+    #[tokio::test]
+    async fn one_that_refused_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state")).unwrap();
+        store.put(Kind::Silences, "a", &"one");
+        store.put(Kind::Silences, "b", &"two");
+        store.durable().await.unwrap();
+        store.close();
+        store.put(Kind::Silences, "c", &"lost");
+        assert!(store.durable().await.is_err() && store.broken().is_some());
+        loop {
+            tokio::task::yield_now().await;
+            match store.reopen() {
+                Err(StateError::InUse(_)) => {}
+                opened => break opened.unwrap(),
+            }
+        }
+        let three = "three".to_owned();
+        store.replace(Kind::Silences, [(b"b".to_vec(), &three)].into_iter());
+        store.durable().await.unwrap();
+        assert_eq!(store.broken(), None);
+        assert_eq!(store.all::<String>(Kind::Silences), [(b"b".to_vec(), three)]);
     }
 
     #[tokio::test]

@@ -183,6 +183,48 @@ async fn a_reload_takes_a_good_file_and_keeps_the_old_one_over_a_bad_one() {
 }
 
 #[tokio::test]
+async fn the_page_shows_what_fires_first_and_the_newest_at_the_top() {
+    let am = Alertmanager::start(NOBODY).await;
+    for name in ["Oldest", "Older", "Newer"] {
+        am.fire(&[json!({"alertname": name}), json!({"alertname": format!("{name}Too")})]).await;
+        am.seconds(10);
+    }
+    am.silence("alertname", "Newer", 60).await;
+    let page = am.get("/").await;
+    let page = page.as_str().unwrap().split("<h2>").nth(1).unwrap();
+    let rows: Vec<&str> = page
+        .split("alertname=")
+        .skip(1)
+        .map(|row| row.split('<').next().unwrap().trim_end_matches("Too"))
+        .collect();
+    // Two that began together stand in one order, whichever it is.
+    assert_eq!(rows, ["Newer", "Older", "Older", "Oldest", "Oldest", "Newer"]);
+    assert_eq!(am.get("/").await.as_str().unwrap().split("<h2>").nth(1).unwrap(), page);
+    assert!(page.contains("class=\"time\""));
+}
+
+#[tokio::test]
+async fn what_changes_something_is_refused_to_other_sites_and_under_other_names() {
+    let am = Alertmanager::start_with(NOBODY, &["--web.external-url=http://am.example/"]).await;
+    let alerts = json!([{"labels": {"alertname": "A"}}]);
+    let post = |path: &str, name: &str, value: &str| {
+        am.answer(am.http.post(format!("{}{path}", am.url)).header(name, value).json(&alerts))
+    };
+    for path in ["/api/v2/alerts", "/-/reload"] {
+        assert_eq!(post(path, "origin", "http://evil.example").await.0, 403, "{path}");
+        let (status, message) = post(path, "host", "evil.example:9493").await;
+        assert_eq!(status, 403, "{path}");
+        assert!(message.as_str().unwrap().contains("--web.external-url"), "{message}");
+        for host in ["localhost:9493", "127.0.0.1:9493", "am.example"] {
+            assert_eq!(post(path, "host", host).await.0, 200, "{path} {host}");
+        }
+    }
+    // Reading is for everybody who reaches it.
+    let request = am.http.get(format!("{}/api/v2/alerts", am.url)).header("host", "evil.example");
+    assert_eq!(am.answer(request).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_prefix_moves_every_path() {
     let am = Alertmanager::start_with(NOBODY, &["--web.external-url=http://am.example/pharos/"]).await;
     for path in ["/pharos/-/healthy", "/pharos/api/v2/status", "/pharos/metrics", "/pharos/"] {

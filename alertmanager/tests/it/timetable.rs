@@ -251,6 +251,27 @@ async fn tier_1_does_not_tell_again_whom_the_route_has_just_told() {
 }
 
 #[tokio::test]
+async fn an_escalation_configured_later_starts_with_the_program_and_does_not_repeat_the_route() {
+    let mut hook = Service::start().await;
+    let mut late = Service::start().await;
+    let plain =
+        format!("{}- name: late\n  webhook_configs: [{{url: '{}'}}]\n", one_webhook(&hook, ""), late.url);
+    let mut am = Alertmanager::start(&plain).await;
+    am.fire(&[json!({"alertname": "A"})]).await;
+    assert_eq!(am.next(&mut hook).await.alerts(), ["firing A"]);
+    am.seconds(30);
+    let ladder = "escalations:\n- name: e\n  match: [alertname=A]\n  tiers: [{receiver: hook}, {receiver: late, after: 1m}]\n";
+    std::fs::write(am.config_file(), format!("{plain}{ladder}")).unwrap();
+    am.restart().await;
+    // Nobody has reported the alert again.
+    am.wait_for("/api/v2/escalations", |list| list[0]["tiers"][0]["status"] == "told_by_route").await;
+    am.minutes(1);
+    assert_eq!(am.next(&mut late).await.body["escalation"]["tier"], 2);
+    am.settle().await;
+    assert!(hook.is_quiet());
+}
+
+#[tokio::test]
 async fn opening_a_signed_link_changes_nothing_and_its_button_acknowledges() {
     let (mut devops, oncall, leads) =
         (Service::start().await, Service::start().await, Service::start().await);

@@ -4,7 +4,7 @@ use crate::self_metrics;
 use crate::shutdown::Shutdown;
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prometheus::Registry;
@@ -116,7 +116,21 @@ async fn ready(State(routes): State<StandardRoutes>) -> Response {
     }
 }
 
-async fn reload(State(routes): State<StandardRoutes>) -> Response {
+/// Whether a page of another site made a browser send a request.
+pub fn from_other_site(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let origin_host = text("origin").map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
+    text("sec-fetch-site") == Some("cross-site") || origin_host.is_some_and(|host| Some(host) != text("host"))
+}
+
+fn refused() -> Response {
+    (StatusCode::FORBIDDEN, "requests from other sites are not accepted\n").into_response()
+}
+
+async fn reload(State(routes): State<StandardRoutes>, headers: HeaderMap) -> Response {
+    if from_other_site(&headers) {
+        return refused();
+    }
     match routes.reload.run().await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(error) => {
@@ -126,7 +140,10 @@ async fn reload(State(routes): State<StandardRoutes>) -> Response {
     }
 }
 
-async fn quit(State(routes): State<StandardRoutes>) -> Response {
+async fn quit(State(routes): State<StandardRoutes>, headers: HeaderMap) -> Response {
+    if from_other_site(&headers) {
+        return refused();
+    }
     match &routes.quit {
         Some(shutdown) => {
             shutdown.cancel();

@@ -140,6 +140,7 @@ fn faults_name_the_line_and_the_cause() {
 fn what_would_run_or_grow_without_end_is_stopped() {
     refuse("{{ define \"a\" }}{{ template \"a\" . }}{{ end }}{{ template \"a\" . }}", "deeper than");
     refuse("{{ range 1000000 }}{{ range 1000000 }}x{{ end }}{{ end }}", "steps");
+    refuse("{{ range 1000 }}{{ range 1000 }}x{{ end }}{{ end }}", "steps");
     refuse(&"{{ if true }}".repeat(1_000), "nested deeper");
     refuse(&format!("{{{{ {}1{} }}}}", "(".repeat(1_000), ")".repeat(1_000)), "nested deeper");
     refuse("{{ printf \"%999999d\" 1 }}", "width");
