@@ -166,3 +166,46 @@ fn a_range_of_very_many_steps_is_refused_before_memory_is_filled() {
         assert!(matches!(error, Err(QueryError::TooManySamples)), "{query}: {error:?}");
     }
 }
+
+#[test]
+fn a_constant_inside_a_subquery_counts_at_each_of_its_times() {
+    let storage = Seconds { series: 100, cancel_after: None };
+    // Steps that are too many by themselves, and values at few steps that are too many together.
+    for query in [
+        "sum_over_time(vector(1)[10y:1s])",
+        "sum_over_time(vector(1)[1000d:1s])",
+        "vector(1)[10y:1s]",
+        "(m @ 0)[10y:1s]",
+        "count_over_time((m @ 0)[10y:1s])",
+        "max_over_time(sum_over_time(vector(1)[10y:1s])[10y:1s])",
+        "absent_over_time(vector(1)[10y:1s])",
+        "(m @ 0)[900s:1s]",
+        "count_over_time((m @ 0)[900s:1s])",
+        "count_over_time(((m @ 0) > bool 0)[900s:1s])",
+        "sum_over_time((time() * (m @ 0))[900s:1s])",
+    ] {
+        let error = engine(80_000).instant(&storage, query, 3_000_000, &QueryOptions::default()).unwrap_err();
+        assert!(matches!(error, QueryError::TooManySamples), "{query}: {error}");
+    }
+}
+
+#[test]
+fn what_a_subquery_held_is_free_again_after_it() {
+    let storage = Seconds { series: 10, cancel_after: None };
+    let one = "count_over_time((m @ 0)[900s:1s])";
+    let result = engine(12_000).instant(&storage, one, 3_000_000, &QueryOptions::default()).unwrap();
+    assert!(result.stats.peak_samples >= 9_000);
+    let several = [one; 5].join(" + ");
+    let result = engine(12_000).instant(&storage, &several, 3_000_000, &QueryOptions::default()).unwrap();
+    assert!(matches!(result.value, Value::Vector(vector) if vector.len() == 10));
+}
+
+#[test]
+fn a_scalar_of_one_time_is_one_at_all_times() {
+    let storage = Seconds { series: 1, cancel_after: None };
+    let query = "vector(scalar(m @ 7) + time())";
+    let result = engine(12_000).range(&storage, query, 0, 2_000, 1_000, &QueryOptions::default()).unwrap();
+    let Value::Matrix(matrix) = result.value else { panic!("no matrix") };
+    let values: Vec<f64> = matrix[0].floats.iter().map(|sample| sample.value).collect();
+    assert_eq!(values, [7_000.0, 7_001.0, 7_002.0]);
+}

@@ -53,15 +53,18 @@ impl Evaluator<'_> {
         let grid = self.plan.grids[id.index()];
         let place = self.place(self.plan.expr.unparenthesised(aggregate.expr));
         if aggregate.op == AggregateOp::CountValues {
-            let series = self.take_vector(aggregate.expr, grid);
+            let series = self.take_vector(aggregate.expr, grid)?;
             let label = self.count_values_label(aggregate)?;
             return count_values::count_values(series, &label, aggregate, grid.steps).map(Evaluated::Vector);
         }
-        let param = aggregate.param.map(|param| {
-            let place = self.place(self.plan.expr.unparenthesised(param));
-            (self.take_scalar(param, grid), place)
-        });
-        let series = self.take_vector(aggregate.expr, grid);
+        let param = match aggregate.param {
+            Some(param) => {
+                let place = self.place(self.plan.expr.unparenthesised(param));
+                Some((self.take_scalar(param, grid)?, place))
+            }
+            None => None,
+        };
+        let series = self.take_vector(aggregate.expr, grid)?;
         let groups = Groups::new(&series, &aggregate.grouping, aggregate.without);
         let series = match param {
             Some((param, param_place)) if aggregate.op.keeps_series() => {

@@ -29,7 +29,7 @@ type Identity = (String, [String; 2]);
 impl Evaluator<'_> {
     pub(super) fn info(&mut self, id: NodeId, call: &Call) -> Result<Evaluated, QueryError> {
         let grid = self.plan.grids[id.index()];
-        let series = call.args.first().map_or(Vec::new(), |&arg| self.take_vector(arg, grid));
+        let series = call.args.first().map_or(Ok(Vec::new()), |&arg| self.take_vector(arg, grid))?;
         let written: Vec<Matcher> = match call.args.get(1).map(|&arg| &self.plan.expr.node(arg).kind) {
             Some(NodeKind::Selector(selector)) => selector.matchers.clone(),
             _ => Vec::new(),

@@ -26,7 +26,7 @@ impl Evaluator<'_> {
         let target = target.map_err(|name| {
             QueryError::execution(format!("invalid destination label name in label_replace(): {name}"))
         })?;
-        let mut series = self.take_vector(vector, grid);
+        let mut series = self.take_vector(vector, grid)?;
         for series in &mut series {
             let value = series.labels.get(&source).unwrap_or("");
             if let Some(captures) = regex.captures(value) {
@@ -50,7 +50,7 @@ impl Evaluator<'_> {
         let target = self.label_name(target).map_err(|name| {
             QueryError::execution(format!("invalid destination label name in label_join(): {name}"))
         })?;
-        let mut series = self.take_vector(vector, grid);
+        let mut series = self.take_vector(vector, grid)?;
         for series in &mut series {
             let values: Vec<&str> =
                 sources.iter().map(|source| series.labels.get(source).unwrap_or("")).collect();
