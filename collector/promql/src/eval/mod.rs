@@ -6,6 +6,7 @@ mod binary;
 mod call;
 pub(crate) mod column;
 mod leaf;
+pub(crate) mod meter;
 mod part;
 mod result;
 pub(crate) mod smooth;

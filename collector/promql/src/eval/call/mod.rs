@@ -7,6 +7,7 @@ mod labels;
 mod order;
 
 use super::column::{Column, Point, Series};
+use super::meter::Meter;
 use super::window::BoundsCache;
 use super::{Evaluated, Evaluator, Scalar, unlabelled};
 use crate::ast::{Call, NodeId, NodeKind};
@@ -123,11 +124,12 @@ impl Evaluator<'_> {
         let range_call = self.range_call(id)?;
         let mut annotations = std::mem::take(&mut self.annotations);
         let mut cache = BoundsCache::default();
+        let meter = Meter::new(self.budget);
         let mut out = Vec::new();
         let mut held = 0;
         for (samples, drop_name) in self.subquery_series(range_id)? {
             self.budget.check()?;
-            let column = over_time::evaluate(&range_call, &samples, &mut cache, &mut annotations)?;
+            let column = over_time::evaluate(&range_call, &samples, &mut cache, &mut annotations, &meter)?;
             self.budget.put_back(samples.cost());
             if !column.is_empty() {
                 self.budget.take(column.cost())?;
