@@ -209,3 +209,71 @@ fn a_scalar_of_one_time_is_one_at_all_times() {
     let values: Vec<f64> = matrix[0].floats.iter().map(|sample| sample.value).collect();
     assert_eq!(values, [7_000.0, 7_001.0, 7_002.0]);
 }
+
+#[test]
+fn counted_values_that_all_differ_count_as_series() {
+    let storage = Seconds { series: 1, cancel_after: None };
+    let run = |max_samples| {
+        let options = QueryOptions::default();
+        engine(max_samples).range(&storage, "count_values(\"v\", m)", 0, 3_599_000, 1_000, &options)
+    };
+    let Value::Matrix(matrix) = run(100_000).unwrap().value else { panic!("no matrix") };
+    assert_eq!(matrix.len(), 3_600);
+    let error = run(20_000).unwrap_err();
+    assert!(matches!(error, QueryError::TooManySamples), "{error}");
+}
+
+#[test]
+fn labels_that_grow_and_grow_are_refused() {
+    let storage = Seconds { series: 1, cancel_after: None };
+    let grown =
+        |levels: usize, start: &str, end: &str| format!("{}m{}", start.repeat(levels), end.repeat(levels));
+    for (start, end) in [
+        ("label_replace(", ", \"id\", \"$1$1\", \"id\", \"(.*)\")"),
+        ("label_join(", ", \"id\", \"\", \"id\", \"id\")"),
+    ] {
+        let run = |levels| {
+            let query = grown(levels, start, end);
+            engine(4_000).instant(&storage, &query, 3_000_000, &QueryOptions::default())
+        };
+        let Value::Vector(vector) = run(6).unwrap().value else { panic!("no vector") };
+        assert_eq!(vector[0].labels.get("id").map(str::len), Some(6 << 6));
+        let error = run(60).unwrap_err();
+        assert!(matches!(error, QueryError::TooManySamples), "{error}");
+    }
+}
+
+/// A storage of these series.
+struct Fixed(Vec<SeriesColumns>);
+
+impl Storage for Fixed {
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        let is_wanted = |series: &&SeriesColumns| {
+            selection.matchers.iter().all(|matcher| matcher.matches_labels(&series.labels))
+        };
+        let series: Vec<SeriesColumns> = self.0.iter().filter(is_wanted).cloned().collect();
+        budget.take(series.iter().map(SeriesColumns::cost).sum())?;
+        Ok(Box::new(series.into_iter()))
+    }
+}
+
+#[test]
+fn series_of_info_metrics_count_at_each_step() {
+    let series = |labels: &[(&str, &str)]| {
+        SeriesColumns::floats(Labels::from_pairs(labels.iter().copied()), vec![0].into(), vec![1.0])
+    };
+    let mut all = vec![series(&[("__name__", "m"), ("instance", "a")])];
+    for job in 0..100 {
+        all.push(series(&[("__name__", "target_info"), ("instance", "a"), ("job", &format!("{job:02}"))]));
+    }
+    let storage = Fixed(all);
+    let run =
+        |max_samples| engine(max_samples).range(&storage, "info(m)", 0, 999, 1, &QueryOptions::default());
+    assert!(run(102_000).unwrap().stats.peak_samples >= 100_000);
+    let error = run(50_000).unwrap_err();
+    assert!(matches!(error, QueryError::TooManySamples), "{error}");
+}

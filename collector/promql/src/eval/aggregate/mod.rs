@@ -55,7 +55,8 @@ impl Evaluator<'_> {
         if aggregate.op == AggregateOp::CountValues {
             let series = self.take_vector(aggregate.expr, grid)?;
             let label = self.count_values_label(aggregate)?;
-            return count_values::count_values(series, &label, aggregate, grid.steps).map(Evaluated::Vector);
+            return count_values::count_values(series, &label, aggregate, grid.steps, self.budget)
+                .map(Evaluated::Vector);
         }
         let param = match aggregate.param {
             Some(param) => {

@@ -45,6 +45,7 @@ impl Evaluator<'_> {
             !names.is_empty() && names.iter().all(|matcher| matcher.matches(labels.metric_name()))
         };
         let infos = self.info_series(&series, &is_info, &names, &data, grid)?;
+        let held = infos.len() * grid.steps;
         let join = Join::new(infos, &data);
         let mut out = SeriesByLabels::default();
         for series in series {
@@ -54,6 +55,7 @@ impl Evaluator<'_> {
                 join.enrich(&series, grid.steps, &mut out)?;
             }
         }
+        self.budget.put_back(held);
         Ok(Evaluated::Vector(out.series))
     }
 
@@ -106,6 +108,7 @@ impl Evaluator<'_> {
                     series.labels
                 )));
             }
+            self.budget.take(grid.steps)?;
             found.push(newest_times(&series, grid, lookback_ms));
             self.budget.put_back(cost);
         }
