@@ -277,3 +277,28 @@ fn series_of_info_metrics_count_at_each_step() {
     let error = run(50_000).unwrap_err();
     assert!(matches!(error, QueryError::TooManySamples), "{error}");
 }
+
+#[test]
+fn series_that_become_one_count_with_the_gap_between_them() {
+    let series = |name: &str, id: usize, timestamp_ms: i64| {
+        let labels = Labels::from_pairs([("__name__", name), ("id", &format!("{id:02}"))]);
+        SeriesColumns::floats(labels, vec![timestamp_ms].into(), vec![1.0])
+    };
+    let early = (0..100).map(|id| series("early", id, 0));
+    let late = (0..100).map(|id| series("late", id, 3_600_000));
+    let storage = Fixed(early.chain(late).collect());
+    let run = |max_samples, query: &str| {
+        engine(max_samples).range(&storage, query, 0, 3_600_000, 1_000, &QueryOptions::default())
+    };
+    for query in [
+        "{id=~\".+\"} + 0",
+        "sum by (id) ({id=~\".+\"})",
+        "label_replace({id=~\".+\"}, \"__name__\", \"both\", \"\", \"\")",
+        "sum by (id) ({id=~\".+\"}) * on (id) group_left () ({id=~\".+\"} * 0)",
+    ] {
+        let Value::Matrix(matrix) = run(1_000_000, query).unwrap().value else { panic!("no matrix") };
+        assert_eq!(matrix.len(), 100, "{query}");
+        let error = run(100_000, query).unwrap_err();
+        assert!(matches!(error, QueryError::TooManySamples), "{query}: {error}");
+    }
+}

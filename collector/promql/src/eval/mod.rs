@@ -218,17 +218,28 @@ impl Scalar {
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
 
 /// Series by their labels: where to put values that may come from several places.
-#[derive(Default)]
-pub(crate) struct SeriesByLabels {
+pub(crate) struct SeriesByLabels<'b> {
     index: HashMap<pharos_common::labels::Labels, usize, foldhash::fast::RandomState>,
-    pub(crate) series: Vec<Series>,
+    series: Vec<Series>,
+    budget: &'b Budget,
+    /// What gaps between series that became one take.
+    held: usize,
 }
 
-impl SeriesByLabels {
+impl<'b> SeriesByLabels<'b> {
+    pub(crate) fn new(budget: &'b Budget) -> Self {
+        SeriesByLabels { index: HashMap::default(), series: Vec::new(), budget, held: 0 }
+    }
+
+    pub(crate) fn into_series(self) -> Vec<Series> {
+        self.budget.put_back(self.held);
+        self.series
+    }
+
     /// Adds a series; if there is one with its labels the two become one.
     ///
     /// # Errors
-    /// If both have a value at the same step.
+    /// If both have a value at the same step, or the query may not go on.
     pub(crate) fn add(&mut self, series: Series) -> Result<(), QueryError> {
         if series.column.is_empty() {
             return Ok(());
@@ -239,11 +250,16 @@ impl SeriesByLabels {
                 self.series.push(series);
             }
             std::collections::hash_map::Entry::Occupied(entry) => {
+                self.budget.check()?;
                 let existing = &mut self.series[*entry.get()];
+                let before = existing.column.len() + series.column.len();
                 existing.column = existing
                     .column
                     .merged(&series.column)
                     .ok_or_else(|| QueryError::execution(SAME_LABELS))?;
+                let gap = existing.column.len().saturating_sub(before);
+                self.budget.take(gap)?;
+                self.held += gap;
             }
         }
         Ok(())
@@ -253,13 +269,13 @@ impl SeriesByLabels {
 /// Makes one series of those with equal labels.
 ///
 /// # Errors
-/// If two of them have a value at the same step.
-pub(crate) fn merge_same_labels(series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
-    let mut merged = SeriesByLabels::default();
+/// If two of them have a value at the same step, or the query may not go on.
+pub(crate) fn merge_same_labels(series: Vec<Series>, budget: &Budget) -> Result<Vec<Series>, QueryError> {
+    let mut merged = SeriesByLabels::new(budget);
     for series in series {
         merged.add(series)?;
     }
-    Ok(merged.series)
+    Ok(merged.into_series())
 }
 
 /// The samples of a column, with the times of a grid.

@@ -53,7 +53,7 @@ impl Evaluator<'_> {
                 if is_instant {
                     Value::Vector(instant_vector(series, time_ms)?)
                 } else {
-                    let merged = merge_same_labels(with_final_names(series))?;
+                    let merged = merge_same_labels(with_final_names(series), self.budget)?;
                     let columns = merged.into_iter().map(|series| super::to_samples(series, grid));
                     Value::Matrix(sorted(columns.map(matrix_series).collect()))
                 }

@@ -18,7 +18,7 @@ impl Evaluator<'_> {
         let series = self.take_vector(subquery.expr, grid)?;
         let columns: usize = series.iter().map(|series| series.column.cost()).sum();
         self.budget.take(columns)?;
-        let series = if grid.steps > 1 { merge_same_labels(series)? } else { series };
+        let series = if grid.steps > 1 { merge_same_labels(series, self.budget)? } else { series };
         let mut found = Vec::with_capacity(series.len());
         let mut held = 0;
         for series in series.into_iter().filter(|series| !series.column.is_empty()) {

@@ -88,7 +88,7 @@ impl Evaluator<'_> {
                     place: &place,
                 };
                 self.budget.check()?;
-                fold::fold(&request, &series, groups, &mut self.annotations)
+                fold::fold(&request, &series, groups, &mut self.annotations, self.budget)?
             }
         };
         Ok(Evaluated::Vector(series))

@@ -51,11 +51,11 @@ impl Evaluator<'_> {
                 let matching = binary.matching.clone().unwrap_or_default();
                 self.budget.check()?;
                 Evaluated::Vector(if binary.op.is_set_operator() {
-                    set::apply(binary.op, lhs, rhs, &matching, grid.steps)?
+                    set::apply(binary.op, lhs, rhs, &matching, grid.steps, self.budget)?
                 } else {
                     let operation =
                         matching::Operation { binary, matching: &matching, place: &place, steps: grid.steps };
-                    operation.apply(lhs, rhs, &mut self.annotations)?
+                    operation.apply(lhs, rhs, &mut self.annotations, self.budget)?
                 })
             }
         })

@@ -47,7 +47,7 @@ impl Evaluator<'_> {
         let infos = self.info_series(&series, &is_info, &names, &data, grid)?;
         let held = infos.len() * grid.steps;
         let join = Join::new(infos, &data);
-        let mut out = SeriesByLabels::default();
+        let mut out = SeriesByLabels::new(self.budget);
         for series in series {
             if is_info(&series.labels) {
                 out.add(series)?;
@@ -56,7 +56,7 @@ impl Evaluator<'_> {
             }
         }
         self.budget.put_back(held);
-        Ok(Evaluated::Vector(out.series))
+        Ok(Evaluated::Vector(out.into_series()))
     }
 
     /// The info series that may belong to any of the series.
@@ -155,7 +155,7 @@ impl<'d> Join<'d> {
     }
 
     /// Adds a series to `out`, split up by the labels that its info series give it over time.
-    fn enrich(&self, series: &Series, steps: usize, out: &mut SeriesByLabels) -> Result<(), QueryError> {
+    fn enrich(&self, series: &Series, steps: usize, out: &mut SeriesByLabels<'_>) -> Result<(), QueryError> {
         let candidates: Vec<&[usize]> = self
             .names
             .iter()

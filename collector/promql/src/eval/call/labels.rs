@@ -50,7 +50,7 @@ impl Evaluator<'_> {
                 set_label(series, &target, &text);
             }
         }
-        merge_same_labels(series).map(Evaluated::Vector)
+        merge_same_labels(series, self.budget).map(Evaluated::Vector)
     }
 
     pub(super) fn label_join(&mut self, call: &Call, grid: Grid) -> Result<Evaluated, QueryError> {
@@ -77,7 +77,7 @@ impl Evaluator<'_> {
             let text = values.join(&separator);
             set_label(series, &target, &text);
         }
-        merge_same_labels(series).map(Evaluated::Vector)
+        merge_same_labels(series, self.budget).map(Evaluated::Vector)
     }
 }
 
