@@ -76,8 +76,8 @@ pub(super) fn evaluate(
         OverTime::Rate | OverTime::Increase | OverTime::Delta => {
             rate::extrapolated(call, series, bounds, meter)
         }
-        OverTime::Irate => Ok(rate::instant(series, bounds, true)),
-        OverTime::Idelta => Ok(rate::instant(series, bounds, false)),
+        OverTime::Irate => rate::instant(series, bounds, true, meter),
+        OverTime::Idelta => rate::instant(series, bounds, false, meter),
         OverTime::Quantile => {
             let mut scratch = Vec::new();
             let mut reported = None;

@@ -27,7 +27,7 @@ pub(super) fn evaluate(
     meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
     let times: Vec<i64> = series.histograms.iter().map(|sample| sample.timestamp_ms).collect();
-    let histogram_bounds = call.windows.bounds(&times);
+    let histogram_bounds = call.windows.bounds(&times, meter)?;
     let mut column = Column::default();
     let mut held = 0;
     for (step, (range, histograms)) in bounds.iter().zip(histogram_bounds).enumerate() {

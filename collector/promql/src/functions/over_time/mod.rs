@@ -83,7 +83,7 @@ pub(crate) fn evaluate(
     annotations: &mut Annotations,
     meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
-    let bounds = cache.bounds(&call.windows, &series.timestamps);
+    let bounds = cache.bounds(&call.windows, &series.timestamps, meter)?;
     let column = if series.histograms.is_empty() {
         floats::evaluate(call, series, &bounds, annotations, meter)?
     } else {
@@ -150,6 +150,7 @@ mod tests {
     use crate::storage::{Budget, HistogramSample};
     use pharos_common::histogram::FloatHistogram;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const WALKING: [OverTime; 9] = [
         OverTime::Sum,
@@ -180,9 +181,13 @@ mod tests {
 
     /// Evaluates a call of a query that nobody waits for any more.
     fn evaluate_cancelled(call: &RangeCall, series: &SeriesColumns) -> Result<Column, QueryError> {
-        let budget = Budget::new(usize::MAX, None, Arc::new(true.into()));
-        let mut annotations = Annotations::default();
-        evaluate(call, series, &mut BoundsCache::default(), &mut annotations, &Meter::new(&budget))
+        let cancelled: Arc<AtomicBool> = Arc::default();
+        let budget = Budget::new(usize::MAX, None, Arc::clone(&cancelled));
+        let mut cache = BoundsCache::default();
+        // Where windows lie is known by then.
+        cache.bounds(&call.windows, &series.timestamps, &Meter::new(&budget))?;
+        cancelled.store(true, Ordering::Relaxed);
+        evaluate(call, series, &mut cache, &mut Annotations::default(), &Meter::new(&budget))
     }
 
     #[test]
@@ -211,10 +216,14 @@ mod tests {
     #[test]
     fn a_cancelled_query_stops_at_many_steps_of_little_work() {
         let series = fractions(STRIDE + 10);
-        for function in [OverTime::Count, OverTime::Last, OverTime::Max, OverTime::Changes, OverTime::Rate] {
+        let functions = [OverTime::Count, OverTime::Max, OverTime::Changes, OverTime::Rate, OverTime::Irate];
+        for function in functions {
             let stopped = evaluate_cancelled(&call(function, 2, STRIDE + 5), &series);
             assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{function:?}");
         }
+        let budget = Budget::new(usize::MAX, None, Arc::new(true.into()));
+        let windows = call(OverTime::Count, 2, STRIDE + 5).windows;
+        assert!(windows.bounds(&series.timestamps, &Meter::new(&budget)).is_err());
     }
 
     #[test]

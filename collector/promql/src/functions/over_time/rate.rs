@@ -145,9 +145,15 @@ pub(super) fn extended(function: OverTime, extension: RangeExtension, window: &W
 }
 
 /// `irate` and `idelta`: the last two samples.
-pub(super) fn instant(series: &SeriesColumns, bounds: &[Range<usize>], is_rate: bool) -> Column {
+pub(super) fn instant(
+    series: &SeriesColumns,
+    bounds: &[Range<usize>],
+    is_rate: bool,
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     let mut column = Column::default();
     for (step, range) in bounds.iter().enumerate() {
+        meter.visit(1)?;
         if range.len() < 2 {
             continue;
         }
@@ -164,5 +170,5 @@ pub(super) fn instant(series: &SeriesColumns, bounds: &[Range<usize>], is_rate: 
         }
         column.push_float(step, difference);
     }
-    column
+    Ok(column)
 }
