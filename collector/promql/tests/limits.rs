@@ -166,3 +166,139 @@ fn a_range_of_very_many_steps_is_refused_before_memory_is_filled() {
         assert!(matches!(error, Err(QueryError::TooManySamples)), "{query}: {error:?}");
     }
 }
+
+#[test]
+fn a_constant_inside_a_subquery_counts_at_each_of_its_times() {
+    let storage = Seconds { series: 100, cancel_after: None };
+    // Steps that are too many by themselves, and values at few steps that are too many together.
+    for query in [
+        "sum_over_time(vector(1)[10y:1s])",
+        "sum_over_time(vector(1)[1000d:1s])",
+        "vector(1)[10y:1s]",
+        "(m @ 0)[10y:1s]",
+        "count_over_time((m @ 0)[10y:1s])",
+        "max_over_time(sum_over_time(vector(1)[10y:1s])[10y:1s])",
+        "absent_over_time(vector(1)[10y:1s])",
+        "(m @ 0)[900s:1s]",
+        "count_over_time((m @ 0)[900s:1s])",
+        "count_over_time(((m @ 0) > bool 0)[900s:1s])",
+        "sum_over_time((time() * (m @ 0))[900s:1s])",
+    ] {
+        let error = engine(80_000).instant(&storage, query, 3_000_000, &QueryOptions::default()).unwrap_err();
+        assert!(matches!(error, QueryError::TooManySamples), "{query}: {error}");
+    }
+}
+
+#[test]
+fn what_a_subquery_held_is_free_again_after_it() {
+    let storage = Seconds { series: 10, cancel_after: None };
+    let one = "count_over_time((m @ 0)[900s:1s])";
+    let result = engine(12_000).instant(&storage, one, 3_000_000, &QueryOptions::default()).unwrap();
+    assert!(result.stats.peak_samples >= 9_000);
+    let several = [one; 5].join(" + ");
+    let result = engine(12_000).instant(&storage, &several, 3_000_000, &QueryOptions::default()).unwrap();
+    assert!(matches!(result.value, Value::Vector(vector) if vector.len() == 10));
+}
+
+#[test]
+fn a_scalar_of_one_time_is_one_at_all_times() {
+    let storage = Seconds { series: 1, cancel_after: None };
+    let query = "vector(scalar(m @ 7) + time())";
+    let result = engine(12_000).range(&storage, query, 0, 2_000, 1_000, &QueryOptions::default()).unwrap();
+    let Value::Matrix(matrix) = result.value else { panic!("no matrix") };
+    let values: Vec<f64> = matrix[0].floats.iter().map(|sample| sample.value).collect();
+    assert_eq!(values, [7_000.0, 7_001.0, 7_002.0]);
+}
+
+#[test]
+fn counted_values_that_all_differ_count_as_series() {
+    let storage = Seconds { series: 1, cancel_after: None };
+    let run = |max_samples| {
+        let options = QueryOptions::default();
+        engine(max_samples).range(&storage, "count_values(\"v\", m)", 0, 3_599_000, 1_000, &options)
+    };
+    let Value::Matrix(matrix) = run(100_000).unwrap().value else { panic!("no matrix") };
+    assert_eq!(matrix.len(), 3_600);
+    let error = run(20_000).unwrap_err();
+    assert!(matches!(error, QueryError::TooManySamples), "{error}");
+}
+
+#[test]
+fn labels_that_grow_and_grow_are_refused() {
+    let storage = Seconds { series: 1, cancel_after: None };
+    let grown =
+        |levels: usize, start: &str, end: &str| format!("{}m{}", start.repeat(levels), end.repeat(levels));
+    for (start, end) in [
+        ("label_replace(", ", \"id\", \"$1$1\", \"id\", \"(.*)\")"),
+        ("label_join(", ", \"id\", \"\", \"id\", \"id\")"),
+    ] {
+        let run = |levels| {
+            let query = grown(levels, start, end);
+            engine(4_000).instant(&storage, &query, 3_000_000, &QueryOptions::default())
+        };
+        let Value::Vector(vector) = run(6).unwrap().value else { panic!("no vector") };
+        assert_eq!(vector[0].labels.get("id").map(str::len), Some(6 << 6));
+        let error = run(60).unwrap_err();
+        assert!(matches!(error, QueryError::TooManySamples), "{error}");
+    }
+}
+
+/// A storage of these series.
+struct Fixed(Vec<SeriesColumns>);
+
+impl Storage for Fixed {
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        let is_wanted = |series: &&SeriesColumns| {
+            selection.matchers.iter().all(|matcher| matcher.matches_labels(&series.labels))
+        };
+        let series: Vec<SeriesColumns> = self.0.iter().filter(is_wanted).cloned().collect();
+        budget.take(series.iter().map(SeriesColumns::cost).sum())?;
+        Ok(Box::new(series.into_iter()))
+    }
+}
+
+#[test]
+fn series_of_info_metrics_count_at_each_step() {
+    let series = |labels: &[(&str, &str)]| {
+        SeriesColumns::floats(Labels::from_pairs(labels.iter().copied()), vec![0].into(), vec![1.0])
+    };
+    let mut all = vec![series(&[("__name__", "m"), ("instance", "a")])];
+    for job in 0..100 {
+        all.push(series(&[("__name__", "target_info"), ("instance", "a"), ("job", &format!("{job:02}"))]));
+    }
+    let storage = Fixed(all);
+    let run =
+        |max_samples| engine(max_samples).range(&storage, "info(m)", 0, 999, 1, &QueryOptions::default());
+    assert!(run(102_000).unwrap().stats.peak_samples >= 100_000);
+    let error = run(50_000).unwrap_err();
+    assert!(matches!(error, QueryError::TooManySamples), "{error}");
+}
+
+#[test]
+fn series_that_become_one_count_with_the_gap_between_them() {
+    let series = |name: &str, id: usize, timestamp_ms: i64| {
+        let labels = Labels::from_pairs([("__name__", name), ("id", &format!("{id:02}"))]);
+        SeriesColumns::floats(labels, vec![timestamp_ms].into(), vec![1.0])
+    };
+    let early = (0..100).map(|id| series("early", id, 0));
+    let late = (0..100).map(|id| series("late", id, 3_600_000));
+    let storage = Fixed(early.chain(late).collect());
+    let run = |max_samples, query: &str| {
+        engine(max_samples).range(&storage, query, 0, 3_600_000, 1_000, &QueryOptions::default())
+    };
+    for query in [
+        "{id=~\".+\"} + 0",
+        "sum by (id) ({id=~\".+\"})",
+        "label_replace({id=~\".+\"}, \"__name__\", \"both\", \"\", \"\")",
+        "sum by (id) ({id=~\".+\"}) * on (id) group_left () ({id=~\".+\"} * 0)",
+    ] {
+        let Value::Matrix(matrix) = run(1_000_000, query).unwrap().value else { panic!("no matrix") };
+        assert_eq!(matrix.len(), 100, "{query}");
+        let error = run(100_000, query).unwrap_err();
+        assert!(matches!(error, QueryError::TooManySamples), "{query}: {error}");
+    }
+}

@@ -75,6 +75,15 @@ impl Column {
         &self.floats
     }
 
+    /// Whether there is a float at each step from the first to the last.
+    pub(crate) fn is_full_of_floats(&self) -> bool {
+        self.histograms.is_empty() && !self.floats.iter().any(|&value| is_absent(value))
+    }
+
+    pub(crate) fn into_floats(self) -> Vec<f64> {
+        self.floats
+    }
+
     pub(crate) fn has_histograms(&self) -> bool {
         !self.histograms.is_empty()
     }
@@ -240,6 +249,17 @@ impl Column {
             Some(Point::Float(value)) => Column::constant(value, steps),
             Some(Point::Histogram(histogram)) => {
                 Column { first: 0, floats: vec![STALE_NAN; steps], histograms: vec![Some(histogram); steps] }
+            }
+        }
+    }
+
+    /// What [`Column::broadcast`] to `steps` steps takes of a budget.
+    pub(crate) fn broadcast_cost(&self, steps: usize) -> usize {
+        match self.point(0) {
+            None => 0,
+            Some(Point::Float(_)) => steps,
+            Some(Point::Histogram(histogram)) => {
+                steps.saturating_mul(1 + crate::storage::histogram_cost(&histogram))
             }
         }
     }

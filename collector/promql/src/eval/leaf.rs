@@ -79,7 +79,7 @@ impl Evaluator<'_> {
             if range_id != Some(plan.expr.unparenthesised(arg)) {
                 scalars.push(match plan.expr.constant(arg) {
                     Some(value) => Scalar::Constant(value),
-                    None => self.take_scalar(arg, grid),
+                    None => self.take_scalar(arg, grid)?,
                 });
             }
         }

@@ -6,6 +6,7 @@ mod binary;
 mod call;
 pub(crate) mod column;
 mod leaf;
+pub(crate) mod meter;
 mod part;
 mod result;
 pub(crate) mod smooth;
@@ -53,7 +54,9 @@ pub(crate) fn run(
 ) -> Result<QueryResult, QueryError> {
     budget.check()?;
     // Helpers of a node take memory by the step; so no more steps than samples.
-    if plan.grids.iter().chain([&plan.grid]).any(|grid| grid.steps > budget.samples_max()) {
+    let inner_grids = plan.inner_grids.iter().flatten();
+    if plan.grids.iter().chain(inner_grids).chain([&plan.grid]).any(|grid| grid.steps > budget.samples_max())
+    {
         return Err(QueryError::TooManySamples);
     }
     let mut values = Vec::new();
@@ -108,29 +111,32 @@ impl<'e> Evaluator<'e> {
     }
 
     /// Takes a child's value, at each step of `grid`.
-    fn take(&mut self, id: NodeId, grid: Grid) -> Evaluated {
+    ///
+    /// # Errors
+    /// If the value of one time does not fit into memory at all of them, or the query may not go on.
+    fn take(&mut self, id: NodeId, grid: Grid) -> Result<Evaluated, QueryError> {
         let value = self.values[id.index()].take().unwrap_or(Evaluated::Vector(Vec::new()));
         self.budget.put_back(value.cost());
         let own = self.plan.grids[id.index()];
         if own.steps == 1 && grid.steps != 1 {
-            return value.broadcast(grid.steps);
+            return value.broadcast(grid.steps, self.budget);
         }
-        value
+        Ok(value)
     }
 
-    pub(crate) fn take_vector(&mut self, id: NodeId, grid: Grid) -> Vec<Series> {
-        match self.take(id, grid) {
+    pub(crate) fn take_vector(&mut self, id: NodeId, grid: Grid) -> Result<Vec<Series>, QueryError> {
+        Ok(match self.take(id, grid)? {
             Evaluated::Vector(series) => series,
             _ => Vec::new(),
-        }
+        })
     }
 
-    pub(crate) fn take_scalar(&mut self, id: NodeId, grid: Grid) -> Scalar {
-        match self.take(id, grid) {
+    pub(crate) fn take_scalar(&mut self, id: NodeId, grid: Grid) -> Result<Scalar, QueryError> {
+        Ok(match self.take(id, grid)? {
             Evaluated::Constant(value) => Scalar::Constant(value),
             Evaluated::Scalar(values) => Scalar::Steps(values),
             _ => Scalar::Constant(f64::NAN),
-        }
+        })
     }
 
     pub(crate) fn place(&self, id: NodeId) -> Place {
@@ -140,7 +146,7 @@ impl<'e> Evaluator<'e> {
 
     fn unary(&mut self, unary: crate::ast::Unary, id: NodeId) -> Result<Evaluated, QueryError> {
         let grid = self.plan.grids[id.index()];
-        let value = self.take(unary.expr, grid);
+        let value = self.take(unary.expr, grid)?;
         if !unary.negative {
             return Ok(value);
         }
@@ -170,19 +176,24 @@ impl Evaluated {
         }
     }
 
-    fn broadcast(self, steps: usize) -> Self {
-        match self {
-            Evaluated::Scalar(values) => {
-                Evaluated::Scalar(vec![values.first().copied().unwrap_or(f64::NAN); steps])
-            }
+    /// The value of one time at each of `steps` steps, if that fits into the budget.
+    fn broadcast(self, steps: usize, budget: &Budget) -> Result<Self, QueryError> {
+        Ok(match self {
+            Evaluated::Scalar(values) => Evaluated::Constant(values.first().copied().unwrap_or(f64::NAN)),
             Evaluated::Vector(mut series) => {
+                let cost = series
+                    .iter()
+                    .fold(0usize, |cost, series| cost.saturating_add(series.column.broadcast_cost(steps)));
+                budget.take(cost)?;
                 for series in &mut series {
+                    budget.check()?;
                     series.column = std::mem::take(&mut series.column).broadcast(steps);
                 }
+                budget.put_back(cost);
                 Evaluated::Vector(series)
             }
             other => other,
-        }
+        })
     }
 }
 
@@ -207,17 +218,28 @@ impl Scalar {
 pub(crate) const SAME_LABELS: &str = "vector cannot contain metrics with the same labelset";
 
 /// Series by their labels: where to put values that may come from several places.
-#[derive(Default)]
-pub(crate) struct SeriesByLabels {
+pub(crate) struct SeriesByLabels<'b> {
     index: HashMap<pharos_common::labels::Labels, usize, foldhash::fast::RandomState>,
-    pub(crate) series: Vec<Series>,
+    series: Vec<Series>,
+    budget: &'b Budget,
+    /// What gaps between series that became one take.
+    held: usize,
 }
 
-impl SeriesByLabels {
+impl<'b> SeriesByLabels<'b> {
+    pub(crate) fn new(budget: &'b Budget) -> Self {
+        SeriesByLabels { index: HashMap::default(), series: Vec::new(), budget, held: 0 }
+    }
+
+    pub(crate) fn into_series(self) -> Vec<Series> {
+        self.budget.put_back(self.held);
+        self.series
+    }
+
     /// Adds a series; if there is one with its labels the two become one.
     ///
     /// # Errors
-    /// If both have a value at the same step.
+    /// If both have a value at the same step, or the query may not go on.
     pub(crate) fn add(&mut self, series: Series) -> Result<(), QueryError> {
         if series.column.is_empty() {
             return Ok(());
@@ -228,11 +250,16 @@ impl SeriesByLabels {
                 self.series.push(series);
             }
             std::collections::hash_map::Entry::Occupied(entry) => {
+                self.budget.check()?;
                 let existing = &mut self.series[*entry.get()];
+                let before = existing.column.len() + series.column.len();
                 existing.column = existing
                     .column
                     .merged(&series.column)
                     .ok_or_else(|| QueryError::execution(SAME_LABELS))?;
+                let gap = existing.column.len().saturating_sub(before);
+                self.budget.take(gap)?;
+                self.held += gap;
             }
         }
         Ok(())
@@ -242,17 +269,21 @@ impl SeriesByLabels {
 /// Makes one series of those with equal labels.
 ///
 /// # Errors
-/// If two of them have a value at the same step.
-pub(crate) fn merge_same_labels(series: Vec<Series>) -> Result<Vec<Series>, QueryError> {
-    let mut merged = SeriesByLabels::default();
+/// If two of them have a value at the same step, or the query may not go on.
+pub(crate) fn merge_same_labels(series: Vec<Series>, budget: &Budget) -> Result<Vec<Series>, QueryError> {
+    let mut merged = SeriesByLabels::new(budget);
     for series in series {
         merged.add(series)?;
     }
-    Ok(merged.series)
+    Ok(merged.into_series())
 }
 
 /// The samples of a column, with the times of a grid.
 pub(crate) fn to_samples(series: Series, grid: Grid) -> SeriesColumns {
+    if series.column.is_full_of_floats() {
+        let timestamps = series.column.bounds().map(|step| grid.time(step)).collect();
+        return SeriesColumns::floats(series.labels, timestamps, series.column.into_floats());
+    }
     let mut timestamps = Vec::with_capacity(series.column.len());
     let mut values = Vec::with_capacity(series.column.len());
     let mut histograms = Vec::new();

@@ -2,6 +2,7 @@
 //! it needs of each. Parts share nothing but the budget, so they are read side by side.
 
 use super::column::{Column, Point, Series};
+use super::meter::Meter;
 use super::smooth;
 use super::window::{BoundsCache, NONE, NewestCache, drop_stale};
 use crate::annotations::Annotations;
@@ -52,6 +53,7 @@ pub(super) fn read(
     lookback_ms: i64,
 ) -> Result<Part, QueryError> {
     let mut part = Part::default();
+    let meter = Meter::new(budget);
     let mut works: Vec<Work<'_>> = tasks.iter().map(Work::new).collect();
     while let Some(mut series) = set.next_series()? {
         budget.check()?;
@@ -65,7 +67,7 @@ pub(super) fn read(
         if works.iter().any(|work| !work.is_instant()) {
             drop_stale(&mut series);
             for work in works.iter_mut().filter(|work| !work.is_instant()) {
-                work.range(&work.seen(&series), lookback_ms, &mut part.annotations)?;
+                work.range(&work.seen(&series), lookback_ms, &mut part.annotations, &meter)?;
             }
         }
         let held: usize = works.iter_mut().map(Work::newly_held).sum();
@@ -164,6 +166,7 @@ impl<'t> Work<'t> {
         series: &SeriesColumns,
         lookback_ms: i64,
         annotations: &mut Annotations,
+        meter: &Meter<'_>,
     ) -> Result<(), QueryError> {
         match (self.task.leaf.kind, &self.task.call) {
             (LeafKind::Samples { range_ms }, _) => {
@@ -173,7 +176,7 @@ impl<'t> Work<'t> {
                 }
             }
             (_, Some(call)) => {
-                let column = over_time::evaluate(call, series, &mut self.bounds, annotations)?;
+                let column = over_time::evaluate(call, series, &mut self.bounds, annotations, meter)?;
                 if !column.is_empty() {
                     let drop_name = !call.function.keeps_name();
                     self.found.series.push(Series { labels: series.labels.clone(), drop_name, column });

@@ -37,7 +37,7 @@ impl Evaluator<'_> {
                 _ => Value::String { timestamp_ms: time_ms, text: String::new() },
             },
             ValueType::Scalar => {
-                let scalar = self.take_scalar(root, grid);
+                let scalar = self.take_scalar(root, grid)?;
                 if is_instant {
                     Value::Scalar(Sample { timestamp_ms: time_ms, value: scalar.at(0) })
                 } else {
@@ -49,17 +49,17 @@ impl Evaluator<'_> {
                 }
             }
             ValueType::Vector => {
-                let series = self.take_vector(root, grid);
+                let series = self.take_vector(root, grid)?;
                 if is_instant {
                     Value::Vector(instant_vector(series, time_ms)?)
                 } else {
-                    let merged = merge_same_labels(with_final_names(series))?;
+                    let merged = merge_same_labels(with_final_names(series), self.budget)?;
                     let columns = merged.into_iter().map(|series| super::to_samples(series, grid));
                     Value::Matrix(sorted(columns.map(matrix_series).collect()))
                 }
             }
             ValueType::Matrix => {
-                let samples = match self.take(text_node, grid) {
+                let samples = match self.take(text_node, grid)? {
                     Evaluated::Samples(samples) => samples,
                     _ => self.subquery_samples(text_node)?,
                 };

@@ -3,6 +3,8 @@
 //! The bounds of all windows are found in one pass over the timestamps; series that share a column of
 //! timestamps share them.
 
+use super::meter::Meter;
+use crate::error::QueryError;
 use crate::plan::{Grid, Shift};
 use crate::storage::{HistogramSample, SeriesColumns};
 use pharos_common::sample::{TimestampMs, is_stale_nan};
@@ -34,21 +36,29 @@ impl Windows {
     }
 
     /// Indices of the timestamps that each step reads.
-    pub(crate) fn bounds(&self, timestamps: &[TimestampMs]) -> Vec<Range<usize>> {
+    ///
+    /// # Errors
+    /// If the query may not go on.
+    pub(crate) fn bounds(
+        &self,
+        timestamps: &[TimestampMs],
+        meter: &Meter<'_>,
+    ) -> Result<Vec<Range<usize>>, QueryError> {
         let mut bounds = Vec::with_capacity(self.grid.steps);
         if self.range_ms == 0 && self.before_ms == 0 {
             bounds.resize(self.grid.steps, 0..0);
-            return bounds;
+            return Ok(bounds);
         }
         let (mut low, mut high) = (0, 0);
         for step in 0..self.grid.steps {
+            meter.visit(1)?;
             let first = self.start_ms(step).saturating_sub(self.before_ms);
             let last = self.end_ms(step).saturating_add(self.after_ms);
             low = seek(timestamps, low, first);
             high = seek(timestamps, high.max(low), last);
             bounds.push(low..high);
         }
-        bounds
+        Ok(bounds)
     }
 }
 
@@ -151,19 +161,21 @@ impl BoundsCache {
         &mut self,
         windows: &Windows,
         timestamps: &Arc<[TimestampMs]>,
-    ) -> Arc<[Range<usize>]> {
+        meter: &Meter<'_>,
+    ) -> Result<Arc<[Range<usize>]>, QueryError> {
         if self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
-            return Arc::clone(&self.bounds);
+            return Ok(Arc::clone(&self.bounds));
         }
-        self.bounds = windows.bounds(timestamps).into();
+        self.bounds = windows.bounds(timestamps, meter)?.into();
         self.timestamps = Some(Arc::clone(timestamps));
-        Arc::clone(&self.bounds)
+        Ok(Arc::clone(&self.bounds))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Budget;
     use proptest::prelude::*;
 
     proptest! {
@@ -180,7 +192,9 @@ mod tests {
                 shift: Shift { at_ms: None, offset_ms },
                 range_ms, before_ms: 0, after_ms: 0,
             };
-            for (step, bounds) in windows.bounds(&timestamps).into_iter().enumerate() {
+            let budget = Budget::new(usize::MAX, None, Default::default());
+            let bounds = windows.bounds(&timestamps, &Meter::new(&budget)).unwrap();
+            for (step, bounds) in bounds.into_iter().enumerate() {
                 let inside: Vec<i64> = timestamps.iter().copied()
                     .filter(|&t| t > windows.start_ms(step) && t <= windows.end_ms(step)).collect();
                 prop_assert_eq!(&timestamps[bounds], &inside[..]);

@@ -1,6 +1,7 @@
 //! Quantiles of plain values.
 
-/// The value below which a share of the values lies, interpolated between neighbours. Sorts the values.
+/// The value below which a share of the values lies, interpolated between neighbours. Puts the values into another
+/// order.
 pub(crate) fn quantile(share: f64, values: &mut [f64]) -> f64 {
     if values.is_empty() || share.is_nan() {
         return f64::NAN;
@@ -11,14 +12,18 @@ pub(crate) fn quantile(share: f64, values: &mut [f64]) -> f64 {
     if share > 1.0 {
         return f64::INFINITY;
     }
-    values.sort_unstable_by(|a, b| nan_first(*a, *b));
     let count = values.len() as f64;
     let rank = share * (count - 1.0);
     let lower = rank.floor().max(0.0);
     let upper = (lower + 1.0).min(count - 1.0);
     let weight = rank - rank.floor();
-    let at = |index: f64| values.get(index as usize).copied().unwrap_or(f64::NAN);
-    at(lower) * (1.0 - weight) + at(upper) * weight
+    let (_, &mut below, rest) = values.select_nth_unstable_by(lower as usize, |a, b| nan_first(*a, *b));
+    let above = if upper > lower {
+        rest.iter().copied().min_by(|a, b| nan_first(*a, *b)).unwrap_or(f64::NAN)
+    } else {
+        below
+    };
+    below * (1.0 - weight) + above * weight
 }
 
 /// Rising order with NaN before all numbers, as Prometheus' heaps have it.
@@ -38,4 +43,28 @@ pub(crate) fn invalid(share: f64) -> Option<String> {
     }
     let shown = crate::number::format_general(share);
     Some(format!("quantile value should be between 0 and 1, got {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn quantiles_are_those_of_sorted_values(
+            mut values in prop::collection::vec(prop_oneof![Just(f64::NAN), Just(f64::INFINITY), -3.0..3.0f64,
+                (-2i8..2).prop_map(f64::from)], 1..40),
+            share in prop_oneof![0.0..=1.0f64, Just(0.0), Just(0.5), Just(1.0)],
+        ) {
+            let mut sorted = values.clone();
+            sorted.sort_by(|a, b| nan_first(*a, *b));
+            let rank = share * (sorted.len() as f64 - 1.0);
+            let weight = rank - rank.floor();
+            let above = sorted[(rank.floor() as usize + 1).min(sorted.len() - 1)];
+            let want = sorted[rank.floor() as usize] * (1.0 - weight) + above * weight;
+            let found = quantile(share, &mut values);
+            prop_assert!(found == want || (found.is_nan() && want.is_nan()), "{found} {want}");
+        }
+    }
 }

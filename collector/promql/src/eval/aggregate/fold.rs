@@ -7,12 +7,15 @@
 use super::{Groups, into_series};
 use crate::annotations::{Annotations, Place};
 use crate::ast::AggregateOp;
+use crate::error::QueryError;
 use crate::eval::Scalar;
 use crate::eval::column::{Column, Point, Series};
+use crate::eval::meter::Meter;
 use crate::functions::Mean;
 use crate::functions::math::add_compensated;
 use crate::functions::quantile::{invalid, quantile};
 use crate::histogram::{Blend, blend};
+use crate::storage::Budget;
 
 /// What to do.
 pub(super) struct Request<'r> {
@@ -45,13 +48,25 @@ pub(super) fn fold(
     series: &[Series],
     groups: Groups,
     annotations: &mut Annotations,
-) -> Vec<Series> {
+    budget: &Budget,
+) -> Result<Vec<Series>, QueryError> {
     let mut members: Vec<Vec<&Series>> = vec![Vec::new(); groups.labels.len()];
     for (series, &group) in series.iter().zip(&groups.of_series) {
         members[group].push(series);
     }
-    let columns = members.iter().map(|members| group_column(request, members, annotations)).collect();
-    into_series(groups.labels, columns)
+    let meter = Meter::new(budget);
+    let mut columns = Vec::with_capacity(members.len());
+    let mut held = 0;
+    for members in &members {
+        meter.visit(members.iter().map(|series| series.column.len()).sum())?;
+        let (column, drop_name) = group_column(request, members, annotations);
+        // A group spans all its members, however far apart they are.
+        budget.take(column.cost())?;
+        held += column.cost();
+        columns.push((column, drop_name));
+    }
+    budget.put_back(held);
+    Ok(into_series(groups.labels, columns))
 }
 
 /// The column of one group, and whether a member's name has to go.

@@ -53,15 +53,19 @@ impl Evaluator<'_> {
         let grid = self.plan.grids[id.index()];
         let place = self.place(self.plan.expr.unparenthesised(aggregate.expr));
         if aggregate.op == AggregateOp::CountValues {
-            let series = self.take_vector(aggregate.expr, grid);
+            let series = self.take_vector(aggregate.expr, grid)?;
             let label = self.count_values_label(aggregate)?;
-            return count_values::count_values(series, &label, aggregate, grid.steps).map(Evaluated::Vector);
+            return count_values::count_values(series, &label, aggregate, grid.steps, self.budget)
+                .map(Evaluated::Vector);
         }
-        let param = aggregate.param.map(|param| {
-            let place = self.place(self.plan.expr.unparenthesised(param));
-            (self.take_scalar(param, grid), place)
-        });
-        let series = self.take_vector(aggregate.expr, grid);
+        let param = match aggregate.param {
+            Some(param) => {
+                let place = self.place(self.plan.expr.unparenthesised(param));
+                Some((self.take_scalar(param, grid)?, place))
+            }
+            None => None,
+        };
+        let series = self.take_vector(aggregate.expr, grid)?;
         let groups = Groups::new(&series, &aggregate.grouping, aggregate.without);
         let series = match param {
             Some((param, param_place)) if aggregate.op.keeps_series() => {
@@ -84,7 +88,7 @@ impl Evaluator<'_> {
                     place: &place,
                 };
                 self.budget.check()?;
-                fold::fold(&request, &series, groups, &mut self.annotations)
+                fold::fold(&request, &series, groups, &mut self.annotations, self.budget)?
             }
         };
         Ok(Evaluated::Vector(series))

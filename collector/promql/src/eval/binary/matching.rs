@@ -5,9 +5,11 @@ use super::arithmetic::{Outcome, floats, points};
 use crate::annotations::{Annotations, Place};
 use crate::ast::{Binary, BinaryOp, Cardinality, VectorMatching};
 use crate::error::QueryError;
+use crate::eval::SeriesByLabels;
 use crate::eval::column::{Column, Point, Series, is_absent};
+use crate::eval::meter::Meter;
 use crate::eval::result::without_metadata;
-use crate::eval::{SAME_LABELS, SeriesByLabels};
+use crate::storage::Budget;
 use pharos_common::labels::{Labels, METRIC_NAME, Quoted};
 use std::collections::{HashMap, HashSet};
 
@@ -65,6 +67,7 @@ impl Operation<'_> {
         lhs: Vec<Series>,
         rhs: Vec<Series>,
         annotations: &mut Annotations,
+        budget: &Budget,
     ) -> Result<Vec<Series>, QueryError> {
         let signatures = Signatures::of(&lhs, &rhs, self.matching);
         let mut sides = Sides { many: lhs, one: rhs, present: None };
@@ -80,7 +83,7 @@ impl Operation<'_> {
         for (index, &signature) in one_signatures.iter().enumerate() {
             groups[signature].one.push(index);
         }
-        let mut out = Output::new(self.steps);
+        let mut out = Output::new(self.steps, budget);
         for group in &groups {
             self.group(group, &mut sides, &mut out, annotations)?;
         }
@@ -91,7 +94,7 @@ impl Operation<'_> {
         &self,
         group: &Group,
         sides: &mut Sides,
-        out: &mut Output,
+        out: &mut Output<'_>,
         annotations: &mut Annotations,
     ) -> Result<(), QueryError> {
         let fills = self.matching.fill_left.is_some() || self.matching.fill_right.is_some();
@@ -99,6 +102,7 @@ impl Operation<'_> {
             && !fills
         {
             let (many, one) = (&sides.many[*many], &sides.one[*one]);
+            out.meter.visit(many.column.len())?;
             let column = self.pair(&many.column, &one.column, annotations);
             return out.add(self.result(many, one, column));
         }
@@ -184,7 +188,7 @@ impl Operation<'_> {
         &self,
         group: &Group,
         sides: &mut Sides,
-        out: &mut Output,
+        out: &mut Output<'_>,
         annotations: &mut Annotations,
     ) -> Result<(), QueryError> {
         let (fill_many, fill_one) = if self.is_swapped() {
@@ -194,7 +198,9 @@ impl Operation<'_> {
         };
         let mut results: HashMap<(usize, usize), Series> = HashMap::new();
         let mut order = Vec::new();
+        let mut held = 0;
         for step in 0..self.steps {
+            out.meter.visit(PAIR_VISITS + group.many.len() + group.one.len())?;
             let one = self.only_one(group, sides, step)?;
             let mut seen = HashSet::new();
             let mut matched = false;
@@ -209,6 +215,7 @@ impl Operation<'_> {
                 _ => continue,
             };
             for (many, one) in pairs {
+                out.meter.visit(PAIR_VISITS)?;
                 let point = |series: &[Series], index: usize, fill: Option<f64>| match series.get(index) {
                     Some(series) => series.column.point(step),
                     None => fill.map(Point::Float),
@@ -236,10 +243,16 @@ impl Operation<'_> {
                     ));
                 }
                 if let Some(value) = value {
+                    let before = result.column.len();
                     result.column.push(step, value);
+                    // With gaps, since a pair may meet rarely.
+                    let grown = result.column.len() - before;
+                    out.meter.budget.take(grown)?;
+                    held += grown;
                 }
             }
         }
+        out.meter.budget.put_back(held);
         for key in order {
             if let Some(series) = results.remove(&key) {
                 out.add(series)?;
@@ -300,6 +313,9 @@ impl Operation<'_> {
     }
 }
 
+/// To match two samples takes about as long as to look at so many.
+const PAIR_VISITS: usize = 16;
+
 /// Stands for a series that is filled in.
 const FILLED: usize = usize::MAX;
 
@@ -329,19 +345,21 @@ impl Sides {
 }
 
 /// Results of all groups.
-struct Output {
-    by_labels: SeriesByLabels,
+struct Output<'b> {
+    by_labels: SeriesByLabels<'b>,
+    meter: Meter<'b>,
     series: Vec<Series>,
     steps: usize,
 }
 
-impl Output {
-    fn new(steps: usize) -> Self {
-        Output { by_labels: SeriesByLabels::default(), series: Vec::new(), steps }
+impl<'b> Output<'b> {
+    fn new(steps: usize, budget: &'b Budget) -> Self {
+        let (by_labels, meter) = (SeriesByLabels::new(budget), Meter::new(budget));
+        Output { by_labels, meter, series: Vec::new(), steps }
     }
 
     fn into_series(self) -> Vec<Series> {
-        if self.steps == 1 { self.series } else { self.by_labels.series }
+        if self.steps == 1 { self.series } else { self.by_labels.into_series() }
     }
 
     fn add(&mut self, series: Series) -> Result<(), QueryError> {
@@ -353,7 +371,7 @@ impl Output {
             self.series.push(series);
             return Ok(());
         }
-        self.by_labels.add(series).map_err(|_| QueryError::execution(SAME_LABELS))
+        self.by_labels.add(series)
     }
 }
 

@@ -18,8 +18,8 @@ impl Evaluator<'_> {
         let place = self.place(id);
         Ok(match types {
             (ValueType::Scalar, ValueType::Scalar) => {
-                let lhs = self.take_scalar(binary.lhs, grid);
-                let rhs = self.take_scalar(binary.rhs, grid);
+                let lhs = self.take_scalar(binary.lhs, grid)?;
+                let rhs = self.take_scalar(binary.rhs, grid)?;
                 match (&lhs, &rhs) {
                     (Scalar::Constant(lhs), Scalar::Constant(rhs)) => {
                         Evaluated::Constant(arithmetic::scalars(binary.op, *lhs, *rhs))
@@ -32,30 +32,30 @@ impl Evaluator<'_> {
                 }
             }
             (ValueType::Vector, ValueType::Scalar) => {
-                let series = self.take_vector(binary.lhs, grid);
-                let scalar = self.take_scalar(binary.rhs, grid);
+                let series = self.take_vector(binary.lhs, grid)?;
+                let scalar = self.take_scalar(binary.rhs, grid)?;
                 let operation =
                     scalar::Operation { binary, scalar: &scalar, is_swapped: false, place: &place };
                 Evaluated::Vector(operation.apply(series, &mut self.annotations))
             }
             (ValueType::Scalar, ValueType::Vector) => {
-                let scalar = self.take_scalar(binary.lhs, grid);
-                let series = self.take_vector(binary.rhs, grid);
+                let scalar = self.take_scalar(binary.lhs, grid)?;
+                let series = self.take_vector(binary.rhs, grid)?;
                 let operation =
                     scalar::Operation { binary, scalar: &scalar, is_swapped: true, place: &place };
                 Evaluated::Vector(operation.apply(series, &mut self.annotations))
             }
             _ => {
-                let lhs = self.take_vector(binary.lhs, grid);
-                let rhs = self.take_vector(binary.rhs, grid);
+                let lhs = self.take_vector(binary.lhs, grid)?;
+                let rhs = self.take_vector(binary.rhs, grid)?;
                 let matching = binary.matching.clone().unwrap_or_default();
                 self.budget.check()?;
                 Evaluated::Vector(if binary.op.is_set_operator() {
-                    set::apply(binary.op, lhs, rhs, &matching, grid.steps)?
+                    set::apply(binary.op, lhs, rhs, &matching, grid.steps, self.budget)?
                 } else {
                     let operation =
                         matching::Operation { binary, matching: &matching, place: &place, steps: grid.steps };
-                    operation.apply(lhs, rhs, &mut self.annotations)?
+                    operation.apply(lhs, rhs, &mut self.annotations, self.budget)?
                 })
             }
         })

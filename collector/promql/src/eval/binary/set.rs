@@ -5,6 +5,7 @@ use crate::ast::{BinaryOp, VectorMatching};
 use crate::error::QueryError;
 use crate::eval::column::Series;
 use crate::eval::merge_same_labels;
+use crate::storage::Budget;
 
 /// At which steps a signature is there.
 type Presence = Vec<bool>;
@@ -15,6 +16,7 @@ pub(super) fn apply(
     rhs: Vec<Series>,
     matching: &VectorMatching,
     steps: usize,
+    budget: &Budget,
 ) -> Result<Vec<Series>, QueryError> {
     let signatures = Signatures::of(&lhs, &rhs, matching);
     match op {
@@ -24,7 +26,7 @@ pub(super) fn apply(
             let mut both = lhs;
             both.extend(rest);
             // At one step, series with equal labels are told apart by the names they will lose.
-            if steps == 1 { Ok(both) } else { merge_same_labels(both) }
+            if steps == 1 { Ok(both) } else { merge_same_labels(both, budget) }
         }
         op => {
             let present = presence(&rhs, &signatures.rhs, signatures.count, steps);

@@ -1,6 +1,7 @@
 //! `absent`: one series at the steps where there is none.
 
 use crate::ast::{NodeId, NodeKind};
+use crate::error::QueryError;
 use crate::eval::column::{Column, Series};
 use crate::eval::{Evaluated, Evaluator};
 use crate::plan::Grid;
@@ -8,8 +9,8 @@ use pharos_common::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use pharos_common::matcher::MatchOp;
 
 impl Evaluator<'_> {
-    pub(super) fn absent(&mut self, arg: NodeId, grid: Grid) -> Evaluated {
-        let series = self.take_vector(arg, grid);
+    pub(super) fn absent(&mut self, arg: NodeId, grid: Grid) -> Result<Evaluated, QueryError> {
+        let series = self.take_vector(arg, grid)?;
         let mut present = vec![false; grid.steps];
         for series in &series {
             for step in series.column.bounds() {
@@ -23,10 +24,10 @@ impl Evaluator<'_> {
             }
         }
         if column.is_empty() {
-            return Evaluated::Vector(Vec::new());
+            return Ok(Evaluated::Vector(Vec::new()));
         }
         let labels = self.absent_labels(self.plan.expr.unparenthesised(arg));
-        Evaluated::Vector(vec![Series { labels, drop_name: false, column }])
+        Ok(Evaluated::Vector(vec![Series { labels, drop_name: false, column }]))
     }
 
     /// The labels that a selector's `=` matchers fix: those that what is absent would have.

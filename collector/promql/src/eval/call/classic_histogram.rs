@@ -3,6 +3,7 @@
 
 use crate::annotations::{Annotations, Place, for_metric};
 use crate::ast::{Call, NodeId};
+use crate::error::QueryError;
 use crate::eval::column::{Column, Point, Series};
 use crate::eval::{Evaluated, Evaluator, Scalar};
 use crate::functions::classic_histogram::{self, Bucket, Mended};
@@ -197,30 +198,30 @@ impl Evaluator<'_> {
         arg.map_or(Place(String::new()), |arg| self.place(self.plan.expr.unparenthesised(arg)))
     }
 
-    pub(super) fn histogram_quantile(&mut self, call: &Call, grid: Grid) -> Evaluated {
-        let &[share_arg, vector_arg] = call.args.as_slice() else { return Evaluated::Vector(Vec::new()) };
+    pub(super) fn histogram_quantile(&mut self, call: &Call, grid: Grid) -> Result<Evaluated, QueryError> {
+        let &[share_arg, vector_arg] = call.args.as_slice() else { return Ok(Evaluated::Vector(Vec::new())) };
         let (share_place, vector_place) =
             (self.argument_place(Some(share_arg)), self.argument_place(Some(vector_arg)));
-        let shares = self.take_scalar(share_arg, grid);
-        let series = self.take_vector(vector_arg, grid);
+        let shares = self.take_scalar(share_arg, grid)?;
+        let series = self.take_vector(vector_arg, grid)?;
         let mut annotations = std::mem::take(&mut self.annotations);
         remark_on_shares(&shares, grid, &share_place, &mut annotations);
         let out = quantiles(&series, &shares, grid, &share_place, &vector_place, &mut annotations);
         self.annotations.merge(annotations);
-        Evaluated::Vector(out)
+        Ok(Evaluated::Vector(out))
     }
 
-    pub(super) fn histogram_quantiles(&mut self, call: &Call, grid: Grid) -> Evaluated {
+    pub(super) fn histogram_quantiles(&mut self, call: &Call, grid: Grid) -> Result<Evaluated, QueryError> {
         let [vector_arg, label, shares @ ..] = call.args.as_slice() else {
-            return Evaluated::Vector(Vec::new());
+            return Ok(Evaluated::Vector(Vec::new()));
         };
         let label = self.text(*label);
         let vector_place = self.argument_place(Some(*vector_arg));
         let shares: Vec<(Scalar, Place)> = shares
             .iter()
-            .map(|&share| (self.take_scalar(share, grid), self.argument_place(Some(share))))
-            .collect();
-        let series = self.take_vector(*vector_arg, grid);
+            .map(|&share| Ok((self.take_scalar(share, grid)?, self.argument_place(Some(share)))))
+            .collect::<Result<_, QueryError>>()?;
+        let series = self.take_vector(*vector_arg, grid)?;
         let mut annotations = std::mem::take(&mut self.annotations);
         let mut all: Vec<Series> = Vec::new();
         for (shares, share_place) in &shares {
@@ -231,15 +232,15 @@ impl Evaluator<'_> {
             }
         }
         self.annotations.merge(annotations);
-        Evaluated::Vector(all)
+        Ok(Evaluated::Vector(all))
     }
 
-    pub(super) fn histogram_fraction(&mut self, call: &Call, grid: Grid) -> Evaluated {
-        let &[lower, upper, vector] = call.args.as_slice() else { return Evaluated::Vector(Vec::new()) };
+    pub(super) fn histogram_fraction(&mut self, call: &Call, grid: Grid) -> Result<Evaluated, QueryError> {
+        let &[lower, upper, vector] = call.args.as_slice() else { return Ok(Evaluated::Vector(Vec::new())) };
         let first_place = self.argument_place(Some(lower));
         let vector_place = self.argument_place(Some(vector));
-        let (lower, upper) = (self.take_scalar(lower, grid), self.take_scalar(upper, grid));
-        let series = self.take_vector(vector, grid);
+        let (lower, upper) = (self.take_scalar(lower, grid)?, self.take_scalar(upper, grid)?);
+        let series = self.take_vector(vector, grid)?;
         let mut annotations = std::mem::take(&mut self.annotations);
         let out = each(
             &series,
@@ -255,7 +256,7 @@ impl Evaluator<'_> {
             },
         );
         self.annotations.merge(annotations);
-        Evaluated::Vector(out)
+        Ok(Evaluated::Vector(out))
     }
 }
 

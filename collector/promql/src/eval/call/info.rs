@@ -29,7 +29,7 @@ type Identity = (String, [String; 2]);
 impl Evaluator<'_> {
     pub(super) fn info(&mut self, id: NodeId, call: &Call) -> Result<Evaluated, QueryError> {
         let grid = self.plan.grids[id.index()];
-        let series = call.args.first().map_or(Vec::new(), |&arg| self.take_vector(arg, grid));
+        let series = call.args.first().map_or(Ok(Vec::new()), |&arg| self.take_vector(arg, grid))?;
         let written: Vec<Matcher> = match call.args.get(1).map(|&arg| &self.plan.expr.node(arg).kind) {
             Some(NodeKind::Selector(selector)) => selector.matchers.clone(),
             _ => Vec::new(),
@@ -45,8 +45,9 @@ impl Evaluator<'_> {
             !names.is_empty() && names.iter().all(|matcher| matcher.matches(labels.metric_name()))
         };
         let infos = self.info_series(&series, &is_info, &names, &data, grid)?;
+        let held = infos.len() * grid.steps;
         let join = Join::new(infos, &data);
-        let mut out = SeriesByLabels::default();
+        let mut out = SeriesByLabels::new(self.budget);
         for series in series {
             if is_info(&series.labels) {
                 out.add(series)?;
@@ -54,7 +55,8 @@ impl Evaluator<'_> {
                 join.enrich(&series, grid.steps, &mut out)?;
             }
         }
-        Ok(Evaluated::Vector(out.series))
+        self.budget.put_back(held);
+        Ok(Evaluated::Vector(out.into_series()))
     }
 
     /// The info series that may belong to any of the series.
@@ -106,6 +108,7 @@ impl Evaluator<'_> {
                     series.labels
                 )));
             }
+            self.budget.take(grid.steps)?;
             found.push(newest_times(&series, grid, lookback_ms));
             self.budget.put_back(cost);
         }
@@ -152,7 +155,7 @@ impl<'d> Join<'d> {
     }
 
     /// Adds a series to `out`, split up by the labels that its info series give it over time.
-    fn enrich(&self, series: &Series, steps: usize, out: &mut SeriesByLabels) -> Result<(), QueryError> {
+    fn enrich(&self, series: &Series, steps: usize, out: &mut SeriesByLabels<'_>) -> Result<(), QueryError> {
         let candidates: Vec<&[usize]> = self
             .names
             .iter()

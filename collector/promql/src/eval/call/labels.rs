@@ -10,6 +10,15 @@ use pharos_common::labels::METRIC_NAME;
 /// Compiled size of a pattern, bytes: a bomb is refused instead of filling memory.
 const REGEX_SIZE_LIMIT_BYTES: usize = 1 << 20;
 
+/// Length of a label's value that no query is charged for, bytes.
+const TEXT_FREE_BYTES: usize = 1 << 10;
+
+/// Samples that a label's value of so many bytes counts for until the query ends: labels live on in what is
+/// made of them, and calls inside each other make them longer and longer.
+fn text_cost(length: usize) -> usize {
+    length.saturating_sub(TEXT_FREE_BYTES).div_ceil(16)
+}
+
 impl Evaluator<'_> {
     pub(super) fn label_replace(&mut self, call: &Call, grid: Grid) -> Result<Evaluated, QueryError> {
         let [vector, target, replacement, source, pattern] = call.args[..] else {
@@ -26,16 +35,22 @@ impl Evaluator<'_> {
         let target = target.map_err(|name| {
             QueryError::execution(format!("invalid destination label name in label_replace(): {name}"))
         })?;
-        let mut series = self.take_vector(vector, grid);
+        let references = replacement.matches('$').count();
+        let mut series = self.take_vector(vector, grid)?;
         for series in &mut series {
+            self.budget.check()?;
             let value = series.labels.get(&source).unwrap_or("");
             if let Some(captures) = regex.captures(value) {
+                let most = replacement.len().saturating_add(references.saturating_mul(value.len()));
+                self.budget.take(text_cost(most))?;
                 let mut text = String::new();
                 captures.expand(&replacement, &mut text);
+                self.budget.put_back(text_cost(most));
+                self.budget.take(text_cost(text.len()))?;
                 set_label(series, &target, &text);
             }
         }
-        merge_same_labels(series).map(Evaluated::Vector)
+        merge_same_labels(series, self.budget).map(Evaluated::Vector)
     }
 
     pub(super) fn label_join(&mut self, call: &Call, grid: Grid) -> Result<Evaluated, QueryError> {
@@ -50,14 +65,19 @@ impl Evaluator<'_> {
         let target = self.label_name(target).map_err(|name| {
             QueryError::execution(format!("invalid destination label name in label_join(): {name}"))
         })?;
-        let mut series = self.take_vector(vector, grid);
+        let mut series = self.take_vector(vector, grid)?;
         for series in &mut series {
             let values: Vec<&str> =
                 sources.iter().map(|source| series.labels.get(source).unwrap_or("")).collect();
+            let length = values
+                .iter()
+                .fold(0usize, |length, value| length.saturating_add(value.len() + separator.len()));
+            self.budget.check()?;
+            self.budget.take(text_cost(length))?;
             let text = values.join(&separator);
             set_label(series, &target, &text);
         }
-        merge_same_labels(series).map(Evaluated::Vector)
+        merge_same_labels(series, self.budget).map(Evaluated::Vector)
     }
 }
 

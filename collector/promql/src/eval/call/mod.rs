@@ -7,6 +7,7 @@ mod labels;
 mod order;
 
 use super::column::{Column, Point, Series};
+use super::meter::Meter;
 use super::window::BoundsCache;
 use super::{Evaluated, Evaluator, Scalar, unlabelled};
 use crate::ast::{Call, NodeId, NodeKind};
@@ -22,12 +23,14 @@ impl Evaluator<'_> {
         let first = arg(0).unwrap_or(id);
         Ok(match call.function.implementation {
             Implementation::Float(function) => {
-                Evaluated::Vector(map_floats(self.take_vector(first, grid), |value, _| Some(function(value))))
+                Evaluated::Vector(map_floats(self.take_vector(first, grid)?, |value, _| {
+                    Some(function(value))
+                }))
             }
             Implementation::OverTime(_) => self.over_subquery(id, call)?,
-            Implementation::Date(part) => self.date(part, arg(0), grid),
+            Implementation::Date(part) => self.date(part, arg(0), grid)?,
             Implementation::HistogramStat(stat) => {
-                let series = self.take_vector(first, grid);
+                let series = self.take_vector(first, grid)?;
                 Evaluated::Vector(map_points(series, |point, _| match point {
                     Point::Histogram(histogram) => {
                         Some(Point::Float(crate::histogram::statistic(stat, &histogram)))
@@ -35,23 +38,23 @@ impl Evaluator<'_> {
                     Point::Float(_) => None,
                 }))
             }
-            Implementation::Absent => self.absent(first, grid),
+            Implementation::Absent => self.absent(first, grid)?,
             Implementation::Clamp => {
-                let (series, least, most) = self.clamp_args(call, grid, Some(1), Some(2));
+                let (series, least, most) = self.clamp_args(call, grid, Some(1), Some(2))?;
                 Evaluated::Vector(clamped(series, &least, &most))
             }
             Implementation::ClampMax => {
-                let (series, least, most) = self.clamp_args(call, grid, None, Some(1));
+                let (series, least, most) = self.clamp_args(call, grid, None, Some(1))?;
                 Evaluated::Vector(clamped(series, &least, &most))
             }
             Implementation::ClampMin => {
-                let (series, least, most) = self.clamp_args(call, grid, Some(1), None);
+                let (series, least, most) = self.clamp_args(call, grid, Some(1), None)?;
                 Evaluated::Vector(clamped(series, &least, &most))
             }
             Implementation::Round => {
-                let series = self.take_vector(first, grid);
+                let series = self.take_vector(first, grid)?;
                 let nearest = match arg(1) {
-                    Some(nearest) => self.take_scalar(nearest, grid),
+                    Some(nearest) => self.take_scalar(nearest, grid)?,
                     None => Scalar::Constant(1.0),
                 };
                 Evaluated::Vector(map_floats(series, |value, step| {
@@ -60,18 +63,18 @@ impl Evaluator<'_> {
                     Some((value * inverse + 0.5).floor() / inverse)
                 }))
             }
-            Implementation::HistogramQuantile => self.histogram_quantile(call, grid),
-            Implementation::HistogramQuantiles => self.histogram_quantiles(call, grid),
-            Implementation::HistogramFraction => self.histogram_fraction(call, grid),
+            Implementation::HistogramQuantile => self.histogram_quantile(call, grid)?,
+            Implementation::HistogramQuantiles => self.histogram_quantiles(call, grid)?,
+            Implementation::HistogramFraction => self.histogram_fraction(call, grid)?,
             Implementation::Info => self.info(id, call)?,
             Implementation::LabelReplace => self.label_replace(call, grid)?,
             Implementation::LabelJoin => self.label_join(call, grid)?,
             Implementation::Scalar => {
-                let series = self.take_vector(first, grid);
+                let series = self.take_vector(first, grid)?;
                 Evaluated::Scalar(only_floats(&series, grid.steps))
             }
             Implementation::Vector => {
-                let scalar = self.take_scalar(first, grid);
+                let scalar = self.take_scalar(first, grid)?;
                 let floats = (0..grid.steps).map(|step| scalar.at(step)).collect();
                 Evaluated::Vector(unlabelled(Column::from_floats(floats)))
             }
@@ -86,21 +89,21 @@ impl Evaluator<'_> {
                 let range_ms = self.plan.setting.end_ms - self.plan.setting.start_ms;
                 Evaluated::Constant(range_ms as f64 / 1000.0)
             }
-            Implementation::MinOf => self.of_two(call, grid, math::min),
-            Implementation::MaxOf => self.of_two(call, grid, math::max),
+            Implementation::MinOf => self.of_two(call, grid, math::min)?,
+            Implementation::MaxOf => self.of_two(call, grid, math::max)?,
             Implementation::Timestamp => {
                 // Selectors are leaves; anything else is as old as the evaluation.
-                let series = self.take_vector(first, grid);
+                let series = self.take_vector(first, grid)?;
                 Evaluated::Vector(map_points(series, |_, step| {
                     Some(Point::Float(grid.time(step) as f64 / 1000.0))
                 }))
             }
             Implementation::Sort { descending } => {
-                Evaluated::Vector(order::by_value(self.take_vector(first, grid), descending, grid.steps))
+                Evaluated::Vector(order::by_value(self.take_vector(first, grid)?, descending, grid.steps))
             }
             Implementation::SortByLabel { descending } => {
                 let labels: Vec<String> = call.args.iter().skip(1).map(|&arg| self.text(arg)).collect();
-                Evaluated::Vector(order::by_labels(self.take_vector(first, grid), &labels, descending))
+                Evaluated::Vector(order::by_labels(self.take_vector(first, grid)?, &labels, descending))
             }
         })
     }
@@ -121,23 +124,29 @@ impl Evaluator<'_> {
         let range_call = self.range_call(id)?;
         let mut annotations = std::mem::take(&mut self.annotations);
         let mut cache = BoundsCache::default();
+        let meter = Meter::new(self.budget);
         let mut out = Vec::new();
+        let mut held = 0;
         for (samples, drop_name) in self.subquery_series(range_id)? {
             self.budget.check()?;
-            let column = over_time::evaluate(&range_call, &samples, &mut cache, &mut annotations)?;
+            let column = over_time::evaluate(&range_call, &samples, &mut cache, &mut annotations, &meter)?;
+            self.budget.put_back(samples.cost());
             if !column.is_empty() {
+                self.budget.take(column.cost())?;
+                held += column.cost();
                 let drop_name = drop_name || !range_call.function.keeps_name();
                 out.push(Series { labels: samples.labels, drop_name, column });
             }
         }
         self.annotations.merge(annotations);
+        self.budget.put_back(held);
         over_time::finish(&range_call, out, pharos_common::labels::Labels::empty).map(Evaluated::Vector)
     }
 
-    fn date(&mut self, part: DatePart, arg: Option<NodeId>, grid: Grid) -> Evaluated {
-        match arg {
+    fn date(&mut self, part: DatePart, arg: Option<NodeId>, grid: Grid) -> Result<Evaluated, QueryError> {
+        Ok(match arg {
             Some(arg) => {
-                let series = self.take_vector(arg, grid);
+                let series = self.take_vector(arg, grid)?;
                 Evaluated::Vector(map_floats(series, |value, _| Some(dates::part(part, value))))
             }
             None => {
@@ -145,7 +154,7 @@ impl Evaluator<'_> {
                 let floats = (0..grid.steps).map(|step| dates::part(part, seconds(step))).collect();
                 Evaluated::Vector(unlabelled(Column::from_floats(floats)))
             }
-        }
+        })
     }
 
     fn clamp_args(
@@ -154,26 +163,31 @@ impl Evaluator<'_> {
         grid: Grid,
         least: Option<usize>,
         most: Option<usize>,
-    ) -> (Vec<Series>, Scalar, Scalar) {
-        let series = call.args.first().map_or(Vec::new(), |&arg| self.take_vector(arg, grid));
+    ) -> Result<(Vec<Series>, Scalar, Scalar), QueryError> {
+        let series = call.args.first().map_or(Ok(Vec::new()), |&arg| self.take_vector(arg, grid))?;
         let mut scalar = |index: Option<usize>, default: f64| match index.and_then(|i| call.args.get(i)) {
             Some(&arg) => self.take_scalar(arg, grid),
-            None => Scalar::Constant(default),
+            None => Ok(Scalar::Constant(default)),
         };
-        let least = scalar(least, f64::NEG_INFINITY);
-        let most = scalar(most, f64::INFINITY);
-        (series, least, most)
+        let least = scalar(least, f64::NEG_INFINITY)?;
+        let most = scalar(most, f64::INFINITY)?;
+        Ok((series, least, most))
     }
 
-    fn of_two(&mut self, call: &Call, grid: Grid, choose: fn(f64, f64) -> f64) -> Evaluated {
+    fn of_two(
+        &mut self,
+        call: &Call,
+        grid: Grid,
+        choose: fn(f64, f64) -> f64,
+    ) -> Result<Evaluated, QueryError> {
         let mut scalar = |index: usize| {
-            call.args.get(index).map_or(Scalar::Constant(f64::NAN), |&arg| self.take_scalar(arg, grid))
+            call.args.get(index).map_or(Ok(Scalar::Constant(f64::NAN)), |&arg| self.take_scalar(arg, grid))
         };
-        let (a, b) = (scalar(0), scalar(1));
-        match (&a, &b) {
+        let (a, b) = (scalar(0)?, scalar(1)?);
+        Ok(match (&a, &b) {
             (Scalar::Constant(a), Scalar::Constant(b)) => Evaluated::Constant(choose(*a, *b)),
             _ => Evaluated::Scalar((0..grid.steps).map(|step| choose(a.at(step), b.at(step))).collect()),
-        }
+        })
     }
 }
 

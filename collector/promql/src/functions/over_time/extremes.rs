@@ -1,6 +1,8 @@
 //! Largest and smallest values of windows, in time linear in samples and steps.
 
+use crate::error::QueryError;
 use crate::eval::column::Column;
+use crate::eval::meter::Meter;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -14,11 +16,13 @@ pub(super) fn extremes(
     bounds: &[Range<usize>],
     beats: impl Fn(f64, f64) -> bool,
     result: impl Fn(usize) -> f64,
-) -> Column {
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     let mut column = Column::default();
     let mut queue: VecDeque<usize> = VecDeque::new();
     let mut next = 0;
     for (step, range) in bounds.iter().enumerate() {
+        meter.visit(1 + range.end.saturating_sub(next))?;
         if range.start > next {
             queue.clear();
             next = range.start;
@@ -42,12 +46,13 @@ pub(super) fn extremes(
             column.push_float(step, result(winner));
         }
     }
-    column
+    Ok(column)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Budget;
     use proptest::prelude::*;
 
     fn naive(values: &[f64], beats: impl Fn(f64, f64) -> bool) -> usize {
@@ -71,7 +76,9 @@ mod tests {
                 .map(|end| (end + 1).saturating_sub(length)..end + 1).collect();
             let rules: [fn(f64, f64) -> bool; 4] = [|a, b| a > b, |a, b| a < b, |a, b| a >= b, |a, b| a <= b];
             for beats in rules {
-                let column = extremes(&values, &bounds, beats, |index| index as f64);
+                let budget = Budget::new(usize::MAX, None, Default::default());
+                let column =
+                    extremes(&values, &bounds, beats, |index| index as f64, &Meter::new(&budget)).unwrap();
                 for (step, range) in bounds.iter().enumerate() {
                     let want = range.start + naive(&values[range.clone()], beats);
                     prop_assert_eq!(column.float(step), want as f64);

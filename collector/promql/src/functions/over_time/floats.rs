@@ -5,68 +5,84 @@ use crate::annotations::Annotations;
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
 use crate::eval::column::Column;
+use crate::eval::meter::Meter;
 use crate::eval::window::Window;
 use crate::functions::OverTime;
 use crate::functions::quantile::{invalid, quantile};
 use crate::storage::SeriesColumns;
 use std::ops::Range;
 
+/// To find the value of a rank takes about as long as to look at each value so many times.
+pub(super) const SELECTION_VISITS: usize = 4;
+
 pub(super) fn evaluate(
     call: &RangeCall,
     series: &SeriesColumns,
     bounds: &[Range<usize>],
     annotations: &mut Annotations,
+    meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
     let values = series.values.as_slice();
     let times = &*series.timestamps;
     let seconds = |time_ms: i64| time_ms as f64 / 1000.0;
     // One value for each window that has samples.
-    let filled = |value: &mut dyn FnMut(usize, Range<usize>) -> f64| {
+    let computed = |value: &mut dyn FnMut(usize, Range<usize>) -> Result<f64, QueryError>| {
         let mut column = Column::default();
         for (step, range) in bounds.iter().enumerate() {
+            meter.visit(1)?;
             if !range.is_empty() {
-                column.push_float(step, value(step, range.clone()));
+                column.push_float(step, value(step, range.clone())?);
             }
         }
-        column
+        Ok(column)
     };
+    // The same where a value costs little however many samples there are.
+    let filled =
+        |value: &dyn Fn(usize, Range<usize>) -> f64| computed(&mut |step, range| Ok(value(step, range)));
     if call.extension != RangeExtension::None {
-        return Ok(extended(call, series, bounds));
+        return extended(call, series, bounds, meter);
     }
-    Ok(match call.function {
-        OverTime::Absent | OverTime::Present => filled(&mut |_, _| 1.0),
-        OverTime::Count => filled(&mut |_, range| range.len() as f64),
-        OverTime::First => filled(&mut |_, range| values[range.start]),
-        OverTime::Last => filled(&mut |_, range| values[range.end - 1]),
-        OverTime::TsOfFirst => filled(&mut |_, range| seconds(times[range.start])),
-        OverTime::TsOfLast => filled(&mut |_, range| seconds(times[range.end - 1])),
-        OverTime::Sum => sums::sum(values, bounds),
-        OverTime::Avg => sums::average(values, bounds),
-        OverTime::Stdvar => filled(&mut |_, range| sums::variance(&values[range])),
-        OverTime::Stddev => filled(&mut |_, range| sums::variance(&values[range]).sqrt()),
-        OverTime::Max => extremes::extremes(values, bounds, |new, kept| new > kept, |index| values[index]),
-        OverTime::Min => extremes::extremes(values, bounds, |new, kept| new < kept, |index| values[index]),
+    match call.function {
+        OverTime::Absent | OverTime::Present => filled(&|_, _| 1.0),
+        OverTime::Count => filled(&|_, range| range.len() as f64),
+        OverTime::First => filled(&|_, range| values[range.start]),
+        OverTime::Last => filled(&|_, range| values[range.end - 1]),
+        OverTime::TsOfFirst => filled(&|_, range| seconds(times[range.start])),
+        OverTime::TsOfLast => filled(&|_, range| seconds(times[range.end - 1])),
+        OverTime::Sum => sums::sum(values, bounds, meter),
+        OverTime::Avg => sums::average(values, bounds, meter),
+        OverTime::Stdvar => computed(&mut |_, range| sums::variance(&values[range], meter)),
+        OverTime::Stddev => computed(&mut |_, range| Ok(sums::variance(&values[range], meter)?.sqrt())),
+        OverTime::Max => {
+            extremes::extremes(values, bounds, |new, kept| new > kept, |index| values[index], meter)
+        }
+        OverTime::Min => {
+            extremes::extremes(values, bounds, |new, kept| new < kept, |index| values[index], meter)
+        }
         OverTime::TsOfMax => {
-            extremes::extremes(values, bounds, |new, kept| new >= kept, |index| seconds(times[index]))
+            extremes::extremes(values, bounds, |new, kept| new >= kept, |index| seconds(times[index]), meter)
         }
         OverTime::TsOfMin => {
-            extremes::extremes(values, bounds, |new, kept| new <= kept, |index| seconds(times[index]))
+            extremes::extremes(values, bounds, |new, kept| new <= kept, |index| seconds(times[index]), meter)
         }
         OverTime::Changes => {
             let counted = prefix_counts(values, is_change);
-            filled(&mut |_, range| f64::from(counted[range.end - 1] - counted[range.start]))
+            filled(&|_, range| f64::from(counted[range.end - 1] - counted[range.start]))
         }
         OverTime::Resets => {
             let counted = prefix_counts(values, is_reset);
-            filled(&mut |_, range| f64::from(counted[range.end - 1] - counted[range.start]))
+            filled(&|_, range| f64::from(counted[range.end - 1] - counted[range.start]))
         }
-        OverTime::Rate | OverTime::Increase | OverTime::Delta => rate::extrapolated(call, series, bounds),
-        OverTime::Irate => rate::instant(series, bounds, true),
-        OverTime::Idelta => rate::instant(series, bounds, false),
+        OverTime::Rate | OverTime::Increase | OverTime::Delta => {
+            rate::extrapolated(call, series, bounds, meter)
+        }
+        OverTime::Irate => rate::instant(series, bounds, true, meter),
+        OverTime::Idelta => rate::instant(series, bounds, false, meter),
         OverTime::Quantile => {
             let mut scratch = Vec::new();
             let mut reported = None;
-            filled(&mut |step, range| {
+            computed(&mut |step, range| {
+                meter.visit(SELECTION_VISITS * range.len())?;
                 let share = call.scalar(0, step);
                 if reported != Some(share.to_bits())
                     && let Some(text) = invalid(share)
@@ -76,26 +92,35 @@ pub(super) fn evaluate(
                 }
                 scratch.clear();
                 scratch.extend_from_slice(&values[range]);
-                quantile(share, &mut scratch)
+                Ok(quantile(share, &mut scratch))
             })
         }
         OverTime::Mad => {
             let mut scratch = Vec::new();
-            filled(&mut |_, range| median_deviation(&values[range], &mut scratch))
+            computed(&mut |_, range| {
+                meter.visit(2 * SELECTION_VISITS * range.len())?;
+                Ok(median_deviation(&values[range], &mut scratch))
+            })
         }
         OverTime::Deriv | OverTime::PredictLinear | OverTime::DoubleExponentialSmoothing => {
-            regression::evaluate(call, series, bounds)?
+            regression::evaluate(call, series, bounds, meter)
         }
-    })
+    }
 }
 
 /// `anchored` and `smoothed`.
-fn extended(call: &RangeCall, series: &SeriesColumns, bounds: &[Range<usize>]) -> Column {
+fn extended(
+    call: &RangeCall,
+    series: &SeriesColumns,
+    bounds: &[Range<usize>],
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     let mut column = Column::default();
     for (step, range) in bounds.iter().enumerate() {
         if range.is_empty() {
             continue;
         }
+        meter.visit(range.len())?;
         let window = call.window(series, step, range.clone());
         let value = match call.function {
             OverTime::Changes => anchored_count(&window, is_change),
@@ -106,7 +131,7 @@ fn extended(call: &RangeCall, series: &SeriesColumns, bounds: &[Range<usize>]) -
             column.push_float(step, value);
         }
     }
-    column
+    Ok(column)
 }
 
 /// Counts events from the last sample at or before the range's start on.

@@ -6,24 +6,30 @@ use crate::annotations::Annotations;
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
 use crate::eval::column::{Column, Point};
+use crate::eval::meter::Meter;
 use crate::eval::window::Window;
 use crate::functions::OverTime;
 use crate::functions::quantile::{invalid, quantile};
 use crate::histogram::{Blend, blend_plain, equal, is_reset, remark};
 use crate::quote::go_quote;
-use crate::storage::SeriesColumns;
+use crate::storage::{SeriesColumns, histogram_cost};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// To look at a histogram takes about as long as to look at so many floats.
+const HISTOGRAM_VISITS: usize = 64;
 
 pub(super) fn evaluate(
     call: &RangeCall,
     series: &SeriesColumns,
     bounds: &[Range<usize>],
     annotations: &mut Annotations,
+    meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
     let times: Vec<i64> = series.histograms.iter().map(|sample| sample.timestamp_ms).collect();
-    let histogram_bounds = call.windows.bounds(&times);
+    let histogram_bounds = call.windows.bounds(&times, meter)?;
     let mut column = Column::default();
+    let mut held = 0;
     for (step, (range, histograms)) in bounds.iter().zip(histogram_bounds).enumerate() {
         let mut window = call.window(series, step, range.clone());
         window.histograms = &series.histograms[histograms];
@@ -34,12 +40,21 @@ pub(super) fn evaluate(
             let message = "smoothed and anchored modifiers do not work with native histograms";
             return Err(QueryError::execution(message));
         }
+        meter.visit(1 + floats::SELECTION_VISITS * range.len())?;
+        meter.visit(HISTOGRAM_VISITS * window.histograms.len())?;
         let name = series.labels.metric_name();
-        let mut mixed = MixedWindow { call, window: &window, step, name, annotations };
+        let mut mixed = MixedWindow { call, window: &window, step, name, annotations, meter };
         if let Some(point) = mixed.value()? {
+            // Histograms that are computed are large, so they count before the column is whole.
+            if let Point::Histogram(histogram) = &point {
+                let cost = histogram_cost(histogram);
+                meter.budget.take(cost)?;
+                held += cost;
+            }
             column.push(step, point);
         }
     }
+    meter.budget.put_back(held);
     Ok(column)
 }
 
@@ -49,6 +64,7 @@ struct MixedWindow<'w> {
     step: usize,
     name: &'w str,
     annotations: &'w mut Annotations,
+    meter: &'w Meter<'w>,
 }
 
 impl MixedWindow<'_> {
@@ -80,8 +96,8 @@ impl MixedWindow<'_> {
                 let last = histograms.last().map_or(0, |sample| sample.timestamp_ms);
                 float(seconds(last.max(times.last().copied().unwrap_or(0))))
             }
-            OverTime::Sum => Ok(self.blended(Blend::Sum)),
-            OverTime::Avg => Ok(self.blended(Blend::Mean)),
+            OverTime::Sum => self.blended(Blend::Sum),
+            OverTime::Avg => self.blended(Blend::Mean),
             OverTime::Changes => float(self.events(floats::is_change, |before, now| !equal(now, before))),
             OverTime::Resets => float(self.events(floats::is_reset, |before, now| is_reset(now, before))),
             OverTime::Rate | OverTime::Increase | OverTime::Delta => Ok(self.rate()),
@@ -95,12 +111,14 @@ impl MixedWindow<'_> {
                     return Ok(None);
                 }
                 float(match (self.call.function, factors) {
-                    (_, Some((smoothing, trend))) => regression::smooth(values, smoothing, trend),
+                    (_, Some((smoothing, trend))) => {
+                        regression::smooth(values, smoothing, trend, self.meter)?
+                    }
                     (OverTime::PredictLinear, _) => {
-                        let (slope, intercept) = regression::line(times, values, window.time_ms);
+                        let (slope, intercept) = regression::line(times, values, window.time_ms, self.meter)?;
                         slope * self.call.scalar(0, self.step) + intercept
                     }
-                    _ => regression::line(times, values, times[0]).0,
+                    _ => regression::line(times, values, times[0], self.meter)?.0,
                 })
             }
             function => {
@@ -115,13 +133,13 @@ impl MixedWindow<'_> {
                 if !histograms.is_empty() {
                     self.remark_ignored();
                 }
-                float(self.of_floats(function))
+                float(self.of_floats(function)?)
             }
         }
     }
 
     /// Functions that see the floats of a range only.
-    fn of_floats(&self, function: OverTime) -> f64 {
+    fn of_floats(&self, function: OverTime) -> Result<f64, QueryError> {
         let (values, times) = (self.window.values, self.window.timestamps);
         let extreme = |beats: fn(f64, f64) -> bool| {
             (1..values.len()).fold(0, |kept, index| {
@@ -129,16 +147,16 @@ impl MixedWindow<'_> {
             })
         };
         let seconds = |index: usize| times[index] as f64 / 1000.0;
-        match function {
+        Ok(match function {
             OverTime::Max => values[extreme(|new, kept| new > kept)],
             OverTime::Min => values[extreme(|new, kept| new < kept)],
             OverTime::TsOfMax => seconds(extreme(|new, kept| new >= kept)),
             OverTime::TsOfMin => seconds(extreme(|new, kept| new <= kept)),
-            OverTime::Stdvar => sums::variance(values),
-            OverTime::Stddev => sums::variance(values).sqrt(),
+            OverTime::Stdvar => sums::variance(values, self.meter)?,
+            OverTime::Stddev => sums::variance(values, self.meter)?.sqrt(),
             OverTime::Mad => floats::median_deviation(values, &mut Vec::new()),
             _ => quantile(self.call.scalar(0, self.step), &mut values.to_vec()),
-        }
+        })
     }
 
     fn remark_ignored(&mut self) {
@@ -163,20 +181,20 @@ impl MixedWindow<'_> {
         self.annotations.warn(&text, &self.call.place);
     }
 
-    fn blended(&mut self, kind: Blend) -> Option<Point> {
+    fn blended(&mut self, kind: Blend) -> Result<Option<Point>, QueryError> {
         let (values, histograms) = (self.window.values, self.window.histograms);
         if histograms.is_empty() {
-            return Some(Point::Float(match kind {
-                Blend::Sum => sums::compensated_sum(values),
-                Blend::Mean => sums::compensated_average(values),
-            }));
+            return Ok(Some(Point::Float(match kind {
+                Blend::Sum => sums::compensated_sum(values, self.meter)?,
+                Blend::Mean => sums::compensated_average(values, self.meter)?,
+            })));
         }
         if !values.is_empty() {
             self.remark_mixed();
-            return None;
+            return Ok(None);
         }
         let list: Vec<_> = histograms.iter().map(|sample| &*sample.histogram).collect();
-        match blend_plain(kind, &list) {
+        Ok(match blend_plain(kind, &list) {
             Ok((histogram, added)) => {
                 remark(added, "aggregation", &self.call.place, self.annotations);
                 Some(Point::Histogram(Arc::new(histogram)))
@@ -185,7 +203,7 @@ impl MixedWindow<'_> {
                 self.remark_schemas();
                 None
             }
-        }
+        })
     }
 
     /// How often something happened from one sample to the next. A change of type counts.

@@ -17,6 +17,7 @@ use crate::annotations::{Annotations, Place};
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
 use crate::eval::column::{Column, Series};
+use crate::eval::meter::Meter;
 use crate::eval::window::{BoundsCache, Window, Windows};
 use crate::eval::{Scalar, unlabelled};
 use crate::functions::OverTime;
@@ -80,12 +81,13 @@ pub(crate) fn evaluate(
     series: &SeriesColumns,
     cache: &mut BoundsCache,
     annotations: &mut Annotations,
+    meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
-    let bounds = cache.bounds(&call.windows, &series.timestamps);
+    let bounds = cache.bounds(&call.windows, &series.timestamps, meter)?;
     let column = if series.histograms.is_empty() {
-        floats::evaluate(call, series, &bounds, annotations)?
+        floats::evaluate(call, series, &bounds, annotations, meter)?
     } else {
-        mixed::evaluate(call, series, &bounds, annotations)?
+        mixed::evaluate(call, series, &bounds, annotations, meter)?
     };
     if matches!(call.function, OverTime::Rate | OverTime::Increase) {
         remark_on_name(call, series.labels.metric_name(), &column, annotations);
@@ -138,4 +140,145 @@ pub(crate) fn finish(
         series.drop_name = true;
     }
     Ok(absent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::meter::STRIDE;
+    use crate::plan::{Grid, Shift};
+    use crate::storage::{Budget, HistogramSample};
+    use pharos_common::histogram::FloatHistogram;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const WALKING: [OverTime; 9] = [
+        OverTime::Sum,
+        OverTime::Avg,
+        OverTime::Stddev,
+        OverTime::Stdvar,
+        OverTime::Quantile,
+        OverTime::Mad,
+        OverTime::Deriv,
+        OverTime::PredictLinear,
+        OverTime::DoubleExponentialSmoothing,
+    ];
+
+    /// A call whose windows of `window` samples end at each of `steps` samples after the first so many.
+    fn call(function: OverTime, window: usize, steps: usize) -> RangeCall {
+        let grid = Grid { start_ms: window as i64, step_ms: 1, steps };
+        let shift = Shift { at_ms: None, offset_ms: 0 };
+        let windows = Windows { grid, shift, range_ms: window as i64, before_ms: 0, after_ms: 0 };
+        let scalars = vec![Scalar::Constant(0.5); 2];
+        RangeCall { function, windows, extension: RangeExtension::None, scalars, place: Place(String::new()) }
+    }
+
+    /// A series with a sample each millisecond of fractions, which no shortcut adds up.
+    fn fractions(samples: usize) -> SeriesColumns {
+        let values = (0..samples).map(|index| 0.1 + (index % 7) as f64).collect();
+        SeriesColumns::floats(Labels::empty(), (1..=samples as i64).collect(), values)
+    }
+
+    /// Evaluates a call of a query that nobody waits for any more.
+    fn evaluate_cancelled(call: &RangeCall, series: &SeriesColumns) -> Result<Column, QueryError> {
+        let cancelled: Arc<AtomicBool> = Arc::default();
+        let budget = Budget::new(usize::MAX, None, Arc::clone(&cancelled));
+        let mut cache = BoundsCache::default();
+        // Where windows lie is known by then.
+        cache.bounds(&call.windows, &series.timestamps, &Meter::new(&budget))?;
+        cancelled.store(true, Ordering::Relaxed);
+        evaluate(call, series, &mut cache, &mut Annotations::default(), &Meter::new(&budget))
+    }
+
+    #[test]
+    fn a_cancelled_query_stops_between_windows() {
+        let window = 2_000;
+        let steps = STRIDE / window + 2;
+        let series = fractions(window + steps);
+        for function in WALKING {
+            let stopped = evaluate_cancelled(&call(function, window, steps), &series);
+            assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{function:?}: {stopped:?}");
+            // Little work is done without a look.
+            let done = evaluate_cancelled(&call(function, window, 3), &series).unwrap();
+            assert_eq!(done.len(), 3, "{function:?}");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_query_stops_within_a_window() {
+        let series = fractions(STRIDE + 3);
+        for function in WALKING {
+            let stopped = evaluate_cancelled(&call(function, STRIDE + 3, 1), &series);
+            assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{function:?}: {stopped:?}");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_query_stops_at_many_steps_of_little_work() {
+        let series = fractions(STRIDE + 10);
+        let functions = [OverTime::Count, OverTime::Max, OverTime::Changes, OverTime::Rate, OverTime::Irate];
+        for function in functions {
+            let stopped = evaluate_cancelled(&call(function, 2, STRIDE + 5), &series);
+            assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{function:?}");
+        }
+        let budget = Budget::new(usize::MAX, None, Arc::new(true.into()));
+        let windows = call(OverTime::Count, 2, STRIDE + 5).windows;
+        assert!(windows.bounds(&series.timestamps, &Meter::new(&budget)).is_err());
+    }
+
+    #[test]
+    fn a_window_of_several_pieces_is_one_to_sums() {
+        let values = vec![0.5; STRIDE + 3];
+        let series = SeriesColumns::floats(Labels::empty(), (1..=values.len() as i64).collect(), values);
+        let budget = Budget::new(usize::MAX, None, Arc::default());
+        for (function, want) in [
+            (OverTime::Sum, 0.5 * series.values.len() as f64),
+            (OverTime::Avg, 0.5),
+            (OverTime::Stddev, 0.0),
+            (OverTime::Deriv, 0.0),
+            (OverTime::PredictLinear, 0.5),
+            (OverTime::DoubleExponentialSmoothing, 0.5),
+            (OverTime::Quantile, 0.5),
+        ] {
+            let call = call(function, series.values.len(), 1);
+            let (mut cache, mut annotations) = (BoundsCache::default(), Annotations::default());
+            let column =
+                evaluate(&call, &series, &mut cache, &mut annotations, &Meter::new(&budget)).unwrap();
+            assert_eq!(column.float(0), want, "{function:?}");
+        }
+    }
+
+    /// A series of native histograms, one each millisecond.
+    fn histograms(samples: usize) -> SeriesColumns {
+        let histogram = Arc::new(FloatHistogram { count: 1.0, sum: 1.0, ..FloatHistogram::default() });
+        let mut series = fractions(0);
+        series.histograms = (1..=samples as i64)
+            .map(|timestamp_ms| HistogramSample { timestamp_ms, histogram: Arc::clone(&histogram) })
+            .collect();
+        series
+    }
+
+    #[test]
+    fn a_cancelled_query_stops_between_windows_of_histograms() {
+        let (window, steps) = (200, 100);
+        let stopped = evaluate_cancelled(&call(OverTime::Count, window, steps), &histograms(window + steps));
+        assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{stopped:?}");
+    }
+
+    #[test]
+    fn histograms_that_are_computed_count_as_they_come() {
+        let series = histograms(30);
+        let one = crate::storage::histogram_cost(&series.histograms[0].histogram);
+        for (limit, fits) in [(20 * one, true), (20 * one - 1, false)] {
+            let budget = Budget::new(limit, None, Arc::default());
+            let mut cache = BoundsCache::default();
+            let mut annotations = Annotations::default();
+            let call = call(OverTime::Sum, 3, 20);
+            let found = evaluate(&call, &series, &mut cache, &mut annotations, &Meter::new(&budget));
+            match found {
+                Ok(_) => assert!(fits && budget.take(limit).is_ok()),
+                Err(error) => assert!(!fits && matches!(error, QueryError::TooManySamples), "{error}"),
+            }
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 use super::RangeCall;
 use crate::ast::RangeExtension;
+use crate::error::QueryError;
 use crate::eval::column::Column;
+use crate::eval::meter::Meter;
 use crate::eval::smooth::Edges;
 use crate::eval::window::Window;
 use crate::functions::OverTime;
@@ -12,7 +14,12 @@ use std::ops::Range;
 /// `rate`, `increase` and `delta`: the difference of last and first sample, extrapolated to the edges.
 ///
 /// Resets are rare and found once per series, so a window costs its resets and not its samples.
-pub(super) fn extrapolated(call: &RangeCall, series: &SeriesColumns, bounds: &[Range<usize>]) -> Column {
+pub(super) fn extrapolated(
+    call: &RangeCall,
+    series: &SeriesColumns,
+    bounds: &[Range<usize>],
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     let is_counter = call.function != OverTime::Delta;
     let values = series.values.as_slice();
     let resets: Vec<usize> = if is_counter { resets(values) } else { Vec::new() };
@@ -29,6 +36,7 @@ pub(super) fn extrapolated(call: &RangeCall, series: &SeriesColumns, bounds: &[R
         while resets.get(high).is_some_and(|&reset| reset < range.end) {
             high += 1;
         }
+        meter.visit(1 + high - low)?;
         let last = range.end - 1;
         let mut difference = values[last] - values[range.start];
         for &reset in &resets[low..high] {
@@ -49,7 +57,7 @@ pub(super) fn extrapolated(call: &RangeCall, series: &SeriesColumns, bounds: &[R
         );
         column.push_float(step, difference * factor);
     }
-    column
+    Ok(column)
 }
 
 /// Where a counter fell.
@@ -137,9 +145,15 @@ pub(super) fn extended(function: OverTime, extension: RangeExtension, window: &W
 }
 
 /// `irate` and `idelta`: the last two samples.
-pub(super) fn instant(series: &SeriesColumns, bounds: &[Range<usize>], is_rate: bool) -> Column {
+pub(super) fn instant(
+    series: &SeriesColumns,
+    bounds: &[Range<usize>],
+    is_rate: bool,
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     let mut column = Column::default();
     for (step, range) in bounds.iter().enumerate() {
+        meter.visit(1)?;
         if range.len() < 2 {
             continue;
         }
@@ -156,5 +170,5 @@ pub(super) fn instant(series: &SeriesColumns, bounds: &[Range<usize>], is_rate: 
         }
         column.push_float(step, difference);
     }
-    column
+    Ok(column)
 }

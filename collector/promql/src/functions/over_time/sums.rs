@@ -5,7 +5,9 @@
 //! values are integers and none too large, as counters and sizes are) the compensation is zero, and sums
 //! are differences of prefix sums.
 
+use crate::error::QueryError;
 use crate::eval::column::Column;
+use crate::eval::meter::Meter;
 use crate::functions::math::add_compensated;
 use std::ops::Range;
 
@@ -15,31 +17,40 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// Windows must overlap at least this often for prefix sums to pay.
 const OVERLAP_MIN: usize = 3;
 
-pub(super) fn sum(values: &[f64], bounds: &[Range<usize>]) -> Column {
+pub(super) fn sum(values: &[f64], bounds: &[Range<usize>], meter: &Meter<'_>) -> Result<Column, QueryError> {
     match prefix_sums(values, bounds) {
-        Some(prefix) => fill(bounds, |range| exact_sum(&prefix, range)),
-        None => fill(bounds, |range| compensated_sum(&values[range])),
+        Some(prefix) => fill(bounds, meter, |range| Ok(exact_sum(&prefix, range))),
+        None => fill(bounds, meter, |range| compensated_sum(&values[range], meter)),
     }
 }
 
-pub(super) fn average(values: &[f64], bounds: &[Range<usize>]) -> Column {
+pub(super) fn average(
+    values: &[f64],
+    bounds: &[Range<usize>],
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     match prefix_sums(values, bounds) {
-        Some(prefix) => fill(bounds, |range| {
+        Some(prefix) => fill(bounds, meter, |range| {
             let count = range.len() as f64;
-            exact_sum(&prefix, range) / count
+            Ok(exact_sum(&prefix, range) / count)
         }),
-        None => fill(bounds, |range| compensated_average(&values[range])),
+        None => fill(bounds, meter, |range| compensated_average(&values[range], meter)),
     }
 }
 
-fn fill(bounds: &[Range<usize>], value: impl Fn(Range<usize>) -> f64) -> Column {
+fn fill(
+    bounds: &[Range<usize>],
+    meter: &Meter<'_>,
+    value: impl Fn(Range<usize>) -> Result<f64, QueryError>,
+) -> Result<Column, QueryError> {
     let mut column = Column::default();
     for (step, range) in bounds.iter().enumerate() {
+        meter.visit(1)?;
         if !range.is_empty() {
-            column.push_float(step, value(range.clone()));
+            column.push_float(step, value(range.clone())?);
         }
     }
-    column
+    Ok(column)
 }
 
 /// Sums of all values before each index, if windows overlap much and every sum is exact.
@@ -73,39 +84,45 @@ fn exact_sum(prefix: &[i64], range: Range<usize>) -> f64 {
 ///
 /// What an addition loses is itself a float, and both this way of finding it (Knuth's) and the branching
 /// one (Neumaier's) find it exactly, so the bits are the same. `None` where the sum overflows.
-fn branchless_sum(values: &[f64]) -> Option<(f64, f64)> {
+fn branchless_sum(values: &[f64], meter: &Meter<'_>) -> Result<Option<(f64, f64)>, QueryError> {
     let (mut sum, mut compensation) = (0.0f64, 0.0f64);
-    for &value in values {
-        let total = sum + value;
-        let added = total - sum;
-        compensation += (sum - (total - added)) + (value - added);
-        sum = total;
+    for piece in meter.pieces(values) {
+        for &value in piece? {
+            let total = sum + value;
+            let added = total - sum;
+            compensation += (sum - (total - added)) + (value - added);
+            sum = total;
+        }
     }
-    (sum.is_finite() && compensation.is_finite()).then_some((sum, compensation))
+    Ok((sum.is_finite() && compensation.is_finite()).then_some((sum, compensation)))
 }
 
-pub(super) fn compensated_sum(values: &[f64]) -> f64 {
-    if let Some((sum, compensation)) = branchless_sum(values) {
-        return sum + compensation;
+pub(super) fn compensated_sum(values: &[f64], meter: &Meter<'_>) -> Result<f64, QueryError> {
+    if let Some((sum, compensation)) = branchless_sum(values, meter)? {
+        return Ok(sum + compensation);
     }
     let (mut sum, mut compensation) = (0.0, 0.0);
-    for &value in values {
-        add_compensated(value, &mut sum, &mut compensation);
+    for piece in meter.pieces(values) {
+        for &value in piece? {
+            add_compensated(value, &mut sum, &mut compensation);
+        }
     }
-    if sum.is_infinite() { sum } else { sum + compensation }
+    Ok(if sum.is_infinite() { sum } else { sum + compensation })
 }
 
 /// The mean: a sum divided at the end, or, from where the sum would overflow, a running mean.
-pub(super) fn compensated_average(values: &[f64]) -> f64 {
-    if let Some((sum, compensation)) = branchless_sum(values) {
+pub(super) fn compensated_average(values: &[f64], meter: &Meter<'_>) -> Result<f64, QueryError> {
+    if let Some((sum, compensation)) = branchless_sum(values, meter)? {
         let count = values.len() as f64;
-        return sum / count + compensation / count;
+        return Ok(sum / count + compensation / count);
     }
     let mut mean = Mean::default();
-    for &value in values {
-        mean.add(value);
+    for piece in meter.pieces(values) {
+        for &value in piece? {
+            mean.add(value);
+        }
     }
-    mean.value()
+    Ok(mean.value())
 }
 
 /// A mean under way.
@@ -152,24 +169,31 @@ impl Mean {
 }
 
 /// The population variance.
-pub(super) fn variance(values: &[f64]) -> f64 {
+pub(super) fn variance(values: &[f64], meter: &Meter<'_>) -> Result<f64, QueryError> {
     let mut count = 0.0;
     let (mut mean, mut mean_compensation) = (0.0, 0.0);
     let (mut squares, mut squares_compensation) = (0.0, 0.0);
-    for &value in values {
-        count += 1.0;
-        let delta = value - (mean + mean_compensation);
-        add_compensated(delta / count, &mut mean, &mut mean_compensation);
-        let term = delta * (value - (mean + mean_compensation));
-        add_compensated(term, &mut squares, &mut squares_compensation);
+    for piece in meter.pieces(values) {
+        for &value in piece? {
+            count += 1.0;
+            let delta = value - (mean + mean_compensation);
+            add_compensated(delta / count, &mut mean, &mut mean_compensation);
+            let term = delta * (value - (mean + mean_compensation));
+            add_compensated(term, &mut squares, &mut squares_compensation);
+        }
     }
-    (squares + squares_compensation) / count
+    Ok((squares + squares_compensation) / count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Budget;
     use proptest::prelude::*;
+
+    fn metered<T>(work: impl FnOnce(&Meter<'_>) -> Result<T, QueryError>) -> T {
+        work(&Meter::new(&Budget::new(usize::MAX, None, Default::default()))).unwrap()
+    }
 
     fn windows(length: usize) -> Vec<Range<usize>> {
         (0..length).map(|end| end.saturating_sub(5)..end + 1).collect()
@@ -194,8 +218,8 @@ mod tests {
                 Just(-1e100), Just(f64::MAX)], 1..30),
         ) {
             let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
-            prop_assert!(same(compensated_sum(&values), branching_sum(&values)));
-            prop_assert!(same(compensated_average(&values), branching_average(&values)));
+            prop_assert!(same(metered(|meter| compensated_sum(&values, meter)), branching_sum(&values)));
+            prop_assert!(same(metered(|meter| compensated_average(&values, meter)), branching_average(&values)));
         }
 
         #[test]
@@ -204,10 +228,14 @@ mod tests {
         ) {
             let bounds = windows(values.len());
             prop_assert!(prefix_sums(&values, &bounds).is_some());
-            let (sums, means) = (sum(&values, &bounds), average(&values, &bounds));
+            let sums = metered(|meter| sum(&values, &bounds, meter));
+            let means = metered(|meter| average(&values, &bounds, meter));
             for (step, range) in bounds.into_iter().enumerate() {
-                prop_assert_eq!(sums.float(step).to_bits(), compensated_sum(&values[range.clone()]).to_bits());
-                prop_assert_eq!(means.float(step).to_bits(), compensated_average(&values[range]).to_bits());
+                let values = &values[range];
+                let exact = metered(|meter| compensated_sum(values, meter));
+                prop_assert_eq!(sums.float(step).to_bits(), exact.to_bits());
+                let exact = metered(|meter| compensated_average(values, meter));
+                prop_assert_eq!(means.float(step).to_bits(), exact.to_bits());
             }
         }
     }
