@@ -23,6 +23,7 @@ fn request(series: &[Series<'_>]) -> Vec<u8> {
                 .map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() })
                 .collect(),
             samples: samples.iter().map(|&(timestamp, value)| wire::Sample { timestamp, value }).collect(),
+            histograms: Vec::new(),
         })
         .collect();
     let metadata = vec![wire::MetricMetadata {
@@ -187,5 +188,84 @@ async fn series_that_came_together_may_come_apart_later() {
     collector.kill().await;
     let collector = start(folder.path()).await;
     check(&collector).await;
+    collector.stop().await;
+}
+
+/// A histogram of observations 1 to `observations`, in the buckets (0.5, 1], (1, 2], (2, 4] and so on.
+fn native_histogram(observations: u64, timestamp: i64) -> wire::Histogram {
+    let bucket = |value: u64| value.next_power_of_two().trailing_zeros() as usize;
+    let mut counts = vec![0i64; bucket(observations) + 1];
+    (1..=observations).for_each(|value| counts[bucket(value)] += 1);
+    let before = std::iter::once(0).chain(counts.iter().copied());
+    wire::Histogram {
+        count: Some(wire::histogram::Count::CountInt(observations)),
+        sum: (observations * (observations + 1) / 2) as f64,
+        zero_threshold: 1e-128,
+        positive_spans: vec![wire::BucketSpan { offset: 0, length: counts.len() as u32 }],
+        positive_deltas: counts.iter().zip(before).map(|(count, before)| count - before).collect(),
+        timestamp,
+        ..wire::Histogram::default()
+    }
+}
+
+fn histogram_request(labels: &[(&str, &str)], histograms: Vec<wire::Histogram>) -> Vec<u8> {
+    let labels =
+        labels.iter().map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() });
+    let series = wire::TimeSeries { labels: labels.collect(), samples: Vec::new(), histograms };
+    wire::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec()
+}
+
+#[tokio::test]
+async fn native_histograms_are_stored_whole_and_survive_a_kill_and_a_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency"), ("node", "a")];
+    // They grow: new buckets come, so the series goes on in wider groups.
+    let histograms: Vec<wire::Histogram> = (0..60)
+        .map(|second| native_histogram(1 + second * 10, NOW_MS - 59_000 + second as i64 * 1_000))
+        .collect();
+    for part in histograms.chunks(7) {
+        assert_eq!(write(&collector, &histogram_request(labels, part.to_vec())).await, (204, String::new()));
+    }
+    let check = async |collector: &TestCollector| {
+        let newest = collector.query_at("latency", "1700000000").await;
+        assert_eq!(newest[0]["metric"], json!({"__name__": "latency", "node": "a"}));
+        let histogram = &newest[0]["histogram"][1];
+        assert_eq!((&histogram["count"], &histogram["sum"]), (&json!("591"), &json!("174936")));
+        assert_eq!(histogram["buckets"][2], json!([0, "2", "4", "2"]));
+        let value = async |query: &str| collector.query_at(query, "1700000000").await[0]["value"][1].clone();
+        assert_eq!(value("histogram_count(rate(latency[30s]))").await, "10");
+        assert_eq!(value("count_over_time(latency[1m])").await, "60");
+        assert_eq!(value("histogram_quantile(1, latency)").await, "1024");
+        assert_eq!(value(r#"count({__name__=~".+", node="a"})"#).await, "1");
+        assert_eq!(collector.data("/api/v1/labels").await, json!(["__name__", "node"]));
+        let series = collector.data("/api/v1/series?match[]=latency").await;
+        assert_eq!(series, json!([{"__name__": "latency", "node": "a"}]));
+    };
+    check(&collector).await;
+    collector.kill().await;
+    let collector = start(folder.path()).await;
+    check(&collector).await;
+    assert_eq!(collector.post("/api/v1/admin/tsdb/flush", &[]).await.0, 200);
+    check(&collector).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn histograms_that_make_no_sense_are_answered_400_and_the_rest_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency")];
+    let mut bad = native_histogram(9, NOW_MS - 1_000);
+    bad.schema = 77;
+    let request = histogram_request(labels, vec![bad, native_histogram(9, NOW_MS)]);
+    let (status, text) = write(&collector, &request).await;
+    assert_eq!((status, text.contains("unknown histogram schema 77")), (400, true), "{text}");
+    let found = collector.query_at("histogram_count(latency)", "1700000000").await;
+    assert_eq!(found[0]["value"][1], "9");
+    let reserved: &[(&str, &str)] = &[("__name__", "latency"), ("~histogram", "0/n/0;0")];
+    let (status, text) =
+        write(&collector, &histogram_request(reserved, vec![native_histogram(9, NOW_MS)])).await;
+    assert_eq!((status, text.contains("reserved")), (400, true), "{text}");
     collector.stop().await;
 }

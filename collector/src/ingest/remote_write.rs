@@ -44,7 +44,9 @@ async fn write(collector: &Collector, headers: &HeaderMap, body: Body) -> Result
     let written = {
         let mut cache = collector.remote_write.cache.lock().await;
         cache.write(&collector.appender, &message).await.map_err(|fault| match fault {
-            WriteFault::Malformed(_) => WriteRefusal::Bad(fault.to_string()),
+            WriteFault::Malformed(_) | WriteFault::MalformedHistogram(_) => {
+                WriteRefusal::Bad(fault.to_string())
+            }
             WriteFault::TooManySamples => WriteRefusal::TooLarge(fault.to_string()),
             WriteFault::Storage(error) => error.into(),
         })?
