@@ -13,6 +13,7 @@ mod progress;
 mod push;
 mod query;
 mod questions;
+mod record;
 mod server;
 
 use clap::Parser;
@@ -23,12 +24,14 @@ use clap::Parser;
 enum Bench {
     /// The storage engine alone: appends, bytes, memory, reads
     Engine(engine::Arguments),
-    /// Beside Debian's victoria-metrics: the same data in one run, and the ratios
+    /// Ingest, disk, memory and restarts beside the peers: the same data in one run, and the ratios
     Compare(compare::Arguments),
     /// Pushes telemetry to a running server and measures its CPU time
     Push(push::Arguments),
     /// Dashboard and rule queries beside the peers: warm, cold, and whether the answers agree
     Query(query::Arguments),
+    /// Records node_exporter on this machine for `--data recording`
+    Record(record::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Compare(arguments) => compare::run(&arguments)?,
         Bench::Push(arguments) => push::run(&arguments)?,
         Bench::Query(arguments) => query::run(&arguments)?,
+        Bench::Record(arguments) => record::run(&arguments)?,
     };
     println!("{result}");
     Ok(())

@@ -157,6 +157,11 @@ impl Server {
         Ok(())
     }
 
+    /// Bytes of its folder as they are.
+    pub(crate) fn stored_bytes(&self) -> anyhow::Result<u64> {
+        folder_bytes(&self.storage)
+    }
+
     /// Waits until the folder's size has stood still for a while.
     fn settle(&self) -> anyhow::Result<()> {
         let begin = Instant::now();
@@ -169,6 +174,26 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// What it needs on disk at its densest, bytes: VictoriaMetrics after a forced merge, Prometheus as
+    /// blocks of a snapshot, ours as it is after a flush.
+    pub(crate) fn dense_bytes(&self) -> anyhow::Result<u64> {
+        match self.kind {
+            Kind::VictoriaMetrics => {
+                self.http().get("/internal/force_merge")?;
+                self.settle()?;
+                self.stored_bytes()
+            }
+            Kind::Prometheus => {
+                let (status, body) = self.http().post("/api/v1/admin/tsdb/snapshot", &[])?;
+                let body = String::from_utf8_lossy(&body).into_owned();
+                let answer: serde_json::Value = serde_json::from_str(&body)?;
+                let name = answer["data"]["name"].as_str().with_context(|| format!("{status}: {body}"))?;
+                folder_bytes(&self.storage.join("snapshots").join(name))
+            }
+            Kind::Pharos => self.stored_bytes(),
+        }
     }
 }
 
