@@ -1,14 +1,14 @@
 //! Pharos beside its peers: the same data, the same machine, one run; ratios.
 //!
-//! Each server gets the same pushes on an empty folder, is killed with SIGKILL the moment the last one is
-//! acknowledged, and started again: how long until it is ready, how long until it answers the last sample
-//! of every node, and what it has lost of what it acknowledged. Then it writes everything out, is measured on
-//! disk, killed and started again.
+//! Each server lives twice on the same data, from an empty folder. In its first life it writes everything out
+//! after the push, is measured on disk, killed and started again. In its second it is killed with SIGKILL the
+//! moment the last sample is acknowledged, and started again: how long until it is ready, how long until it
+//! answers the last sample of every node, and what it has lost of what it acknowledged.
 
 use crate::answer::timestamps;
 use crate::feed::{Load, now_ms};
 use crate::http::Http;
-use crate::process::usage;
+use crate::process::{Usage, usage};
 use crate::push::Choice;
 use crate::server::{Kind, Server};
 use anyhow::{Context, bail};
@@ -89,12 +89,13 @@ impl std::fmt::Display for Contestant {
 }
 
 /// What is compared, and how it reads in the table.
-const FIGURES: [(&str, &str); 9] = [
+const FIGURES: [(&str, &str); 10] = [
     ("samples_per_cpu_second", "samples per server CPU second while pushing"),
-    ("samples_per_cpu_second_with_flush", "the same, restart and writing out included"),
+    ("samples_per_cpu_second_with_flush", "the same, writing out included"),
     ("written_bytes_per_sample", "handed to the disk, bytes a sample"),
     ("disk_bytes_per_sample", "disk, bytes a sample, index included, reopened"),
     ("peak_memory_mib", "peak memory while pushing, MiB"),
+    ("peak_memory_flush_mib", "peak memory, writing out included, MiB"),
     ("ready_seconds", "ready after SIGKILL, nothing flushed, s"),
     ("answered_seconds", "last acknowledged sample answered after it, s"),
     ("lost_samples", "acknowledged samples lost"),
@@ -139,47 +140,58 @@ fn measure(contestant: Contestant, folder: &Path, arguments: &Arguments) -> anyh
     let load = Load { data: arguments.data.data()?, nodes, seconds, first_ms, batch: 1 };
     let samples = load.samples() as f64;
 
-    let server = Server::start(contestant.kind(), folder)?;
+    let lane = (contestant == Contestant::PharosNative).then_some(Lane::Live);
+
+    let life = folder.join("flushed");
+    let server = Server::start(contestant.kind(), &life)?;
     let fresh = usage(server.pid())?;
     let begin = Instant::now();
-    let lane = (contestant == Contestant::PharosNative).then_some(Lane::Live);
     load.send(lane, &server.address)?;
     let push_seconds = begin.elapsed().as_secs_f64();
     let pushed = usage(server.pid())?;
+    server.flush()?;
+    let flushed = usage(server.pid())?;
+    let dense_bytes = server.dense_bytes()?;
     server.kill()?;
-
     let begin = Instant::now();
-    let server = Server::start(contestant.kind(), folder)?;
+    let server = Server::start(contestant.kind(), &life)?;
+    let ready_flushed_seconds = begin.elapsed().as_secs_f64();
+    // What opening leaves behind counts, and what it tidies up does not.
+    let disk_bytes = if server.kind == Kind::Prometheus { dense_bytes } else { server.stored_bytes()? };
+    let stored = stored(&mut server.http(), &load)?;
+    if stored != load.samples() {
+        bail!("{stored} of {samples} samples are stored, without any crash");
+    }
+    drop(server);
+    std::fs::remove_dir_all(&life)?;
+
+    let life = folder.join("killed");
+    let server = Server::start(contestant.kind(), &life)?;
+    load.send(lane, &server.address)?;
+    server.kill()?;
+    let begin = Instant::now();
+    let server = Server::start(contestant.kind(), &life)?;
     let ready_seconds = begin.elapsed().as_secs_f64();
     let newest = newest_answered(&mut server.http(), &load)?;
     let answered_seconds = (newest == load.nodes).then(|| begin.elapsed().as_secs_f64());
     let restarted = usage(server.pid())?;
-    server.flush()?;
-    let flushed = usage(server.pid())?;
-    let lost = load.samples() as i64 - stored(&mut server.http(), &load)? as i64;
-    let dense_bytes = server.dense_bytes()?;
-    server.kill()?;
-
-    let begin = Instant::now();
-    let server = Server::start(contestant.kind(), folder)?;
-    let ready_flushed_seconds = begin.elapsed().as_secs_f64();
-    // What opening leaves behind counts, and what it tidies up does not.
-    let disk_bytes = if server.kind == Kind::Prometheus { dense_bytes } else { server.stored_bytes()? };
+    let lost = load.samples() as i64 - self::stored(&mut server.http(), &load)? as i64;
     drop(server);
+    std::fs::remove_dir_all(&life)?;
 
-    let cpu_pushing = pushed.cpu_seconds - fresh.cpu_seconds;
+    let cpu_between = |from: &Usage, to: &Usage| to.cpu_seconds - from.cpu_seconds;
     Ok(json!({
         "samples": samples,
         "push_seconds": push_seconds,
-        "samples_per_cpu_second": (samples / cpu_pushing).round(),
-        "samples_per_cpu_second_with_flush": (samples / (cpu_pushing + flushed.cpu_seconds)).round(),
-        "written_bytes_per_sample": (pushed.written_bytes + flushed.written_bytes) as f64 / samples,
-        "written_while_pushing_bytes_per_sample": pushed.written_bytes as f64 / samples,
+        "samples_per_cpu_second": (samples / cpu_between(&fresh, &pushed)).round(),
+        "samples_per_cpu_second_with_flush": (samples / cpu_between(&fresh, &flushed)).round(),
+        "written_bytes_per_sample": (flushed.written_bytes - fresh.written_bytes) as f64 / samples,
+        "written_while_pushing_bytes_per_sample": (pushed.written_bytes - fresh.written_bytes) as f64 / samples,
         "disk_bytes_per_sample": disk_bytes as f64 / samples,
         "disk_before_reopening_bytes_per_sample": dense_bytes as f64 / samples,
         "peak_memory_mib": pushed.peak_bytes >> 20,
-        "peak_memory_restart_mib": restarted.peak_bytes >> 20,
         "peak_memory_flush_mib": flushed.peak_bytes >> 20,
+        "peak_memory_restart_mib": restarted.peak_bytes >> 20,
         "ready_seconds": ready_seconds,
         "answered_seconds": answered_seconds,
         "nodes_answering_their_last_sample": newest,

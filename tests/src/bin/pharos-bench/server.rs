@@ -48,7 +48,10 @@ impl Kind {
             }
             Kind::Prometheus => {
                 let config = storage.with_extension("yml");
-                std::fs::write(&config, "global: {}\n")?;
+                // A benchmark may have put one there that says more.
+                if !config.exists() {
+                    std::fs::write(&config, "global: {}\n")?;
+                }
                 command = Command::new("prometheus");
                 command.arg(format!("--config.file={}", config.display()));
                 command.arg(format!("--storage.tsdb.path={}", storage.display()));
@@ -142,19 +145,14 @@ impl Server {
 
     /// Everything taken is written out: in parts, blocks, or (Prometheus, which has no such call) in its log.
     pub(crate) fn flush(&self) -> anyhow::Result<()> {
-        let (method, path) = match self.kind {
-            Kind::VictoriaMetrics => ("GET", "/internal/force_flush"),
-            Kind::Pharos => ("POST", "/api/v1/admin/tsdb/flush"),
-            Kind::Prometheus => return Ok(()),
-        };
-        let (status, body) = self.http().request(method, path, "")?;
-        if !(200..300).contains(&status) {
-            bail!("{path}: {status} {}", String::from_utf8_lossy(&body));
+        match self.kind {
+            Kind::Prometheus => Ok(()),
+            Kind::Pharos => wait_for_flush(&self.address),
+            Kind::VictoriaMetrics => {
+                self.http().get("/internal/force_flush")?;
+                self.settle()
+            }
         }
-        if self.kind == Kind::VictoriaMetrics {
-            self.settle()?;
-        }
-        Ok(())
     }
 
     /// Bytes of its folder as they are.
@@ -195,6 +193,15 @@ impl Server {
             Kind::Pharos => self.stored_bytes(),
         }
     }
+}
+
+/// Has the collector at `address` write everything into blocks.
+pub(crate) fn wait_for_flush(address: &str) -> anyhow::Result<()> {
+    let (status, body) = Http::new(address).post("/api/v1/admin/tsdb/flush", &[])?;
+    if !(200..300).contains(&status) {
+        bail!("flush: {status} {}", String::from_utf8_lossy(&body));
+    }
+    Ok(())
 }
 
 /// Bytes of all files below a folder. Files that vanish meanwhile count nothing.
