@@ -250,7 +250,7 @@ pub(crate) fn write_request(layout: &[GroupSpec], node: usize) -> remote::WriteR
             vec![label("__name__", &series.name), label("instance", &instance), label("job", "node")];
         labels.extend(series.labels.iter().map(|(name, value)| label(name, value)));
         labels.sort_by(|left, right| left.name.cmp(&right.name));
-        remote::TimeSeries { labels, samples: Vec::new() }
+        remote::TimeSeries { labels, ..remote::TimeSeries::default() }
     });
     remote::WriteRequest { timeseries: timeseries.collect(), metadata: Vec::new() }
 }
