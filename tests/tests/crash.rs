@@ -129,6 +129,7 @@ fn write_request(number: u64, timestamp: i64) -> Vec<u8> {
     let series = (0..COLUMNS).map(|column| TimeSeries {
         labels: vec![label("__name__", "remote_value"), label("column", &column.to_string())],
         samples: vec![Sample { value: Node::value(number, column), timestamp }],
+        ..TimeSeries::default()
     });
     let request = WriteRequest { timeseries: series.collect(), metadata: Vec::new() };
     snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap()

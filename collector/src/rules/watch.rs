@@ -9,6 +9,7 @@ use foldhash::HashMap;
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
+use pharos_tsdb::histogram::PART_LABEL;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -147,7 +148,8 @@ impl Watched {
             .filter(|selector| selector.matchers.iter().all(|matcher| matcher.matches_labels(labels)))
             .map(|selector| selector.rule)
             .collect();
-        if rules.is_empty() {
+        // Parts of histograms are no samples that a threshold could be about.
+        if rules.is_empty() || labels.get(PART_LABEL).is_some() {
             return None;
         }
         rules.sort_unstable();

@@ -5,7 +5,6 @@
 //! [`PEER`].
 
 use crate::process::{Usage, usage};
-use crate::push;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -104,7 +103,11 @@ fn measure(kind: Kind, folder: &Path, arguments: &Arguments) -> anyhow::Result<V
     let mut server = start(kind, folder)?;
     let before = usage(server.child.id())?;
     let begin = Instant::now();
-    push::push(kind.native, &server.address, "/api/v1/write", arguments.nodes, arguments.seconds)?;
+    let first_ms = crate::feed::now_ms()? - arguments.seconds as i64 * 1_000;
+    let data = pharos_tests::data::Data::Model(Default::default());
+    let load =
+        crate::feed::Load { data, nodes: arguments.nodes, seconds: arguments.seconds, first_ms, batch: 1 };
+    load.send(kind.native.then_some(pharos_proto::v1::Lane::Live), &server.address)?;
     let push_seconds = begin.elapsed().as_secs_f64();
     let pushed = usage(server.child.id())?;
     flush(kind, &server)?;
