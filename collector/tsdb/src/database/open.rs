@@ -158,11 +158,13 @@ fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
     match io.read(&path) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
-            match text.trim().parse::<u32>() {
-                Ok(FORMAT_VERSION) => Ok(()),
-                Ok(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+            // Exactly as it is written: a file so short has no checksum but its only spelling.
+            let version = text.trim_end().parse::<u32>().ok();
+            match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
+                Some(FORMAT_VERSION) => Ok(()),
+                Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
                 // Only its first characters: whatever it is, it is not ours.
-                Err(_) => Err(TsdbError::Io(format!(
+                None => Err(TsdbError::Io(format!(
                     "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
                     path.display(),
                     text.chars().take(20).collect::<String>()
