@@ -9,7 +9,6 @@ use crate::queries::{self, QueryFailure, QuerySettings, When};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use pharos_common::sample::TimestampMs;
 use pharos_promql::{QueryError, QueryStats, Value};
 use std::sync::Arc;
 
@@ -132,12 +131,6 @@ fn stats_json(answer: &queries::Answer) -> serde_json::Value {
         },
         "samples": {"totalQueryableSamples": samples_read, "peakSamples": peak_samples},
     })
-}
-
-/// `/api/v1/query_exemplars`: none are kept yet.
-pub(crate) async fn exemplars(parameters: Parameters) -> Answer {
-    let none: [TimestampMs; 0] = [];
-    success(&none, parameters.accepts_gzip)
 }
 
 /// `/api/v1/format_query`

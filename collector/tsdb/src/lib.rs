@@ -16,6 +16,7 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+mod exemplars;
 mod head;
 pub mod histogram;
 mod journal_entry;
@@ -28,6 +29,7 @@ mod select;
 
 pub use database::{Database, OpenReport, Options, Stats};
 pub use error::{ReadError, TsdbError};
+pub use exemplars::{AppendedExemplars, Exemplar};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
