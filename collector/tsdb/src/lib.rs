@@ -16,6 +16,8 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
