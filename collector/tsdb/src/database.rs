@@ -11,6 +11,7 @@
 //! ```
 
 mod checkpoint;
+mod delete;
 mod housekeeping;
 mod open;
 mod read;

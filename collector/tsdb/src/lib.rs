@@ -27,6 +27,7 @@ mod newest;
 mod postings;
 mod row;
 mod select;
+mod tombstones;
 
 pub use database::{Database, OpenReport, Options, Stats};
 pub use error::{ReadError, TsdbError};
