@@ -12,6 +12,7 @@
 //! ```
 
 mod checkpoint;
+mod delete;
 mod housekeeping;
 mod open;
 mod read;

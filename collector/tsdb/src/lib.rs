@@ -17,6 +17,8 @@ mod cut;
 mod database;
 mod error;
 mod exemplars;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
@@ -26,6 +28,7 @@ mod newest;
 mod postings;
 mod row;
 mod select;
+mod tombstones;
 
 pub use database::{Database, OpenReport, Options, Stats};
 pub use error::{ReadError, TsdbError};

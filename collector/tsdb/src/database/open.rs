@@ -1,6 +1,7 @@
 //! Opens a folder: takes the lock, looks at the blocks, replays the journal, starts the threads.
 
 use super::checkpoint::UNCOVERED_BYTES_MIN;
+use super::delete;
 use super::housekeeping::{Alarm, Housekeeping};
 use super::replay::replay;
 use super::restore::restore;
@@ -103,8 +104,12 @@ impl Database {
         report.set_aside.extend(recovery.set_aside);
         let counters = Counters::default();
         counters.damaged_bytes.store(report.damaged_bytes, Ordering::Relaxed);
-        let next_sequence =
-            blocks.iter().filter_map(|block| sequence_of(&block.file_name())).max().unwrap_or(0) + 1;
+        let tombstones = delete::read(&*io, folder, &mut report)?;
+        blocks.iter().for_each(|block| delete::bury(block, &tombstones));
+        // A sequence is never used twice: deletions tell by it what they mean.
+        let used = blocks.iter().filter_map(|block| Some(sequence_of(&block.file_name())? + 1));
+        let meant = tombstones.iter().map(|tombstone| tombstone.before_sequence);
+        let next_sequence = used.chain(meant).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
         let inner = Arc::new(Inner {
@@ -115,7 +120,12 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
-            housekeeping: Mutex::new(Housekeeping::new(next_sequence, restored.checkpoints, in_blocks)),
+            housekeeping: Mutex::new(Housekeeping::new(
+                next_sequence,
+                tombstones,
+                restored.checkpoints,
+                in_blocks,
+            )),
             exemplars,
             counters,
             _lock: lock,
