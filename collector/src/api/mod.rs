@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod cors;
+mod encoding;
 mod federate;
 mod json;
 mod json_histogram;

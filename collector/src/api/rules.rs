@@ -111,7 +111,7 @@ pub(crate) async fn rules(State(collector): State<Arc<Collector>>, parameters: P
     if let Some(token) = next_token {
         data["groupNextToken"] = token.into();
     }
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 /// When something was last evaluated; Go's zero time if never.
@@ -194,7 +194,7 @@ pub(crate) async fn alerts(State(collector): State<Arc<Collector>>, parameters: 
         .flat_map(|group| &group.rules)
         .flat_map(|rule| sorted(&rule.state()).into_iter().map(alert_json).collect::<Vec<_>>())
         .collect();
-    success(&json!({"alerts": alerts}), parameters.accepts_gzip)
+    success(&json!({"alerts": alerts}), parameters.encoding)
 }
 
 /// `/api/v1/alertmanagers`
@@ -207,5 +207,5 @@ pub(crate) async fn alertmanagers(State(collector): State<Arc<Collector>>, param
         .iter()
         .map(|url| json!({"url": format!("{}/api/v2/alerts", url.trim_end_matches('/'))}))
         .collect();
-    success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []}), parameters.accepts_gzip)
+    success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []}), parameters.encoding)
 }

@@ -67,7 +67,7 @@ pub(crate) async fn series(State(collector): State<Arc<Collector>>, parameters: 
     })
     .await?;
     let warnings = cut(&mut found, limit);
-    Ok(stream_json(parameters.accepts_gzip, move |out| {
+    Ok(stream_json(parameters.encoding, move |out| {
         envelope(out, &warnings, &[], |out| {
             out.write_all(b"[")?;
             for (position, labels) in found.iter().enumerate() {
@@ -104,7 +104,7 @@ async fn strings(
     })
     .await?;
     let warnings = cut(&mut found, limit);
-    success_with(&found, &warnings, parameters.accepts_gzip)
+    success_with(&found, &warnings, parameters.encoding)
 }
 
 /// `/api/v1/labels`

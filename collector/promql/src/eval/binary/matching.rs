@@ -109,6 +109,24 @@ impl Operation<'_> {
         if (group.one.is_empty() || group.many.is_empty()) && !fills {
             return Ok(());
         }
+        if let [one] = group.one.as_slice()
+            && self.matching.cardinality != Cardinality::OneToOne
+            && !fills
+        {
+            let (many, one) = (&sides.many, &sides.one[*one]);
+            let results: Vec<Series> =
+                group.many.iter().map(|&index| self.result(&many[index], one, Column::default())).collect();
+            let distinct: HashSet<&Labels> = results.iter().map(|result| &result.labels).collect();
+            // Results that cannot be mistaken for each other need no check at each step.
+            if distinct.len() == results.len() {
+                for (&index, result) in group.many.iter().zip(results) {
+                    let many = &many[index].column;
+                    out.meter.visit(many.len())?;
+                    out.add(Series { column: self.pair(many, &one.column, annotations), ..result })?;
+                }
+                return Ok(());
+            }
+        }
         self.general(group, sides, out, annotations)
     }
 
