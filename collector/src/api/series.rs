@@ -4,6 +4,7 @@ use super::answer::{Answer, ApiError, envelope, stream_json, success_with};
 use super::json::write_labels;
 use super::parameters::Parameters;
 use crate::collector::Collector;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -118,10 +119,11 @@ pub(crate) async fn labels(State(collector): State<Arc<Collector>>, parameters: 
 /// `/api/v1/label/<name>/values`
 pub(crate) async fn label_values(
     State(collector): State<Arc<Collector>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
 ) -> Answer {
-    let name = unescape_name(&name);
+    // What is no UTF-8 is no name.
+    let name = name.map_or_else(|_| String::new(), |Path(name)| unescape_name(&name));
     if name.is_empty() {
         return Err(ApiError::bad_data(format!("invalid label name: {name:?}")));
     }
