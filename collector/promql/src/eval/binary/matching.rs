@@ -106,7 +106,8 @@ impl Operation<'_> {
             let column = self.pair(&many.column, &one.column, annotations);
             return out.add(self.result(many, one, column));
         }
-        if (group.one.is_empty() || group.many.is_empty()) && !fills {
+        // Two on the one side are an error also where they match nothing.
+        if (group.one.is_empty() || group.many.is_empty() && group.one.len() == 1) && !fills {
             return Ok(());
         }
         if let [one] = group.one.as_slice()
@@ -308,8 +309,9 @@ impl Operation<'_> {
             if !sides.one[index].column.has(step) {
                 continue;
             }
+            let fills = self.matching.fill_left.is_some() || self.matching.fill_right.is_some();
             if let Some(first) = found
-                && sides.many_present(step, self.steps)
+                && (fills || sides.many_present(step, self.steps))
             {
                 return Err(self.duplicate(&sides.one[index], &sides.one[first]));
             }
