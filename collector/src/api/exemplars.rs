@@ -54,5 +54,5 @@ pub(crate) async fn query_exemplars(
                 .collect(),
         })
         .collect();
-    success(&answer, parameters.accepts_gzip)
+    success(&answer, parameters.encoding)
 }

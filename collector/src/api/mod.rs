@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod cors;
+mod encoding;
 mod exemplars;
 mod federate;
 mod json;
