@@ -14,8 +14,10 @@ mod open;
 mod read;
 mod replay;
 mod snapshot;
+mod summarize;
 
 pub use open::{OpenReport, Options};
+pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;

@@ -19,9 +19,10 @@ mod head;
 mod journal_entry;
 mod merge;
 mod postings;
+mod rollup;
 mod row;
 
-pub use database::{Database, OpenReport, Options, Stats};
+pub use database::{Database, OpenReport, Options, SUMMARY_GRAIN_MS, Stats, Summaries};
 pub use error::{ReadError, TsdbError};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
@@ -30,4 +31,6 @@ pub use select::{ReadBudget, SelectedSeries, Unlimited};
 mod metadata;
 mod newest;
 mod select;
+mod summarize;
 pub use metadata::{Metadata, MetricKind};
+pub use summarize::SummaryStats;

@@ -26,6 +26,11 @@ pub trait ReadBudget: Sync {
     /// To end the read.
     fn take(&self, samples: usize) -> Result<(), Self::Refusal>;
 
+    /// Called when `samples` that were taken are no longer held.
+    fn put_back(&self, samples: usize) {
+        let _ = samples;
+    }
+
     /// Called at least once per series.
     ///
     /// # Errors
