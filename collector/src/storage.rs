@@ -30,7 +30,7 @@ impl ReadBudget for QueryBudget<'_> {
         self.0.take(samples)
     }
 
-    fn put_back(&self, samples: usize) {
+    fn give_back(&self, samples: usize) {
         self.0.put_back(samples);
     }
 
@@ -62,7 +62,10 @@ impl Storage for DatabaseStorage {
         let columns: Vec<SeriesColumns> = selected
             .map_err(storage_error)?
             .into_iter()
-            .map(|series| SeriesColumns::floats(series.labels, series.timestamps, series.values))
+            .map(|series| SeriesColumns {
+                histograms: series.histograms,
+                ..SeriesColumns::floats(series.labels, series.timestamps, series.values)
+            })
             .collect();
         Ok(Box::new(columns.into_iter()))
     }
@@ -86,9 +89,9 @@ impl SummaryStorage for DatabaseStorage {
         let spans = Arc::clone(&request.spans);
         let budget = QueryBudget(budget);
         let found = self.database.summarize(request.matchers, spans, request.fields, &budget);
-        let parts = found.map_err(storage_error)?.split(parts);
+        let Some(found) = found.map_err(storage_error)? else { return Ok(None) };
         let set = |summaries| Box::new(Summed { summaries, budget }) as Box<dyn SummarySet + 's>;
-        Ok(Some(parts.into_iter().map(set).collect()))
+        Ok(Some(found.split(parts).into_iter().map(set).collect()))
     }
 }
 

@@ -16,21 +16,22 @@ mod cut;
 mod database;
 mod error;
 mod head;
+pub mod histogram;
 mod journal_entry;
 mod merge;
+mod metadata;
+mod newest;
 mod postings;
 mod rollup;
 mod row;
+mod select;
+mod summarize;
 
 pub use database::{Database, OpenReport, Options, SUMMARY_GRAIN_MS, Stats, Summaries};
 pub use error::{ReadError, TsdbError};
+pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
 pub use select::{ReadBudget, SelectedSeries, Unlimited};
-mod metadata;
-mod newest;
-mod select;
-mod summarize;
-pub use metadata::{Metadata, MetricKind};
 pub use summarize::SummaryStats;

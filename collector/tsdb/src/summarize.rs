@@ -25,6 +25,13 @@ pub(crate) struct Sources {
     pub(crate) pieces: Vec<Piece>,
 }
 
+impl Sources {
+    /// Samples held in memory.
+    pub(crate) fn samples(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.values.len()).sum()
+    }
+}
+
 /// A series of a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InBlock {
@@ -183,7 +190,7 @@ impl Summarizer {
         let joined = join_pieces(pieces);
         self.stats.samples += joined.values.len() as u64;
         into.append_run(&joined.timestamps, &joined.values, self.fields);
-        budget.put_back(taken);
+        budget.give_back(taken);
         budget.check().map_err(Failure::Refused)
     }
 }

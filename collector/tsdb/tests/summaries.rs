@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
 
 use pharos_common::clock::ManualClock;
+use pharos_common::histogram::FloatHistogram;
 use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
 use pharos_common::sample::STALE_NAN;
 use pharos_common::storage_io::MemoryIo;
 use pharos_common::summary::{Span, Summary, SummaryFields};
+use pharos_tsdb::histogram::Shape;
 use pharos_tsdb::{ABSENT, AppendBatch, Database, Options, Row, SUMMARY_GRAIN_MS, SummaryStats, Unlimited};
 use proptest::prelude::*;
 use std::path::Path;
@@ -92,13 +95,16 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
 const NO_CORRECTIONS: SummaryFields =
     SummaryFields::FIRST.and(SummaryFields::LAST).and(SummaryFields::EXTREMES).and(SummaryFields::SUM);
 
+fn matchers() -> [Matcher; 1] {
+    [Matcher::equal("__name__", "metric")]
+}
+
 fn summarize(
     database: &Database,
     spans: &[Span],
     fields: SummaryFields,
 ) -> (Vec<(Labels, Vec<Summary>)>, SummaryStats) {
-    let matchers = [pharos_common::matcher::Matcher::equal("__name__", "metric")];
-    let mut read = database.summarize(&matchers, spans.into(), fields, &Unlimited).unwrap();
+    let mut read = database.summarize(&matchers(), spans.into(), fields, &Unlimited).unwrap().unwrap();
     let (mut all, mut out) = (Vec::new(), Vec::new());
     while let Some(labels) = read.next_series(&Unlimited, &mut out).unwrap() {
         all.push((labels, out.clone()));
@@ -116,7 +122,7 @@ fn from_samples(database: &Database, spans: &[Span]) -> Vec<(Labels, Vec<Summary
         summary.append_run(&series.timestamps[from..to], &series.values[from..to], SummaryFields::ALL);
         summary
     };
-    let selected = database.select(&[], first, last, &Unlimited).unwrap();
+    let selected = database.select(&matchers(), first, last, &Unlimited).unwrap();
     let summed = |series: pharos_tsdb::SelectedSeries| {
         let summaries = spans.iter().map(|span| of_span(&series, span)).collect();
         (series.labels, summaries)
@@ -234,7 +240,7 @@ fn a_part_has_its_share_of_the_series() {
     let database = open();
     append(&database, START_MS + 10_000, 10_000, 700, 7);
     database.flush().unwrap();
-    let read = database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap();
+    let read = database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap().unwrap();
     let (mut found, mut out) = (Vec::new(), Vec::new());
     for mut part in read.split(3) {
         while let Some(labels) = part.next_series(&Unlimited, &mut out).unwrap() {
@@ -242,4 +248,23 @@ fn a_part_has_its_share_of_the_series() {
         }
     }
     assert_eq!(found, (0..COLUMNS).map(labels).collect::<Vec<_>>());
+}
+
+#[test]
+fn native_histograms_are_left_to_their_samples() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 700, 7);
+    let histogram = FloatHistogram { count: 3.0, sum: 1.5, ..FloatHistogram::default() };
+    let shape = Shape::of(&histogram);
+    let group = database.define_group(&shape.series(&Labels::from_pairs([("__name__", "latency")]))).unwrap();
+    for row in 0..400 {
+        let row = Row { group, timestamp_ms: START_MS + row * 10_000, values: &shape.values(&histogram) };
+        database.append(&AppendBatch { rows: &[row], mark: None }).unwrap();
+    }
+    for _ in 0..2 {
+        let all = database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap();
+        assert!(all.is_none());
+        check(&database, &hours(0, 2));
+        database.flush().unwrap();
+    }
 }

@@ -233,6 +233,9 @@ impl Block {
             for chunk in 0..directory.chunks.len() {
                 let records = self.records(level, chunk)?;
                 for series in records.series() {
+                    if records.record(series).is_some_and(<[u8]>::is_empty) {
+                        continue;
+                    }
                     self.buckets(level, &records, series, SummaryFields::ALL, &mut columns)?;
                 }
             }

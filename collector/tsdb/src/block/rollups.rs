@@ -14,6 +14,9 @@ use std::ops::Range;
 /// Bytes of records at which a chunk is closed.
 const CHUNK_BYTES: usize = 32 << 10;
 
+/// Records at which a chunk is closed: those of native histograms are empty.
+const RECORDS_MAX: usize = 4_096;
+
 /// A chunk of records and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Chunk {
@@ -90,7 +93,7 @@ impl ChunkBuilder {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.records.len() >= CHUNK_BYTES
+        self.records.len() >= CHUNK_BYTES || self.lengths.len() >= RECORDS_MAX
     }
 
     /// The chunk gathered so far and its first series; `None` if there is no record.

@@ -5,6 +5,7 @@ use super::rollups::{Chunk, ChunkBuilder, LevelDirectory};
 use super::{Footer, Provenance, VERSION, header};
 use crate::codec::dense::{self, Encoded, PAGE_ROWS};
 use crate::error::TsdbError;
+use crate::histogram::PART_LABEL;
 use crate::rollup::{Buckets, LEVELS_MS, record};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
@@ -106,7 +107,7 @@ impl BlockWriter {
         let (Some(&first), Some(&last)) = (timestamps.first(), timestamps.last()) else { return Ok(()) };
         debug_assert!(self.index.series.last().is_none_or(|before| before.labels < *labels));
         debug_assert_eq!(timestamps.len(), values.len());
-        self.roll_up(timestamps, values)?;
+        self.roll_up(labels, timestamps, values)?;
         let timestamps = self.timestamps(timestamps)?;
         let encoded = dense::encode_values(values).map_err(codec_failed)?;
         let values_column = self.column(encoded)?;
@@ -118,9 +119,18 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Adds the roll-ups of the next series.
-    fn roll_up(&mut self, timestamps: &[TimestampMs], values: &[f64]) -> Result<(), TsdbError> {
+    /// Adds the roll-ups of the next series. The parts of a native histogram have none.
+    fn roll_up(
+        &mut self,
+        labels: &Labels,
+        timestamps: &[TimestampMs],
+        values: &[f64],
+    ) -> Result<(), TsdbError> {
         let number = self.index.series.len() as u32;
+        if labels.get(PART_LABEL).is_some() {
+            self.chunks.iter_mut().for_each(|chunk| chunk.add(number, |_| ()));
+            return Ok(());
+        }
         self.buckets.build(timestamps, values);
         for (level, width_ms) in LEVELS_MS.into_iter().enumerate() {
             self.chunks[level].add(number, |out| record::encode(&self.buckets.levels[level], width_ms, out));

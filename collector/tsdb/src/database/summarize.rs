@@ -3,6 +3,7 @@
 use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::error::ReadError;
+use crate::histogram::PART_LABEL;
 use crate::merge::Pieces;
 use crate::rollup::record::FINEST_MS;
 use crate::select::ReadBudget;
@@ -35,7 +36,8 @@ impl std::fmt::Debug for Summaries {
 impl Database {
     /// Finds the series that match and sums them up over each of the spans, which rise and do not overlap:
     /// the same as from [`Database::select`], without reading every sample. `fields` says what is wanted.
-    /// Reads files: not for a thread that must not block.
+    /// `None` if native histograms are among them, which are not summed up. Reads files: not for a thread
+    /// that must not block.
     ///
     /// # Errors
     /// As [`Database::select`].
@@ -45,7 +47,7 @@ impl Database {
         spans: Arc<[Span]>,
         fields: SummaryFields,
         budget: &B,
-    ) -> Result<Summaries, ReadError<B::Refusal>> {
+    ) -> Result<Option<Summaries>, ReadError<B::Refusal>> {
         let range = (spans.first(), spans.last());
         let (start_ms, end_ms) = match range {
             (Some(first), Some(last)) => (first.after_ms.saturating_add(1), last.until_ms),
@@ -92,8 +94,12 @@ impl Database {
             found.entry(labels).or_insert_with_key(entry).pieces = pieces;
         }
         let mut sources: Vec<Sources> = found.into_values().collect();
+        if sources.iter().any(|sources| sources.labels.get(PART_LABEL).is_some()) {
+            budget.give_back(sources.iter().map(Sources::samples).sum());
+            return Ok(None);
+        }
         sources.sort_unstable_by(|left, right| left.labels.cmp(&right.labels));
-        Ok(Summaries::new(Arc::clone(inner), &blocks, sources, spans, fields))
+        Ok(Some(Summaries::new(Arc::clone(inner), &blocks, sources, spans, fields)))
     }
 }
 
@@ -152,7 +158,7 @@ impl Summaries {
                 error.into()
             }
         })?;
-        budget.put_back(sources.pieces.iter().map(|piece| piece.values.len()).sum());
+        budget.give_back(sources.samples());
         Ok(Some(sources.labels))
     }
 

@@ -153,7 +153,7 @@ impl BlockCursor {
         work.budget.take(rows.len()).map_err(Failure::Refused)?;
         work.stats.samples += rows.len() as u64;
         work.into.append_run(&piece.timestamps[rows.clone()], &piece.values[rows.clone()], work.fields);
-        work.budget.put_back(rows.len());
+        work.budget.give_back(rows.len());
         Ok(())
     }
 
