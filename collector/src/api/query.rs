@@ -141,7 +141,7 @@ fn truncate(value: &mut Value, limit: usize) -> bool {
 }
 
 fn stats_json(answer: &queries::Answer) -> serde_json::Value {
-    let QueryStats { samples_read, peak_samples, .. } = answer.result.stats;
+    let QueryStats { samples_read, peak_samples, summaries, .. } = answer.result.stats;
     let (queued, evaluated) = (answer.queued.as_secs_f64(), answer.evaluated.as_secs_f64());
     serde_json::json!({
         "timings": {
@@ -153,6 +153,12 @@ fn stats_json(answer: &queries::Answer) -> serde_json::Value {
             "execTotalTime": queued + evaluated,
         },
         "samples": {"totalQueryableSamples": samples_read, "peakSamples": peak_samples},
+        "rollups": {
+            "fiveMinuteBuckets": summaries.five_minute_buckets,
+            "hourBuckets": summaries.hour_buckets,
+            "samples": summaries.samples,
+            "blocks": summaries.blocks,
+        },
     })
 }
 

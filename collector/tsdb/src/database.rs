@@ -19,8 +19,10 @@ mod read;
 mod replay;
 mod restore;
 mod snapshot;
+mod summarize;
 
 pub use open::{OpenReport, Options};
+pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
