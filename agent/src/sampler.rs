@@ -7,6 +7,7 @@ use crate::error::SampleError;
 use crate::group::GroupSet;
 use crate::kernel_files::ReadBuffer;
 use crate::samplers;
+use crate::samplers::gpu::options::GpuOptions;
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,28 +126,12 @@ pub struct SamplerOptions {
     pub cpu_info: bool,
     /// `--collector.cpu.guest`
     pub cpu_guest: bool,
-    /// `--nvml.library`; `None` looks where the driver installs it.
-    pub nvml_library: Option<PathBuf>,
-    /// Value of the labels `Hostname` and `hostname` of GPU series.
+    /// Flags about GPUs.
+    pub gpu: GpuOptions,
+    /// The node's name, in labels of GPU series.
     pub node: String,
-    /// `--gpu.hostname-label`
-    pub hostname_label: HostnameLabel,
     /// Where the GPU sampler tells what it found.
     pub gpus: Arc<crate::status::GpuStatus>,
-}
-
-/// How GPU series name their node: dcgm-exporter has written it both ways.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum HostnameLabel {
-    /// `Hostname`, as old versions write it.
-    #[value(name = "Hostname")]
-    Old,
-    /// `hostname`, as new versions write it.
-    #[value(name = "hostname")]
-    New,
-    /// Both labels.
-    #[default]
-    Both,
 }
 
 /// Makes a sampler.
