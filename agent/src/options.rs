@@ -6,6 +6,7 @@ use crate::push::is_address;
 use crate::sampler::{Filter, Paths, SAMPLERS, SamplerOptions};
 use crate::samplers::gpu::check_trace;
 use crate::samplers::gpu::options::GpuOptions;
+use crate::samplers::peers::PeerOptions;
 use crate::schedule::{Plan, PlannedSampler};
 use crate::spool::SpoolLimits;
 use crate::switches::SamplerSwitches;
@@ -47,6 +48,9 @@ pub struct AgentOptions {
     /// How GPUs are read.
     #[command(flatten)]
     pub gpu: GpuOptions,
+    /// Which other nodes are probed.
+    #[command(flatten)]
+    pub peer: PeerOptions,
     /// Which samplers run.
     #[command(flatten)]
     pub switches: SamplerSwitches,
@@ -283,6 +287,7 @@ impl AgentOptions {
             cpu_info: c.cpu_info,
             cpu_guest: !c.no_cpu_guest,
             gpu: self.gpu.clone(),
+            peer: self.peer.clone(),
             node: node.to_owned(),
             gpus: Default::default(),
         })

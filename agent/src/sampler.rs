@@ -8,6 +8,7 @@ use crate::group::GroupSet;
 use crate::kernel_files::ReadBuffer;
 use crate::samplers;
 use crate::samplers::gpu::options::GpuOptions;
+use crate::samplers::peers::PeerOptions;
 use crate::schedule::{Adaptive, Rate};
 use regex::Regex;
 use std::path::{Path, PathBuf};
@@ -129,6 +130,8 @@ pub struct SamplerOptions {
     pub cpu_guest: bool,
     /// Flags about GPUs.
     pub gpu: GpuOptions,
+    /// Flags about the network between nodes.
+    pub peer: PeerOptions,
     /// The node's name, in labels of GPU series.
     pub node: String,
     /// Where the GPU sampler tells what it found.
@@ -182,6 +185,7 @@ const fn blocking(name: &'static str, build: BuildSampler) -> SamplerKind {
 
 /// All samplers, by name.
 pub const SAMPLERS: &[SamplerKind] = &[
+    blocking("amdgpu", samplers::amdgpu::build),
     hot("arp", samplers::arp::build),
     hot("conntrack", samplers::conntrack::build),
     hot("cpu", samplers::cpu::build),
@@ -198,8 +202,11 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("netclass", samplers::netclass::build),
     hot("netdev", samplers::netdev::build),
     hot("netstat", samplers::netstat::build),
+    blocking("nvme", samplers::nvme::build),
     hot("os", samplers::os::build),
+    blocking("peers", samplers::peers::build),
     hot("pressure", samplers::pressure::build).adaptive(),
+    blocking("rdma", samplers::rdma_counters::build),
     hot("schedstat", samplers::schedstat::build),
     hot("selinux", samplers::selinux::build),
     hot("sockstat", samplers::sockstat::build),
@@ -245,7 +252,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "nfs",
     "nfsd",
     "ntp",
-    "nvme",
     "nvmesubsystem",
     "pcidevice",
     "perf",
