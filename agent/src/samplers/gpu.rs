@@ -93,6 +93,7 @@ struct GpuSampler {
     workloads: Workloads,
     allocations: Option<Arc<Allocations>>,
     allocations_seen: u64,
+    no_allocations: Arc<Vec<pod_resources::Allocation>>,
     kernel_log: KernelLog,
     log_buffer: Vec<u8>,
     xids: Xids,
@@ -142,6 +143,7 @@ impl GpuSampler {
             workloads: Workloads::new(paths.procfs.clone(), paths.root("/var/log/containers")),
             allocations: Allocations::watch(gpu.pod_resources_socket.clone()).ok(),
             allocations_seen: 0,
+            no_allocations: Arc::default(),
             kernel_log: KernelLog::new(gpu.kmsg.clone()),
             log_buffer: Vec::new(),
             xids: Xids::default(),
@@ -270,16 +272,17 @@ impl GpuSampler {
         self.xids.tick(now);
     }
 
-    /// Takes over which pod has which GPU; says whether labels have changed.
-    fn update_owners(&mut self) -> Arc<Vec<pod_resources::Allocation>> {
-        let Some(allocations) = &self.allocations else { return Arc::default() };
+    /// Which pod has which GPU, and whether that is news.
+    fn update_owners(&mut self) -> (Arc<Vec<pod_resources::Allocation>>, bool) {
+        let Some(allocations) = &self.allocations else { return (Arc::clone(&self.no_allocations), false) };
         let (number, list) = allocations.latest();
-        if self.pod_labels && number != self.allocations_seen {
+        let news = number != self.allocations_seen;
+        if self.pod_labels && news {
             self.labels.owners = holders::owners(&list);
             self.fleet.changed = true;
         }
         self.allocations_seen = number;
-        list
+        (list, news)
     }
 
     fn publish_reader(&mut self, groups: &mut GroupSet, answered: bool) {
@@ -326,13 +329,15 @@ impl Sampler for GpuSampler {
         let now = self.started.elapsed().as_secs_f64();
         let elapsed = now - std::mem::replace(&mut self.last_seconds, now);
         self.count_xids(now);
-        let allocations = self.update_owners();
+        let (allocations, reallocated) = self.update_owners();
         let relabel = self.fleet.changed;
         if relabel && self.pod_labels {
             let Fleet { known, driver, .. } = &mut self.fleet;
             known.iter_mut().for_each(|gpu| gpu.define_if_relabelled(groups, &self.labels, driver));
         }
-        self.holders.publish(groups, &mut self.fleet, &mut self.workloads, &allocations, &self.labels);
+        let changed = relabel || reallocated;
+        let (fleet, workloads) = (&mut self.fleet, &mut self.workloads);
+        self.holders.publish(groups, fleet, workloads, &allocations, &self.labels, changed);
         let tells_xids = self.kernel_log.works() || !matches!(self.source, Source::Driver(_));
         let (xids, source) = (&self.xids, &self.source);
         self.fleet.finish(groups, absence, now, elapsed, |gpu| {

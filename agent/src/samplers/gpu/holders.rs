@@ -3,7 +3,7 @@
 //! Values of a device are published once, by the fleet; here are values that belong to one process, and info
 //! metrics to join the rest with. Lists change rarely, so groups are redefined only when they do.
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Known};
 use super::labels::{Labels, Owner};
 use super::pod_resources::Allocation;
 use super::reading::ProcessReading;
@@ -71,6 +71,8 @@ impl Holders {
     }
 
     /// Finds out who holds each GPU, for peers to be compared and idleness to be noticed; then publishes it.
+    /// `changed` tells that labels or allocations are not what they were; without it, and with the same
+    /// processes, only values are stored.
     pub(super) fn publish(
         &mut self,
         groups: &mut GroupSet,
@@ -78,59 +80,38 @@ impl Holders {
         workloads: &mut Workloads,
         allocations: &[Allocation],
         labels: &Labels,
+        changed: bool,
     ) {
-        self.read_mapping(fleet);
+        let changed = self.read_mapping(fleet) || changed;
         workloads.begin();
         for at in 0..fleet.known.len() {
             let Fleet { driver, known, .. } = &mut *fleet;
             let Some(gpu) = known.get_mut(at) else { continue };
-            let jobs_mapped = self.mapped.get(at).map(Vec::as_slice).unwrap_or_default();
-            let uuid = gpu.description.uuid.as_str();
-            let instances = gpu.description.instances.iter();
-            let of_gpu = |one: &&Allocation| {
-                one.uuid == uuid || instances.clone().any(|instance| instance.uuid == one.uuid)
-            };
-            let has_allocation = allocations.iter().any(|one| of_gpu(&one));
-            gpu.allocated = has_allocation || !gpu.processes.is_empty() || !jobs_mapped.is_empty();
-            let mut hasher = DefaultHasher::new();
-            let first = gpu.processes.first().map(|process| workloads.of(process.pid));
-            match first {
-                // Ranks of one job are pods of one namespace whose names differ in their number.
-                Some(workload) if workload.slurm.is_some() => workload.slurm.hash(&mut hasher),
-                Some(workload) if workload.pod.is_some() => {
-                    workload.pod.as_ref().map(|pod| (&pod.namespace, job_of_pod(&pod.pod))).hash(&mut hasher);
-                }
-                _ => jobs_mapped.hash(&mut hasher),
+            let held = self.held.iter().position(|held| held.uuid == gpu.description.uuid);
+            if !changed
+                && let Some(held) = held.and_then(|at| self.held.get(at))
+                && held.has_same(&gpu.processes, workloads)
+            {
+                held.put_values(groups, &gpu.processes);
+                continue;
             }
-            gpu.job = hasher.finish();
-
-            let held = match self.held.iter().position(|held| held.uuid == uuid) {
+            let mapped = self.mapped.get(at).map(Vec::as_slice).unwrap_or_default();
+            let of_gpu: Vec<&Allocation> = allocations.iter().filter(|one| is_of(one, gpu)).collect();
+            gpu.allocated = !of_gpu.is_empty() || !gpu.processes.is_empty() || !mapped.is_empty();
+            gpu.job = job(&gpu.processes, workloads, mapped);
+            let held = match held {
                 Some(at) => at,
                 None if !gpu.allocated => continue,
                 None => {
-                    let key = format!("gpu-holders/{uuid}");
-                    let (shared, process_list, info_columns) = Default::default();
-                    let uuid = uuid.to_owned();
-                    let held = Held {
-                        uuid,
-                        key,
-                        version: 0,
-                        shared,
-                        processes: None,
-                        process_list,
-                        info: None,
-                        info_columns,
-                    };
-                    self.held.push(held);
+                    self.held.push(Held::new(&gpu.description.uuid));
                     self.held.len() - 1
                 }
             };
             let Some(held) = self.held.get_mut(held) else { continue };
-            let shared = labels.of_gpu(&gpu.description, driver);
-            held.relabel(groups, shared);
-            held.publish_processes(groups, &gpu.processes, workloads);
-            let of_gpu: Vec<&Allocation> = allocations.iter().filter(of_gpu).collect();
-            held.publish_info(groups, &gpu.processes, workloads, &of_gpu, jobs_mapped);
+            held.relabel(groups, labels.of_gpu(&gpu.description, driver));
+            held.list_processes(groups, &gpu.processes, workloads);
+            held.list_holders(groups, &gpu.processes, workloads, &of_gpu, mapped);
+            held.put_values(groups, &gpu.processes);
         }
         workloads.finish();
     }
@@ -142,16 +123,40 @@ impl Holders {
         }
     }
 
-    fn read_mapping(&mut self, fleet: &Fleet) {
-        let Some(folder) = &self.mapping else { return };
-        if self.readings == 0 {
-            self.readings = READINGS_BETWEEN_LOOKS;
-            self.mapped.clear();
-            let indices = fleet.known.iter().map(|gpu| gpu.description.index);
-            self.mapped.extend(indices.map(|index| read_jobs(&folder.join(index.to_string()))));
+    /// Looks now and then which jobs schedulers wrote down; says whether others than before.
+    fn read_mapping(&mut self, fleet: &Fleet) -> bool {
+        let Some(folder) = &self.mapping else { return false };
+        if self.readings > 0 {
+            self.readings -= 1;
+            return false;
         }
-        self.readings -= 1;
+        self.readings = READINGS_BETWEEN_LOOKS;
+        let indices = fleet.known.iter().map(|gpu| gpu.description.index);
+        let mapped = indices.map(|index| read_jobs(&folder.join(index.to_string()))).collect();
+        let changed = self.mapped != mapped;
+        self.mapped = mapped;
+        changed
     }
+}
+
+/// Whether an allocation is of a GPU or one of its MIG instances.
+fn is_of(one: &Allocation, gpu: &Known) -> bool {
+    let gpu = &gpu.description;
+    one.uuid == gpu.uuid || gpu.instances.iter().any(|instance| instance.uuid == one.uuid)
+}
+
+/// A number that GPUs of one job share.
+fn job(processes: &[ProcessReading], workloads: &mut Workloads, mapped: &[String]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match processes.first().map(|process| workloads.of(process.pid)) {
+        Some(workload) if workload.slurm.is_some() => workload.slurm.hash(&mut hasher),
+        // Ranks of one job are pods of one namespace whose names differ in their number.
+        Some(workload) if workload.pod.is_some() => {
+            workload.pod.as_ref().map(|pod| (&pod.namespace, job_of_pod(&pod.pod))).hash(&mut hasher);
+        }
+        _ => mapped.hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 fn read_jobs(path: &Path) -> Vec<String> {
@@ -187,6 +192,19 @@ pub(super) fn owners(allocations: &[Allocation]) -> Vec<(String, Owner)> {
 }
 
 impl Held {
+    fn new(uuid: &str) -> Self {
+        Held {
+            uuid: uuid.to_owned(),
+            key: format!("gpu-holders/{uuid}"),
+            version: 0,
+            shared: Vec::new(),
+            processes: None,
+            process_list: Vec::new(),
+            info: None,
+            info_columns: Vec::new(),
+        }
+    }
+
     fn relabel(&mut self, groups: &mut GroupSet, shared: Vec<Label>) {
         if self.shared == shared {
             return;
@@ -198,56 +216,68 @@ impl Held {
         self.info_columns.clear();
     }
 
-    fn publish_processes(
-        &mut self,
-        groups: &mut GroupSet,
-        processes: &[ProcessReading],
-        workloads: &mut Workloads,
-    ) {
-        let same = self.process_list.len() == processes.len()
+    /// Whether the processes are those that were listed last, of the same pods.
+    fn has_same(&self, processes: &[ProcessReading], workloads: &mut Workloads) -> bool {
+        self.process_list.len() == processes.len()
             && processes.iter().zip(&self.process_list).all(|(process, (pid, instance, mps, pod))| {
                 process.pid == *pid
                     && process.gpu_instance == *instance
                     && process.mps == *mps
                     && workloads.of(*pid).pod == *pod
-            });
-        if !same {
-            self.process_list.clear();
-            let mut columns = Vec::with_capacity(processes.len() * PROCESS_COLUMNS);
-            for process in processes {
-                let workload = workloads.of(process.pid);
-                let who = (process.pid, process.gpu_instance, process.mps, workload.pod.clone());
-                self.process_list.push(who);
-                let metrics =
-                    ["pharos_gpu_process_memory_used_bytes", "pharos_gpu_process_sm_utilization_percent"];
-                for metric in metrics {
-                    let mut column = ColumnSpec::plain(metric)
-                        .with("pid", process.pid.to_string())
-                        .with("process", workload.process.clone());
-                    if process.gpu_instance != u32::MAX {
-                        column = column.with("GPU_I_ID", process.gpu_instance.to_string());
-                    }
-                    if process.mps {
-                        column = column.with("mps", "true");
-                    }
-                    columns.push(with_pod(column, workload.pod.as_ref()));
+            })
+    }
+
+    fn list_processes(
+        &mut self,
+        groups: &mut GroupSet,
+        processes: &[ProcessReading],
+        workloads: &mut Workloads,
+    ) {
+        if self.processes.is_some() && self.has_same(processes, workloads) {
+            return;
+        }
+        self.process_list.clear();
+        let mut columns = Vec::with_capacity(processes.len() * PROCESS_COLUMNS);
+        for process in processes {
+            let workload = workloads.of(process.pid);
+            let who = (process.pid, process.gpu_instance, process.mps, workload.pod.clone());
+            self.process_list.push(who);
+            let metrics =
+                ["pharos_gpu_process_memory_used_bytes", "pharos_gpu_process_sm_utilization_percent"];
+            for metric in metrics {
+                let mut column = ColumnSpec::plain(metric)
+                    .with("pid", process.pid.to_string())
+                    .with("process", workload.process.clone());
+                if process.gpu_instance != u32::MAX {
+                    column = column.with("GPU_I_ID", process.gpu_instance.to_string());
                 }
-            }
-            let key = format!("{}/{}/processes", self.key, self.version);
-            match self.processes {
-                Some(handle) => groups.redefine(handle, columns),
-                None => self.processes = Some(groups.define(key, self.shared.clone(), columns)),
+                if process.mps {
+                    column = column.with("mps", "true");
+                }
+                columns.push(with_pod(column, workload.pod.as_ref()));
             }
         }
-        let Some(group) = self.processes.and_then(|handle| groups.group(handle)) else { return };
-        for (at, process) in processes.iter().enumerate() {
-            let known = |value: f64| (!value.is_nan()).then_some(value);
-            group.put_some(at * PROCESS_COLUMNS, known(process.memory_bytes));
-            group.put_some(at * PROCESS_COLUMNS + 1, known(process.sm_util));
+        let key = format!("{}/{}/processes", self.key, self.version);
+        match self.processes {
+            Some(handle) => groups.redefine(handle, columns),
+            None => self.processes = Some(groups.define(key, self.shared.clone(), columns)),
         }
     }
 
-    fn publish_info(
+    fn put_values(&self, groups: &mut GroupSet, processes: &[ProcessReading]) {
+        if let Some(group) = self.processes.and_then(|handle| groups.group(handle)) {
+            for (at, process) in processes.iter().enumerate() {
+                let known = |value: f64| (!value.is_nan()).then_some(value);
+                group.put_some(at * PROCESS_COLUMNS, known(process.memory_bytes));
+                group.put_some(at * PROCESS_COLUMNS + 1, known(process.sm_util));
+            }
+        }
+        if let Some(group) = self.info.and_then(|handle| groups.group(handle)) {
+            (0..self.info_columns.len()).for_each(|at| group.put(at, 1.0));
+        }
+    }
+
+    fn list_holders(
         &mut self,
         groups: &mut GroupSet,
         processes: &[ProcessReading],
@@ -309,8 +339,6 @@ impl Held {
             }
             self.info_columns = columns;
         }
-        let Some(group) = self.info.and_then(|handle| groups.group(handle)) else { return };
-        (0..self.info_columns.len()).for_each(|at| group.put(at, 1.0));
     }
 }
 
