@@ -29,8 +29,8 @@ mod row;
 mod select;
 mod tombstones;
 
-pub use database::{Database, OpenReport, Options, Stats};
-pub use error::{ReadError, TsdbError};
+pub use database::{Database, OpenReport, Options, Ranking, Statistics, Stats};
+pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,

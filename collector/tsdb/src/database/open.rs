@@ -11,6 +11,7 @@ use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::head::guard::Guard;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
@@ -28,8 +29,16 @@ const FORMAT_VERSION: u32 = 1;
 pub struct Options {
     /// Blocks whose newest sample is older are dropped, older samples refused; `None` keeps all.
     pub retention_ms: Option<i64>,
+    /// When blocks, journal and checkpoints together take more bytes, the oldest blocks are dropped.
+    pub retention_bytes: Option<u64>,
     /// Most series in the head; further ones are refused.
     pub series_max: usize,
+    /// A label that tells senders apart, and the most series with one value of it; further ones are refused.
+    pub series_per_value: Option<(String, usize)>,
+    /// Most labels of a series.
+    pub labels_max: usize,
+    /// Most bytes of a series' labels, names and values together.
+    pub label_bytes_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -40,7 +49,11 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             retention_ms: Some(30 * 86_400_000),
+            retention_bytes: None,
             series_max: 10_000_000,
+            series_per_value: Some(("instance".to_owned(), 1_000_000)),
+            labels_max: 256,
+            label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
             housekeeping: true,
         }
@@ -103,10 +116,17 @@ impl Database {
         let next_sequence = used.chain(meant).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
+        let guard = Guard {
+            series_max: options.series_max,
+            per_value: options.series_per_value.clone(),
+            labels_max: options.labels_max,
+            label_bytes_max: options.label_bytes_max,
+        };
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
             options,
+            guard,
             clock,
             head: restored.head,
             commits,
