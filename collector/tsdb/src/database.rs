@@ -19,9 +19,11 @@ mod replay;
 mod restore;
 mod snapshot;
 mod statistics;
+mod verify;
 
 pub use open::{OpenReport, Options};
 pub use statistics::{Ranking, Statistics};
+pub use verify::{FileCheck, Verdict};
 
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;

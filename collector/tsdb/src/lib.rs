@@ -29,7 +29,7 @@ mod row;
 mod select;
 mod tombstones;
 
-pub use database::{Database, OpenReport, Options, Ranking, Statistics, Stats};
+pub use database::{Database, FileCheck, OpenReport, Options, Ranking, Statistics, Stats, Verdict};
 pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{

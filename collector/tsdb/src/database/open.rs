@@ -183,26 +183,34 @@ pub(super) fn version_text() -> String {
     format!("{FORMAT_VERSION}\n")
 }
 
+/// Makes sure that the folder is of this version, or of none yet.
 fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
+    if read_version(io, folder)?.is_none() {
+        write_atomically(io, &folder.join("VERSION"), version_text().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The folder's version if it is one that this program knows; `None` if the folder tells none.
+pub(super) fn read_version(io: &dyn StorageIo, folder: &Path) -> Result<Option<u32>, TsdbError> {
     let path = folder.join("VERSION");
-    match io.read(&path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            // Exactly as it is written: a file so short has no checksum but its only spelling.
-            let version = text.trim_end().parse::<u32>().ok();
-            match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
-                Some(FORMAT_VERSION) => Ok(()),
-                Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
-                // Only its first characters: whatever it is, it is not ours.
-                None => Err(TsdbError::Io(format!(
-                    "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
-                    path.display(),
-                    text.chars().take(20).collect::<String>()
-                ))),
-            }
-        }
-        Err(error) if error.is_not_found() => Ok(write_atomically(io, &path, version_text().as_bytes())?),
-        Err(error) => Err(error.into()),
+    let bytes = match io.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    // Exactly as it is written: a file so short has no checksum but its only spelling.
+    let version = text.trim_end().parse::<u32>().ok();
+    match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
+        Some(FORMAT_VERSION) => Ok(Some(FORMAT_VERSION)),
+        Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+        // Only its first characters: whatever it is, it is not ours.
+        None => Err(TsdbError::Io(format!(
+            "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
+            path.display(),
+            text.chars().take(20).collect::<String>()
+        ))),
     }
 }
 
