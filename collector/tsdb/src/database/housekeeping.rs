@@ -14,7 +14,7 @@ use crate::error::TsdbError;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -161,15 +161,8 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
-        let known = self.blocks();
         self.cut_all(&mut housekeeping)?;
-        // Whoever asks for this waits anyway, so the new blocks are read back whole; then the journal need
-        // not outlive them.
-        for block in self.blocks() {
-            if !known.iter().any(|known| known.path() == block.path()) {
-                block.verify()?;
-            }
-        }
+        // The new blocks were read back, and whoever asks for this may want the disk to be small.
         if let Some((segment, before_ms)) = housekeeping.released {
             self.commits.release_segments(segment, before_ms);
             let commit = self.commits.request_boundary(&mut self.commits.lock(), BoundaryKind::Segment);
@@ -250,9 +243,7 @@ impl Inner {
             Ok((BlockWriter::create(Arc::clone(&self.io), &folder, &name)?, name))
         })?;
         self.counters.block_bytes_written.fetch_add(written.bytes, Ordering::Relaxed);
-        for file in &written.files {
-            self.publish(file, &[])?;
-        }
+        self.publish(&written.files, &[])?;
         let idle_before_ms = housekeeping.last_cut_before_ms;
         self.head.finish_cut(before_ms, idle_before_ms);
         if let Some((segment, before_ms)) = housekeeping.released.replace((segment, before_ms)) {
@@ -270,12 +261,26 @@ impl Inner {
         Ok(())
     }
 
-    /// Shows a new block to readers instead of those it replaces.
-    fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
-        let block = Arc::new(Block::open(&*self.io, file)?);
+    /// Reads new blocks back whole, then shows them to readers instead of those they replace. If one is not
+    /// as it was written, all of them are removed: what they were made from is still there.
+    fn publish(&self, files: &[PathBuf], replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
+        let read_back = |file: &PathBuf| -> Result<Arc<Block>, TsdbError> {
+            let block = Block::open(&*self.io, file)?;
+            block.verify()?;
+            Ok(Arc::new(block))
+        };
+        let new: Vec<Arc<Block>> = match files.iter().map(read_back).collect() {
+            Ok(new) => new,
+            Err(error) => {
+                // Whatever cannot be removed either is found damaged by the next opening.
+                files.iter().for_each(|file| drop(self.io.remove_file(file)));
+                let _ = self.io.sync_dir(&self.blocks_folder());
+                return Err(error);
+            }
+        };
         let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
         blocks.retain(|block| !replaced.iter().any(|gone| gone.path() == block.path()));
-        blocks.push(block);
+        blocks.extend(new);
         blocks.sort_by_key(|block| sequence_of(&block.file_name()));
         Ok(())
     }
@@ -312,7 +317,7 @@ impl Inner {
         let bytes = merged?;
         self.counters.block_bytes_written.fetch_add(bytes, Ordering::Relaxed);
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
-        self.publish(&folder.join(&name), &sources)?;
+        self.publish(&[folder.join(&name)], &sources)?;
         for source in &sources {
             self.io.remove_file(source.path())?;
         }
