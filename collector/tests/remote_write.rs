@@ -5,6 +5,7 @@ mod support;
 
 use pharos_common::clock::ManualClock;
 use pharos_proto::prometheus as wire;
+use pharos_proto::prometheus_client::MetricFamily;
 use pharos_proto::prometheus_v2 as v2;
 use prost::Message;
 use serde_json::json;
@@ -305,6 +306,33 @@ async fn native_histograms_are_stored_whole_and_survive_a_kill_and_a_flush() {
     check(&collector).await;
     assert_eq!(collector.post("/api/v1/admin/tsdb/flush", &[]).await.0, 200);
     check(&collector).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_native_histogram_is_federated_to_scrapers_that_take_protobuf() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency"), ("node", "a")];
+    let histogram = histogram_request(labels, vec![native_histogram(9, NOW_MS)]);
+    assert_eq!(write(&collector, &histogram).await.0, 204);
+    assert_eq!(write(&collector, &request(&[(&[("__name__", "up")], &[(NOW_MS, 1.0)])])).await.0, 204);
+    let ask = async |accept: &str| {
+        let url = format!("{}/federate?match[]={{__name__=~\".%2B\"}}", collector.url);
+        let response = collector.client.get(url).header("Accept", accept).send().await.unwrap();
+        response.bytes().await.unwrap()
+    };
+    let text = ask("text/plain").await;
+    assert_eq!(text, format!("# TYPE up untyped\nup{{instance=\"\"}} 1 {NOW_MS}\n"));
+    let mut families =
+        ask("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+            .await;
+    let first = MetricFamily::decode_length_delimited(&mut families).unwrap();
+    let second = MetricFamily::decode_length_delimited(&mut families).unwrap();
+    assert_eq!((first.name(), first.r#type(), second.name(), second.r#type()), ("latency", 4, "up", 3));
+    let sent = first.metric[0].histogram.as_ref().unwrap();
+    assert_eq!((sent.sample_count_float(), sent.sample_sum()), (9.0, 45.0));
+    assert_eq!(sent.positive_count, [1.0, 1.0, 2.0, 4.0, 1.0]);
     collector.stop().await;
 }
 

@@ -24,5 +24,11 @@ pub mod prometheus_v2 {
     tonic::include_proto!("io.prometheus.write.v2");
 }
 
+/// Prometheus' exposition as protobuf.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod prometheus_client {
+    tonic::include_proto!("io.prometheus.client");
+}
+
 /// The catalogue of metrics (TOML): name, type, unit, labels and help of each.
 pub const METRICS_CATALOGUE: &str = include_str!("../metrics.toml");
