@@ -6,7 +6,7 @@ use crate::codec::dense::{self, Encoded, PAGE_ROWS};
 use crate::error::TsdbError;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_common::storage_io::{StorageIo, WritableFile};
+use pharos_common::storage_io::{StorageIo, WritableFile, create_anew};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
@@ -64,12 +64,7 @@ impl BlockWriter {
     /// Begins a block in `folder`; `name` is what its file will be called.
     pub(crate) fn create(io: Arc<dyn StorageIo>, folder: &Path, name: &str) -> Result<Self, TsdbError> {
         let temporary = folder.join(format!("{name}.tmp"));
-        match io.remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        let file = io.create(&temporary)?;
+        let file = create_anew(&*io, &temporary)?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + (64 << 10));
         buffer.extend_from_slice(&MAGIC);
         Ok(BlockWriter {

@@ -28,7 +28,8 @@ const HEAD_SPAN_MS: i64 = BLOCK_SPAN_MS + BLOCK_SPAN_MS / 2;
 /// Late samples held before they are cut, 16 bytes each.
 const LATE_MAX: usize = 4 << 20;
 
-/// Journal size at which the head is cut early: what a restart has to replay.
+/// Journal size at which the head is cut early: what it takes on disk, and what a restart replays if the
+/// checkpoints are damaged.
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 
 /// State that only one cut or merge at a time may use.

@@ -248,15 +248,8 @@ fn open_blocks(
                 blocks.push((sequence, Arc::new(block)));
             }
             Err(error @ BlockError::Damaged { .. }) => {
-                report.damaged_bytes += io.open(&path)?.len()?;
-                let damaged = folder.join("damaged");
-                io.create_dir_all(&damaged)?;
-                let aside = damaged.join(&name);
-                io.rename(&path, &aside)?;
-                io.sync_dir(&blocks_folder)?;
-                io.sync_dir(&damaged)?;
+                let aside = set_aside(io, folder, &path, report)?;
                 tracing::error!(%error, aside = %aside.display(), "A damaged block was set aside; the rest is served");
-                report.set_aside.push(aside);
             }
             Err(error) => return Err(error.into()),
         }
@@ -270,4 +263,22 @@ fn open_blocks(
     }
     blocks.sort_by_key(|(sequence, _)| *sequence);
     Ok((blocks.into_iter().map(|(_, block)| block).collect(), latest))
+}
+
+/// Moves a damaged file to `damaged/`, for a person to look at, and notes it. Returns where it is.
+pub(super) fn set_aside(
+    io: &dyn StorageIo,
+    folder: &Path,
+    path: &Path,
+    report: &mut OpenReport,
+) -> Result<PathBuf, TsdbError> {
+    let damaged = folder.join("damaged");
+    let aside = damaged.join(path.file_name().unwrap_or_default());
+    report.damaged_bytes += io.open(path)?.len()?;
+    io.create_dir_all(&damaged)?;
+    io.rename(path, &aside)?;
+    io.sync_dir(path.parent().unwrap_or(folder))?;
+    io.sync_dir(&damaged)?;
+    report.set_aside.push(aside.clone());
+    Ok(aside)
 }
