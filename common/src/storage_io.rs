@@ -177,6 +177,19 @@ pub trait StorageIo: Send + Sync + fmt::Debug + 'static {
     fn sync_dir(&self, path: &Path) -> IoResult<()>;
 }
 
+/// Creates a file, in the place of what an attempt before may have left there.
+///
+/// # Errors
+/// What the system says.
+pub fn create_anew(io: &dyn StorageIo, path: &Path) -> IoResult<Box<dyn WritableFile>> {
+    match io.remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    io.create(path)
+}
+
 /// Writes a file so that after a power cut it is there whole or not at all: temporary name, sync,
 /// rename, sync of the folder.
 ///
@@ -186,12 +199,7 @@ pub fn write_atomically(io: &dyn StorageIo, path: &Path, bytes: &[u8]) -> IoResu
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
-    match io.remove_file(&temporary) {
-        Ok(()) => {}
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
-    }
-    let mut file = io.create(&temporary)?;
+    let mut file = create_anew(io, &temporary)?;
     file.write_all(bytes)?;
     file.sync()?;
     drop(file);

@@ -32,8 +32,11 @@ mod select;
 mod summarize;
 mod tombstones;
 
-pub use database::{Database, OpenReport, Options, SUMMARY_GRAIN_MS, Stats, Summaries};
-pub use error::{ReadError, TsdbError};
+pub use database::{
+    Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Statistics, Stats, Summaries,
+    Verdict,
+};
+pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use exemplars::{AppendedExemplars, Exemplar};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{

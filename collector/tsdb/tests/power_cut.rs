@@ -104,3 +104,26 @@ fn nothing_is_lost_when_the_disk_refuses_for_a_while() {
         }
     }
 }
+
+#[test]
+fn a_failed_sync_is_seen_by_everybody_and_reads_go_on() {
+    let io = MemoryIo::new();
+    let mut truth = Truth::new();
+    let (database, _) = open(&io).unwrap();
+    append(&database, &mut truth, START_MS).unwrap();
+    durable(&database).unwrap();
+    assert_eq!(database.poisoned(), None);
+    // The write of the next record goes through, its sync does not.
+    io.fail_from(Some(io.operations() + 1), ErrorKind::Other);
+    let mut later = truth.clone();
+    append(&database, &mut later, START_MS + 1_000).unwrap();
+    assert!(matches!(durable(&database), Err(TsdbError::Poisoned(_))));
+    io.fail_from(None, ErrorKind::Other);
+    assert!(database.poisoned().is_some());
+    let refused = append(&database, &mut later.clone(), START_MS + 2_000);
+    assert!(matches!(refused, Err(TsdbError::Poisoned(_))));
+    assert!(truth.keys().all(|key| stored(&database).contains_key(key)));
+    assert!(database.flush().is_err() && database.checkpoint().is_err());
+    drop(database);
+    check(&io.after_power_cut(), &Told { appended: later, acknowledged: truth }, "after a failed sync");
+}

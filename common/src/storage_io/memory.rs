@@ -25,6 +25,7 @@ struct State {
     operations: u64,
     fail_from: Option<(u64, ErrorKind)>,
     capacity_bytes: Option<u64>,
+    flipped_writes: Option<&'static str>,
 }
 
 type Inode = Arc<Mutex<Content>>;
@@ -123,6 +124,12 @@ impl MemoryIo {
     /// Limits the bytes all files together may have; writes beyond fail as on a full disk.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         lock(&self.state).capacity_bytes = bytes;
+    }
+
+    /// Flips a bit of everything that is written to files whose names end so, as bad memory or a bad cable
+    /// does; `None` ends the trouble.
+    pub fn flip_writes(&self, name_end: Option<&'static str>) {
+        lock(&self.state).flipped_writes = name_end;
     }
 
     /// Changes bytes behind the programs' back, as a failing disk does.
@@ -294,7 +301,14 @@ impl WritableFile for MemoryFile {
             room = (capacity as usize).saturating_sub(used);
         }
         // A full disk takes what fits and refuses the rest: a torn write.
-        lock(&self.inode).seen.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        let mut content = lock(&self.inode);
+        let start = content.seen.len();
+        content.seen.extend_from_slice(&bytes[..room.min(bytes.len())]);
+        if state.flipped_writes.is_some_and(|end| self.path.to_string_lossy().ends_with(end)) {
+            let middle = start + (content.seen.len() - start) / 2;
+            content.seen[middle..].iter_mut().take(1).for_each(|byte| *byte ^= 8);
+        }
+        drop(content);
         if room < bytes.len() {
             return Err(IoError::new("write", &self.path, ErrorKind::StorageFull.into()));
         }

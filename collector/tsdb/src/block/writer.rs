@@ -9,7 +9,7 @@ use crate::histogram::PART_LABEL;
 use crate::rollup::{Buckets, LEVELS_MS, record};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_common::storage_io::{StorageIo, WritableFile};
+use pharos_common::storage_io::{StorageIo, WritableFile, create_anew};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
@@ -69,12 +69,7 @@ impl BlockWriter {
     /// Begins a block in `folder`; `name` is what its file will be called.
     pub(crate) fn create(io: Arc<dyn StorageIo>, folder: &Path, name: &str) -> Result<Self, TsdbError> {
         let temporary = folder.join(format!("{name}.tmp"));
-        match io.remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        let file = io.create(&temporary)?;
+        let file = create_anew(&*io, &temporary)?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + (64 << 10));
         buffer.extend_from_slice(&header(VERSION));
         Ok(BlockWriter {

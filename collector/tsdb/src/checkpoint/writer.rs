@@ -9,7 +9,7 @@ use crate::error::TsdbError;
 use crate::head::group::GroupCapture;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_common::storage_io::{IoError, StorageIo, WritableFile};
+use pharos_common::storage_io::{IoError, StorageIo, WritableFile, create_anew};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,12 +35,7 @@ impl CheckpointWriter {
     /// Begins the file with this number.
     pub(crate) fn create(io: Arc<dyn StorageIo>, folder: &Path, number: u64) -> Result<Self, TsdbError> {
         let temporary = temporary(folder, number);
-        match io.remove_file(&temporary) {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut file = io.create(&temporary)?;
+        let mut file = create_anew(&*io, &temporary)?;
         file.write_all(&MAGIC)?;
         Ok(CheckpointWriter {
             io,

@@ -1,7 +1,7 @@
 //! Deletes series: tombstones first, which readers and merges honour; the room is given back by cleaning.
 
 use super::housekeeping::Housekeeping;
-use super::open::{OpenReport, sequence_of};
+use super::open::{OpenReport, sequence_of, set_aside};
 use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::block::writer::BlockWriter;
@@ -125,14 +125,7 @@ pub(super) fn read(
     if let Some(tombstones) = tombstones::decode(&bytes) {
         return Ok(tombstones);
     }
-    let damaged = folder.join("damaged");
-    io.create_dir_all(&damaged)?;
-    let aside = damaged.join(FILE_NAME);
-    io.rename(&path, &aside)?;
-    io.sync_dir(folder)?;
-    io.sync_dir(&damaged)?;
+    let aside = set_aside(io, folder, &path, report)?;
     tracing::error!(aside = %aside.display(), "The list of deleted series is damaged; delete them again");
-    report.damaged_bytes += bytes.len() as u64;
-    report.set_aside.push(aside);
     Ok(Vec::new())
 }

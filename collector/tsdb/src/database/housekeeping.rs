@@ -14,7 +14,7 @@ use crate::error::TsdbError;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,8 @@ const HEAD_SPAN_MS: i64 = BLOCK_SPAN_MS + BLOCK_SPAN_MS / 2;
 /// Late samples held before they are cut, 16 bytes each.
 const LATE_MAX: usize = 4 << 20;
 
-/// Journal size at which the head is cut early: what a restart has to replay.
+/// Journal size at which the head is cut early: what it takes on disk, and what a restart replays if the
+/// checkpoints are damaged.
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 
 /// State that only one cut or merge at a time may use.
@@ -161,15 +162,8 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
-        let known = self.blocks();
         self.cut_all(&mut housekeeping)?;
-        // Whoever asks for this waits anyway, so the new blocks are read back whole; then the journal need
-        // not outlive them.
-        for block in self.blocks() {
-            if !known.iter().any(|known| known.path() == block.path()) {
-                block.verify()?;
-            }
-        }
+        // The new blocks were read back, and whoever asks for this may want the disk to be small.
         if let Some((segment, before_ms)) = housekeeping.released {
             self.commits.release_segments(segment, before_ms);
             let commit = self.commits.request_boundary(&mut self.commits.lock(), BoundaryKind::Segment);
@@ -250,9 +244,7 @@ impl Inner {
             Ok((BlockWriter::create(Arc::clone(&self.io), &folder, &name)?, name))
         })?;
         self.counters.block_bytes_written.fetch_add(written.bytes, Ordering::Relaxed);
-        for file in &written.files {
-            self.publish(file, &[])?;
-        }
+        self.publish(&written.files, &[])?;
         let idle_before_ms = housekeeping.last_cut_before_ms;
         self.head.finish_cut(before_ms, idle_before_ms);
         if let Some((segment, before_ms)) = housekeeping.released.replace((segment, before_ms)) {
@@ -270,12 +262,26 @@ impl Inner {
         Ok(())
     }
 
-    /// Shows a new block to readers instead of those it replaces.
-    fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
-        let block = Arc::new(Block::open(&*self.io, file)?);
+    /// Reads new blocks back whole, then shows them to readers instead of those they replace. If one is not
+    /// as it was written, all of them are removed: what they were made from is still there.
+    fn publish(&self, files: &[PathBuf], replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
+        let read_back = |file: &PathBuf| -> Result<Arc<Block>, TsdbError> {
+            let block = Block::open(&*self.io, file)?;
+            block.verify()?;
+            Ok(Arc::new(block))
+        };
+        let new: Vec<Arc<Block>> = match files.iter().map(read_back).collect() {
+            Ok(new) => new,
+            Err(error) => {
+                // Whatever cannot be removed either is found damaged by the next opening.
+                files.iter().for_each(|file| drop(self.io.remove_file(file)));
+                let _ = self.io.sync_dir(&self.blocks_folder());
+                return Err(error);
+            }
+        };
         let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
         blocks.retain(|block| !replaced.iter().any(|gone| gone.path() == block.path()));
-        blocks.push(block);
+        blocks.extend(new);
         blocks.sort_by_key(|block| sequence_of(&block.file_name()));
         Ok(())
     }
@@ -312,7 +318,7 @@ impl Inner {
         let bytes = merged?;
         self.counters.block_bytes_written.fetch_add(bytes, Ordering::Relaxed);
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
-        self.publish(&folder.join(&name), &sources)?;
+        self.publish(&[folder.join(&name)], &sources)?;
         for source in &sources {
             self.io.remove_file(source.path())?;
         }
@@ -335,21 +341,33 @@ impl Inner {
         found
     }
 
-    /// Drops blocks that retention has passed.
+    /// Drops blocks that retention has passed, by time and by size.
     fn drop_expired(&self) -> Result<(), TsdbError> {
-        let Some(retention_ms) = self.options.retention_ms else { return Ok(()) };
-        let oldest_ms = self.clock.now_ms() - retention_ms;
-        let expired: Vec<Arc<Block>> =
-            self.blocks().into_iter().filter(|block| block.newest_ms() < oldest_ms).collect();
+        let blocks = self.blocks();
+        let mut expired: Vec<Arc<Block>> = Vec::new();
+        if let Some(retention_ms) = self.options.retention_ms {
+            let oldest_ms = self.clock.now_ms() - retention_ms;
+            expired.extend(blocks.iter().filter(|block| block.newest_ms() < oldest_ms).cloned());
+        }
+        if let Some(bytes_max) = self.options.retention_bytes {
+            let others = self.commits.journal_bytes.load(Ordering::Relaxed);
+            let sizes: Vec<(TimestampMs, u64)> =
+                blocks.iter().map(|block| (block.newest_ms(), block.bytes())).collect();
+            let over = compact::over_size(&sizes, bytes_max.saturating_sub(others));
+            expired.extend(over.into_iter().map(|position| Arc::clone(&blocks[position])));
+        }
         if expired.is_empty() {
             return Ok(());
         }
-        self.blocks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|block| block.newest_ms() >= oldest_ms);
+        let stays = |block: &Arc<Block>| expired.iter().all(|gone| gone.path() != block.path());
+        self.blocks.write().unwrap_or_else(PoisonError::into_inner).retain(stays);
         for block in &expired {
-            self.io.remove_file(block.path())?;
+            match self.io.remove_file(block.path()) {
+                Ok(()) => {}
+                // Expired by both.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(self.io.sync_dir(&self.blocks_folder())?)
     }

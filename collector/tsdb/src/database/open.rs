@@ -12,6 +12,7 @@ use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
 use crate::exemplars::ExemplarLog;
+use crate::head::guard::Guard;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
@@ -29,8 +30,16 @@ const FORMAT_VERSION: u32 = 1;
 pub struct Options {
     /// Blocks whose newest sample is older are dropped, older samples refused; `None` keeps all.
     pub retention_ms: Option<i64>,
+    /// When blocks, journal and checkpoints together take more bytes, the oldest blocks are dropped.
+    pub retention_bytes: Option<u64>,
     /// Most series in the head; further ones are refused.
     pub series_max: usize,
+    /// A label that tells senders apart, and the most series with one value of it; further ones are refused.
+    pub series_per_value: Option<(String, usize)>,
+    /// Most labels of a series.
+    pub labels_max: usize,
+    /// Most bytes of a series' labels, names and values together.
+    pub label_bytes_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
     /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
@@ -43,7 +52,11 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             retention_ms: Some(30 * 86_400_000),
+            retention_bytes: None,
             series_max: 10_000_000,
+            series_per_value: Some(("instance".to_owned(), 1_000_000)),
+            labels_max: 256,
+            label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
             exemplars_max: 100_000,
             housekeeping: true,
@@ -112,10 +125,17 @@ impl Database {
         let next_sequence = used.chain(meant).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
+        let guard = Guard {
+            series_max: options.series_max,
+            per_value: options.series_per_value.clone(),
+            labels_max: options.labels_max,
+            label_bytes_max: options.label_bytes_max,
+        };
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
             options,
+            guard,
             clock,
             head: restored.head,
             commits,
@@ -173,26 +193,34 @@ pub(super) fn version_text() -> String {
     format!("{FORMAT_VERSION}\n")
 }
 
+/// Makes sure that the folder is of this version, or of none yet.
 fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
+    if read_version(io, folder)?.is_none() {
+        write_atomically(io, &folder.join("VERSION"), version_text().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The folder's version if it is one that this program knows; `None` if the folder tells none.
+pub(super) fn read_version(io: &dyn StorageIo, folder: &Path) -> Result<Option<u32>, TsdbError> {
     let path = folder.join("VERSION");
-    match io.read(&path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            // Exactly as it is written: a file so short has no checksum but its only spelling.
-            let version = text.trim_end().parse::<u32>().ok();
-            match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
-                Some(FORMAT_VERSION) => Ok(()),
-                Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
-                // Only its first characters: whatever it is, it is not ours.
-                None => Err(TsdbError::Io(format!(
-                    "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
-                    path.display(),
-                    text.chars().take(20).collect::<String>()
-                ))),
-            }
-        }
-        Err(error) if error.is_not_found() => Ok(write_atomically(io, &path, version_text().as_bytes())?),
-        Err(error) => Err(error.into()),
+    let bytes = match io.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    // Exactly as it is written: a file so short has no checksum but its only spelling.
+    let version = text.trim_end().parse::<u32>().ok();
+    match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
+        Some(FORMAT_VERSION) => Ok(Some(FORMAT_VERSION)),
+        Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+        // Only its first characters: whatever it is, it is not ours.
+        None => Err(TsdbError::Io(format!(
+            "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
+            path.display(),
+            text.chars().take(20).collect::<String>()
+        ))),
     }
 }
 
@@ -230,15 +258,8 @@ fn open_blocks(
                 blocks.push((sequence, Arc::new(block)));
             }
             Err(error @ BlockError::Damaged { .. }) => {
-                report.damaged_bytes += io.open(&path)?.len()?;
-                let damaged = folder.join("damaged");
-                io.create_dir_all(&damaged)?;
-                let aside = damaged.join(&name);
-                io.rename(&path, &aside)?;
-                io.sync_dir(&blocks_folder)?;
-                io.sync_dir(&damaged)?;
+                let aside = set_aside(io, folder, &path, report)?;
                 tracing::error!(%error, aside = %aside.display(), "A damaged block was set aside; the rest is served");
-                report.set_aside.push(aside);
             }
             Err(error) => return Err(error.into()),
         }
@@ -252,4 +273,22 @@ fn open_blocks(
     }
     blocks.sort_by_key(|(sequence, _)| *sequence);
     Ok((blocks.into_iter().map(|(_, block)| block).collect(), latest))
+}
+
+/// Moves a damaged file to `damaged/`, for a person to look at, and notes it. Returns where it is.
+pub(super) fn set_aside(
+    io: &dyn StorageIo,
+    folder: &Path,
+    path: &Path,
+    report: &mut OpenReport,
+) -> Result<PathBuf, TsdbError> {
+    let damaged = folder.join("damaged");
+    let aside = damaged.join(path.file_name().unwrap_or_default());
+    report.damaged_bytes += io.open(path)?.len()?;
+    io.create_dir_all(&damaged)?;
+    io.rename(path, &aside)?;
+    io.sync_dir(path.parent().unwrap_or(folder))?;
+    io.sync_dir(&damaged)?;
+    report.set_aside.push(aside.clone());
+    Ok(aside)
 }

@@ -1,13 +1,14 @@
 //! Brings the head back from checkpoints when the engine opens.
 
 use super::checkpoint::Checkpoints;
-use super::open::OpenReport;
+use super::open::{OpenReport, set_aside};
 use crate::checkpoint::chain::{InBlocks, first_needed};
 use crate::checkpoint::reader::{Checkpoint, Visitor};
 use crate::checkpoint::{file_name, number_of};
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
 use crate::head::Head;
+use crate::head::guard::Guard;
 use crate::head::page::Page;
 use crate::journal_entry::{Entry, ReadState, read_entries};
 use crate::row::{Appended, GroupId, Row};
@@ -64,7 +65,7 @@ pub(super) fn restore(
     }
     numbers.sort_unstable();
     let next_number = numbers.last().map_or(1, |last| last + 1);
-    let mut loader = Loader { io, folder: &checkpoints_folder, commits, in_blocks, now_ms };
+    let loader = Loader { io, folder: &checkpoints_folder, commits, in_blocks, now_ms };
     let mut restored = None;
     while let Some(&newest) = numbers.last() {
         match loader.load(newest) {
@@ -73,7 +74,9 @@ pub(super) fn restore(
                 break;
             }
             Err(Unusable::Damaged(number)) => {
-                loader.set_aside(number, folder, report)?;
+                let aside = set_aside(io, folder, &checkpoints_folder.join(file_name(number)), report)?;
+                tracing::error!(aside = %aside.display(),
+                    "A damaged checkpoint was set aside; the journal is replayed instead, which loses nothing");
                 numbers.retain(|&have| have != number);
             }
             Err(Unusable::Incomplete) => {
@@ -164,21 +167,6 @@ impl Loader<'_> {
         restored.checkpoints.links = links;
         Ok((restored, samples))
     }
-
-    fn set_aside(&mut self, number: u64, folder: &Path, report: &mut OpenReport) -> Result<(), TsdbError> {
-        let path = self.folder.join(file_name(number));
-        let damaged = folder.join("damaged");
-        self.io.create_dir_all(&damaged)?;
-        let aside = damaged.join(file_name(number));
-        report.damaged_bytes += self.io.open(&path)?.len()?;
-        self.io.rename(&path, &aside)?;
-        self.io.sync_dir(self.folder)?;
-        self.io.sync_dir(&damaged)?;
-        tracing::error!(aside = %aside.display(),
-            "A damaged checkpoint was set aside; the journal is replayed instead, which loses nothing");
-        report.set_aside.push(aside);
-        Ok(())
-    }
 }
 
 /// The head, as a chain fills it.
@@ -211,7 +199,7 @@ impl<'a> Target<'a> {
 
 impl Visitor for Target<'_> {
     fn define(&mut self, group: u32, columns: Vec<Labels>) -> Option<()> {
-        let id = self.head.define_group(&columns, usize::MAX).ok()?;
+        let id = self.head.define_group(&columns, &Guard::open()).ok()?;
         self.groups.insert(group, id);
         Some(())
     }

@@ -96,8 +96,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     let cpu_append = usage(pid)?.cpu_seconds - before.cpu_seconds - generating;
     let stats = database.stats();
     let selects = measure_selects(&database, first_ms, now_ms)?;
-    let start = Instant::now();
     drop(database);
+    let before_reopen = usage(pid)?;
+    let start = Instant::now();
     let (database, report) = open()?;
     let reopen_seconds = start.elapsed().as_secs_f64();
     let before_flush = usage(pid)?;
@@ -118,6 +119,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
         "head_bytes_per_sample": stats.head_memory_bytes as f64 / samples as f64,
         "head_select_ms": selects,
         "reopen_seconds": reopen_seconds,
+        "reopen_cpu_seconds": before_flush.cpu_seconds - before_reopen.cpu_seconds,
         "checkpoint_samples": report.checkpoint_samples,
         "replayed_samples": report.replayed_samples,
         "flush_seconds": flush_seconds,
