@@ -1,10 +1,12 @@
-//! Remote write 1.0 into a real collector.
+//! Remote write into a real collector.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
 
 use pharos_common::clock::ManualClock;
 use pharos_proto::prometheus as wire;
+use pharos_proto::prometheus_client::MetricFamily;
+use pharos_proto::prometheus_v2 as v2;
 use prost::Message;
 use serde_json::json;
 use support::{TestCollector, options};
@@ -128,10 +130,10 @@ async fn malformed_bodies_are_refused_and_harm_nothing() {
 async fn other_types_are_answered_415() {
     let folder = tempfile::tempdir().unwrap();
     let collector = start(folder.path()).await;
-    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let v3 = "application/x-protobuf;proto=io.prometheus.write.v3.Request";
     let cases = [
         ("application/json", "snappy", 415),
-        (v2, "snappy", 415),
+        (v3, "snappy", 415),
         ("application/x-protobuf", "gzip", 415),
         ("application/x-protobuf;proto=prometheus.WriteRequest", "snappy", 204),
     ];
@@ -188,6 +190,62 @@ async fn series_that_came_together_may_come_apart_later() {
     collector.kill().await;
     let collector = start(folder.path()).await;
     check(&collector).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn version_2_is_stored_as_version_1_and_counted_in_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let headers = [
+        ("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+        ("Content-Encoding", "snappy"),
+        ("X-Prometheus-Remote-Write-Version", "2.0.0"),
+    ];
+    let symbols = ["", "__name__", "up", "job", "a", "latency", "Whether it is up"];
+    let request = v2::Request {
+        symbols: symbols.map(str::to_owned).into(),
+        timeseries: vec![
+            v2::TimeSeries {
+                labels_refs: vec![1, 2, 3, 4],
+                samples: vec![v2::Sample { value: 2.0, timestamp: NOW_MS, start_timestamp: 0 }],
+                metadata: Some(v2::Metadata { r#type: 2, help_ref: 6, unit_ref: 0 }),
+                ..v2::TimeSeries::default()
+            },
+            v2::TimeSeries {
+                labels_refs: vec![1, 5, 3, 4],
+                histograms: vec![native_histogram(9, NOW_MS)],
+                ..v2::TimeSeries::default()
+            },
+        ],
+    };
+    let send = async |message: Vec<u8>, want: u16, counts: [&str; 2]| {
+        let body = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+        let mut post = collector.client.post(format!("{}/api/v1/write", collector.url)).body(body);
+        for (name, value) in headers {
+            post = post.header(name, value);
+        }
+        let response = post.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), want);
+        for (kind, count) in ["samples", "histograms"].into_iter().zip(counts) {
+            let name = format!("x-prometheus-remote-write-{kind}-written");
+            assert_eq!(response.headers()[name.as_str()], count, "{kind}");
+        }
+    };
+    // The second time nothing is new, and yet all of it is written.
+    for _ in 0..2 {
+        send(request.encode_to_vec(), 204, ["1", "1"]).await;
+    }
+    // The same series by version 1.0 is the same series.
+    let up: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
+    assert_eq!(write(&collector, &self::request(&[(up, &[(NOW_MS - 1_000, 1.0)])])).await.0, 204);
+    let matrix = collector.query_at("up[1m]", "1700000000").await;
+    assert_eq!(matrix[0]["values"], json!([[1699999999, "1"], [1700000000, "2"]]));
+    let found = collector.query_at("histogram_count(latency)", "1700000000").await;
+    assert_eq!(found[0]["value"][1], "9");
+    let mut broken = request.clone();
+    broken.timeseries[0].labels_refs[0] = 77;
+    send(broken.encode_to_vec(), 400, ["0", "0"]).await;
     collector.stop().await;
 }
 
@@ -248,6 +306,33 @@ async fn native_histograms_are_stored_whole_and_survive_a_kill_and_a_flush() {
     check(&collector).await;
     assert_eq!(collector.post("/api/v1/admin/tsdb/flush", &[]).await.0, 200);
     check(&collector).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_native_histogram_is_federated_to_scrapers_that_take_protobuf() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency"), ("node", "a")];
+    let histogram = histogram_request(labels, vec![native_histogram(9, NOW_MS)]);
+    assert_eq!(write(&collector, &histogram).await.0, 204);
+    assert_eq!(write(&collector, &request(&[(&[("__name__", "up")], &[(NOW_MS, 1.0)])])).await.0, 204);
+    let ask = async |accept: &str| {
+        let url = format!("{}/federate?match[]={{__name__=~\".%2B\"}}", collector.url);
+        let response = collector.client.get(url).header("Accept", accept).send().await.unwrap();
+        response.bytes().await.unwrap()
+    };
+    let text = ask("text/plain").await;
+    assert_eq!(text, format!("# TYPE up untyped\nup{{instance=\"\"}} 1 {NOW_MS}\n"));
+    let mut families =
+        ask("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+            .await;
+    let first = MetricFamily::decode_length_delimited(&mut families).unwrap();
+    let second = MetricFamily::decode_length_delimited(&mut families).unwrap();
+    assert_eq!((first.name(), first.r#type(), second.name(), second.r#type()), ("latency", 4, "up", 3));
+    let sent = first.metric[0].histogram.as_ref().unwrap();
+    assert_eq!((sent.sample_count_float(), sent.sample_sum()), (9.0, 45.0));
+    assert_eq!(sent.positive_count, [1.0, 1.0, 2.0, 4.0, 1.0]);
     collector.stop().await;
 }
 

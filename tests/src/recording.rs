@@ -383,6 +383,15 @@ mod tests {
     }
 
     #[test]
+    fn the_recording_in_the_tree_is_read_and_has_ten_minutes_of_a_machine() {
+        let recording = Recording::shipped().unwrap();
+        let series: usize = recording.groups().iter().map(|group| group.series.len()).sum();
+        assert_eq!((recording.seconds(), series), (600, 507));
+        let mut node = RecordedNode::new(recording, 5);
+        assert_eq!(node.tick().len(), series);
+    }
+
+    #[test]
     fn a_cut_recording_is_an_error() {
         let mut recorder = Recorder::default();
         recorder.add(&scrape(0));

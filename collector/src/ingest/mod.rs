@@ -20,3 +20,4 @@ pub mod stream_registry;
 pub mod text;
 mod wire_histogram;
 pub mod write_request;
+mod write_request_v2;

@@ -39,6 +39,8 @@ pub struct SeriesCache {
 pub struct Written {
     /// What the engine took.
     pub appended: Appended,
+    /// Native histograms stored, repetitions included.
+    pub histograms: u64,
     /// Series left out, and the first reason.
     pub refused: Option<(usize, String)>,
 }
@@ -69,16 +71,19 @@ impl SeriesCache {
     /// Appends all samples of a request. They can be read when this returns.
     ///
     /// # Errors
-    /// If the request is malformed (nothing is stored) or the engine refuses.
-    pub async fn write(&mut self, appender: &Appender, message: &[u8]) -> Result<Written, WriteFault> {
-        let request = Request::parse(message)?;
+    /// If a histogram or label set is malformed, or the engine refuses; part of it may be stored.
+    pub(super) async fn write(
+        &mut self,
+        appender: &Appender,
+        request: &Request<'_>,
+    ) -> Result<Written, WriteFault> {
         let histograms = request
             .histograms
             .iter()
             .map(|bytes| wire::Histogram::decode(*bytes).map(from_wire))
             .collect::<Result<Vec<_>, _>>()?;
         let mut written = Written::default();
-        self.learn(appender, &request, &mut written)?;
+        self.learn(appender, request, &mut written)?;
         for (metric, metadata) in &request.metadata {
             appender.database().set_metadata(metric, metadata.clone());
         }
@@ -126,7 +131,10 @@ impl SeriesCache {
             match histogram {
                 Ok(sample) => {
                     match self.histograms.append(appender, &labels, sample, Source::RemoteWrite).await {
-                        Ok(appended) => add(&mut written.appended, &appended),
+                        Ok(appended) => {
+                            written.histograms += appended.samples + appended.duplicates;
+                            add(&mut written.appended, &appended);
+                        }
                         Err(error @ TsdbError::TooManySeries { .. }) => written.refuse(error.to_string()),
                         Err(error) => return Err(error.into()),
                     }

@@ -134,7 +134,7 @@ fn raw_series<'a>(
 }
 
 /// `prometheus.Sample`
-fn sample(message: &[u8]) -> Result<(TimestampMs, f64), WireError> {
+pub(super) fn sample(message: &[u8]) -> Result<(TimestampMs, f64), WireError> {
     let (mut timestamp_ms, mut value) = (0, 0.0);
     for field in Fields::of(message) {
         let field = field?;
@@ -161,6 +161,18 @@ fn label_pair(message: &[u8]) -> Result<(&str, &str), WireError> {
     Ok((name, value))
 }
 
+/// Both versions number the kinds alike.
+pub(super) fn metric_kind(number: u64) -> MetricKind {
+    match number {
+        1 => MetricKind::Counter,
+        2 => MetricKind::Gauge,
+        3 | 4 => MetricKind::Histogram,
+        5 => MetricKind::Summary,
+        6 | 7 => MetricKind::Info,
+        _ => MetricKind::Unknown,
+    }
+}
+
 /// `prometheus.MetricMetadata`
 fn metadata(message: &[u8]) -> Result<(&str, Metadata), WireError> {
     let mut metric = "";
@@ -168,16 +180,7 @@ fn metadata(message: &[u8]) -> Result<(&str, Metadata), WireError> {
     for field in Fields::of(message) {
         let field = field?;
         match field.number {
-            1 => {
-                metadata.kind = match field.varint()? {
-                    1 => MetricKind::Counter,
-                    2 => MetricKind::Gauge,
-                    3 | 4 => MetricKind::Histogram,
-                    5 => MetricKind::Summary,
-                    6 | 7 => MetricKind::Info,
-                    _ => MetricKind::Unknown,
-                }
-            }
+            1 => metadata.kind = metric_kind(field.varint()?),
             2 => metric = field.text()?,
             4 => metadata.help = shortened(field.text()?, HELP_BYTES_MAX).to_owned(),
             5 => metadata.unit = shortened(field.text()?, 64).to_owned(),

@@ -108,6 +108,17 @@ impl Answer {
     }
 }
 
+/// The instances and the values, as milliseconds, of an instant query's answer that is timestamps.
+pub(crate) fn timestamps(body: &[u8]) -> anyhow::Result<Vec<(String, i64)>> {
+    let json: Value = serde_json::from_slice(body)?;
+    let result = json["data"]["result"].as_array().context("no result")?.iter();
+    let stamp = |item: &Value| {
+        let seconds: f64 = item["value"][1].as_str()?.parse().ok()?;
+        Some((item["metric"]["instance"].as_str()?.to_owned(), (seconds * 1_000.0).round() as i64))
+    };
+    Ok(result.filter_map(stamp).collect())
+}
+
 /// The relative difference of two values.
 fn difference(mine: f64, theirs: f64) -> f64 {
     if mine.to_bits() == theirs.to_bits() || mine == theirs || (mine.is_nan() && theirs.is_nan()) {

@@ -48,7 +48,10 @@ impl Kind {
             }
             Kind::Prometheus => {
                 let config = storage.with_extension("yml");
-                std::fs::write(&config, "global: {}\n")?;
+                // A benchmark may have put one there that says more.
+                if !config.exists() {
+                    std::fs::write(&config, "global: {}\n")?;
+                }
                 command = Command::new("prometheus");
                 command.arg(format!("--config.file={}", config.display()));
                 command.arg(format!("--storage.tsdb.path={}", storage.display()));
@@ -142,19 +145,19 @@ impl Server {
 
     /// Everything taken is written out: in parts, blocks, or (Prometheus, which has no such call) in its log.
     pub(crate) fn flush(&self) -> anyhow::Result<()> {
-        let (method, path) = match self.kind {
-            Kind::VictoriaMetrics => ("GET", "/internal/force_flush"),
-            Kind::Pharos => ("POST", "/api/v1/admin/tsdb/flush"),
-            Kind::Prometheus => return Ok(()),
-        };
-        let (status, body) = self.http().request(method, path, "")?;
-        if !(200..300).contains(&status) {
-            bail!("{path}: {status} {}", String::from_utf8_lossy(&body));
+        match self.kind {
+            Kind::Prometheus => Ok(()),
+            Kind::Pharos => wait_for_flush(&self.address),
+            Kind::VictoriaMetrics => {
+                self.http().get("/internal/force_flush")?;
+                self.settle()
+            }
         }
-        if self.kind == Kind::VictoriaMetrics {
-            self.settle()?;
-        }
-        Ok(())
+    }
+
+    /// Bytes of its folder as they are.
+    pub(crate) fn stored_bytes(&self) -> anyhow::Result<u64> {
+        folder_bytes(&self.storage)
     }
 
     /// Waits until the folder's size has stood still for a while.
@@ -170,6 +173,35 @@ impl Server {
         }
         Ok(())
     }
+
+    /// What it needs on disk at its densest, bytes: VictoriaMetrics after a forced merge, Prometheus as
+    /// blocks of a snapshot, ours as it is after a flush.
+    pub(crate) fn dense_bytes(&self) -> anyhow::Result<u64> {
+        match self.kind {
+            Kind::VictoriaMetrics => {
+                self.http().get("/internal/force_merge")?;
+                self.settle()?;
+                self.stored_bytes()
+            }
+            Kind::Prometheus => {
+                let (status, body) = self.http().post("/api/v1/admin/tsdb/snapshot", &[])?;
+                let body = String::from_utf8_lossy(&body).into_owned();
+                let answer: serde_json::Value = serde_json::from_str(&body)?;
+                let name = answer["data"]["name"].as_str().with_context(|| format!("{status}: {body}"))?;
+                folder_bytes(&self.storage.join("snapshots").join(name))
+            }
+            Kind::Pharos => self.stored_bytes(),
+        }
+    }
+}
+
+/// Has the collector at `address` write everything into blocks.
+pub(crate) fn wait_for_flush(address: &str) -> anyhow::Result<()> {
+    let (status, body) = Http::new(address).post("/api/v1/admin/tsdb/flush", &[])?;
+    if !(200..300).contains(&status) {
+        bail!("flush: {status} {}", String::from_utf8_lossy(&body));
+    }
+    Ok(())
 }
 
 /// Bytes of all files below a folder. Files that vanish meanwhile count nothing.
