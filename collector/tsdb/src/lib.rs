@@ -16,6 +16,8 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
@@ -25,9 +27,10 @@ mod newest;
 mod postings;
 mod row;
 mod select;
+mod tombstones;
 
-pub use database::{Database, OpenReport, Options, Stats};
-pub use error::{ReadError, TsdbError};
+pub use database::{Database, FileCheck, OpenReport, Options, Ranking, Statistics, Stats, Verdict};
+pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,

@@ -11,6 +11,7 @@ use crate::commit::BoundaryKind;
 use crate::compact::{self, Candidate};
 use crate::cut;
 use crate::error::TsdbError;
+use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 #[derive(Debug)]
 pub(super) struct Housekeeping {
     next_sequence: u64,
+    /// Deletions that are not cleaned away.
+    pub(super) tombstones: Vec<Tombstone>,
     pub(super) checkpoints: Checkpoints,
     /// What the newest cut moved into blocks.
     pub(super) in_blocks: InBlocks,
@@ -45,15 +48,26 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(next_sequence: u64, checkpoints: Checkpoints, in_blocks: InBlocks) -> Self {
+    pub(super) fn new(
+        next_sequence: u64,
+        tombstones: Vec<Tombstone>,
+        checkpoints: Checkpoints,
+        in_blocks: InBlocks,
+    ) -> Self {
         Housekeeping {
             next_sequence,
+            tombstones,
             checkpoints,
             in_blocks,
             released: None,
             last_cut_before_ms: TimestampMs::MIN,
             damaged: HashSet::new(),
         }
+    }
+
+    /// Blocks from now on have this sequence or a higher one.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence
     }
 
     fn next_name(&mut self, window_ms: TimestampMs) -> String {
@@ -177,7 +191,7 @@ impl Inner {
         visit(&files)
     }
 
-    fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
+    pub(super) fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
         let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
         self.cut(housekeeping, before_ms)
     }
@@ -321,21 +335,33 @@ impl Inner {
         found
     }
 
-    /// Drops blocks that retention has passed.
+    /// Drops blocks that retention has passed, by time and by size.
     fn drop_expired(&self) -> Result<(), TsdbError> {
-        let Some(retention_ms) = self.options.retention_ms else { return Ok(()) };
-        let oldest_ms = self.clock.now_ms() - retention_ms;
-        let expired: Vec<Arc<Block>> =
-            self.blocks().into_iter().filter(|block| block.newest_ms() < oldest_ms).collect();
+        let blocks = self.blocks();
+        let mut expired: Vec<Arc<Block>> = Vec::new();
+        if let Some(retention_ms) = self.options.retention_ms {
+            let oldest_ms = self.clock.now_ms() - retention_ms;
+            expired.extend(blocks.iter().filter(|block| block.newest_ms() < oldest_ms).cloned());
+        }
+        if let Some(bytes_max) = self.options.retention_bytes {
+            let others = self.commits.journal_bytes.load(Ordering::Relaxed);
+            let sizes: Vec<(TimestampMs, u64)> =
+                blocks.iter().map(|block| (block.newest_ms(), block.bytes())).collect();
+            let over = compact::over_size(&sizes, bytes_max.saturating_sub(others));
+            expired.extend(over.into_iter().map(|position| Arc::clone(&blocks[position])));
+        }
         if expired.is_empty() {
             return Ok(());
         }
-        self.blocks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|block| block.newest_ms() >= oldest_ms);
+        let stays = |block: &Arc<Block>| expired.iter().all(|gone| gone.path() != block.path());
+        self.blocks.write().unwrap_or_else(PoisonError::into_inner).retain(stays);
         for block in &expired {
-            self.io.remove_file(block.path())?;
+            match self.io.remove_file(block.path()) {
+                Ok(()) => {}
+                // Expired by both.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(self.io.sync_dir(&self.blocks_folder())?)
     }
