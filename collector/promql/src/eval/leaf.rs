@@ -13,7 +13,7 @@ use crate::functions::over_time::{self, RangeCall};
 use crate::plan::{LeafKind, Reading};
 use crate::storage::Selection;
 use crate::summaries::SummaryRequest;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 impl Evaluator<'_> {
     /// Evaluates a leaf, and with it all leaves that read the same series.
@@ -144,7 +144,8 @@ fn cost(series: &[Series]) -> usize {
     series.iter().map(|series| series.column.cost()).sum()
 }
 
-/// Parts worth reading side by side.
+/// Parts worth reading side by side. Asked for once: the answer is read from files of the kernel.
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
