@@ -9,6 +9,7 @@
 //! head and blocks. The engine knows nothing of HTTP, protobuf or PromQL.
 
 mod block;
+mod checkpoint;
 mod codec;
 mod commit;
 mod compact;
