@@ -216,12 +216,15 @@ impl Inner {
     /// Moves rows before `before_ms`, and all late samples, into blocks.
     fn cut(&self, housekeeping: &mut Housekeeping, before_ms: TimestampMs) -> Result<(), TsdbError> {
         let before_ms = before_ms.max(self.head.cut_before_ms());
-        let (late, commit) = {
-            let mut pending = self.commits.lock();
-            let late = self.head.begin_cut(before_ms);
-            (late, self.commits.request_boundary(&mut pending, BoundaryKind::Segment))
+        // First a new segment, then the cut: rows that are late for this cut must not lie before the segment
+        // behind which replay looks for them. Rows between the two are in the blocks and are replayed as well.
+        let commit = self.commits.request_boundary(&mut self.commits.lock(), BoundaryKind::Segment);
+        let segment = self.commits.wait_boundary(commit)?.position.segment;
+        let late = {
+            let _no_appends = self.commits.lock();
+            self.head.begin_cut(before_ms)
         };
-        let outcome = self.write_cut(housekeeping, before_ms, &late, commit);
+        let outcome = self.write_cut(housekeeping, before_ms, &late, segment);
         if outcome.is_err() {
             self.head.abandon_cut();
         }
@@ -233,9 +236,8 @@ impl Inner {
         housekeeping: &mut Housekeeping,
         before_ms: TimestampMs,
         late: &crate::head::late::LateSamples,
-        commit: u64,
+        segment: u64,
     ) -> Result<(), TsdbError> {
-        let segment = self.commits.wait_boundary(commit)?.position.segment;
         let folder = self.blocks_folder();
         let provenance =
             Provenance { cut_before_ms: before_ms, journal_segment: segment, replaces: Vec::new() };

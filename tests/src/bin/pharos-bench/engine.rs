@@ -2,6 +2,7 @@
 //! cost.
 
 use crate::process::usage;
+use crate::progress::Progress;
 use anyhow::Context;
 use pharos_common::clock::SystemClock;
 use pharos_common::labels::Labels;
@@ -63,6 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     let mut generating = 0.0;
     let before = usage(pid)?;
     let begin = Instant::now();
+    let progress = Progress::new("seconds appended", arguments.seconds as u64);
     for second in 0..arguments.seconds {
         for (number, node) in nodes.iter_mut().enumerate() {
             let start = Instant::now();
@@ -87,11 +89,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
                 std::thread::yield_now();
             }
         }
-        if second % 60 == 59 {
-            eprint!("\r{} of {} seconds", second + 1, arguments.seconds);
-        }
+        progress.add(1);
     }
-    eprintln!();
+    drop(progress);
     let appended_wall = begin.elapsed().as_secs_f64();
     let cpu_append = usage(pid)?.cpu_seconds - before.cpu_seconds - generating;
     let stats = database.stats();

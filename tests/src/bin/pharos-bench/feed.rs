@@ -13,10 +13,12 @@ use prost::Message;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{Barrier, mpsc};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Frames that one node has in flight.
-const IN_FLIGHT_MAX: u64 = 32;
+/// Ticks that one node has in flight, at most and if its frames hold many.
+const IN_FLIGHT_MAX: usize = 32;
+const LARGE_FRAMES_IN_FLIGHT: u64 = 4;
 /// Connections that send remote write, each for its share of the nodes.
 const CONNECTIONS: usize = 4;
 /// Rows that one append of the collector takes.
@@ -32,7 +34,8 @@ pub(crate) struct Load {
     /// The whole second behind which it begins: sample `n` of a node (from 1) is at this plus `n` seconds
     /// plus the node's phase, which is below a second.
     pub(crate) first_ms: i64,
-    /// Ticks of a node that travel together: 1 as it is live, more to load the past.
+    /// Ticks of a node that travel together: 1 as it is live, more to load the past. The past is sent in
+    /// step, so that no node falls behind the time that a server still takes.
     pub(crate) batch: usize,
 }
 
@@ -65,13 +68,16 @@ impl Load {
     }
 
     async fn send_native(&self, lane: Lane, address: &str, progress: &Arc<Progress>) -> anyhow::Result<()> {
-        let mut tasks = Vec::new();
+        let step = Arc::new(Barrier::new(self.nodes));
+        let mut tasks = JoinSet::new();
         for node in 0..self.nodes {
-            let (load, address, progress) = (self.clone(), address.to_owned(), Arc::clone(progress));
-            tasks.push(tokio::spawn(async move { load.send_node(lane, &address, node, &progress).await }));
+            let (load, address) = (self.clone(), address.to_owned());
+            let (step, progress) = (Arc::clone(&step), Arc::clone(progress));
+            tasks.spawn(async move { load.send_node(lane, &address, node, &step, &progress).await });
         }
-        for task in tasks {
-            task.await??;
+        // The first that fails ends all: the others may wait for it.
+        while let Some(sent) = tasks.join_next().await {
+            sent??;
         }
         Ok(())
     }
@@ -81,10 +87,11 @@ impl Load {
         lane: Lane,
         address: &str,
         node: usize,
+        step: &Barrier,
         progress: &Progress,
     ) -> anyhow::Result<()> {
         let mut client = IngestClient::connect(format!("http://{address}")).await?;
-        let (send, messages) = mpsc::channel(IN_FLIGHT_MAX as usize);
+        let (send, messages) = mpsc::channel(IN_FLIGHT_MAX);
         let layout = self.data.groups();
         send.send(hello(node, stream_id(node)?)).await?;
         let mut replies = client.push(ReceiverStream::new(messages)).await?.into_inner();
@@ -97,6 +104,7 @@ impl Load {
         let mut values = self.data.node(node);
         let batch = self.batch.min(ROWS_PER_FRAME_MAX / layout.len().max(1)).max(1);
         let frames = self.seconds.div_ceil(batch) as u64;
+        let in_flight_max = (IN_FLIGHT_MAX as u64 / batch as u64).max(LARGE_FRAMES_IN_FLIGHT);
         let (mut acknowledged, mut second) = (0, 0);
         for sequence in 1..=frames {
             let mut readings = Vec::new();
@@ -106,9 +114,12 @@ impl Load {
                 add_readings(&mut readings, &layout, values.tick(), self.timestamp_ms(node, second));
             }
             progress.add((ticks * layout.iter().map(|group| group.series.len()).sum::<usize>()) as u64);
+            if self.batch > 1 {
+                step.wait().await;
+            }
             let tick = Tick { lane: lane.into(), sequence, readings };
             send.send(AgentMessage { message: Some(FromAgent::Tick(tick)) }).await?;
-            while sequence - acknowledged >= IN_FLIGHT_MAX || (sequence == frames && acknowledged < frames) {
+            while sequence - acknowledged >= in_flight_max || (sequence == frames && acknowledged < frames) {
                 let reply = replies.message().await?.context("the stream ended")?;
                 if let Some(FromCollector::Acknowledge(reply)) = reply.message {
                     acknowledged = reply.sequence;
@@ -120,17 +131,17 @@ impl Load {
 
     async fn send_remote_write(&self, address: &str, progress: &Arc<Progress>) -> anyhow::Result<()> {
         let connections = CONNECTIONS.min(self.nodes);
-        // In step, so that no node falls behind the time that a server still takes.
         let step = Arc::new(Barrier::new(connections));
-        let mut tasks = Vec::new();
+        let mut tasks = JoinSet::new();
         for connection in 0..connections {
             let nodes: Vec<usize> = (connection..self.nodes).step_by(connections).collect();
             let (load, step, progress) = (self.clone(), Arc::clone(&step), Arc::clone(progress));
             let url = format!("http://{address}/api/v1/write");
-            tasks.push(tokio::spawn(async move { load.write_nodes(&url, &nodes, &step, &progress).await }));
+            tasks.spawn(async move { load.write_nodes(&url, &nodes, &step, &progress).await });
         }
-        for task in tasks {
-            task.await??;
+        // The first that fails ends all: the others may wait for it.
+        while let Some(sent) = tasks.join_next().await {
+            sent??;
         }
         Ok(())
     }
