@@ -84,6 +84,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(error) = error.downcast_ref::<pharos_alertmanager::RunError>() {
         return error.exit_code();
     }
+    if let Some(error) = error.downcast_ref::<server::ListenError>() {
+        return error.exit_code();
+    }
     match error.downcast_ref::<pharos_agent::AgentError>() {
         Some(error) if error.is_usage() => 2,
         _ => 1,

@@ -1,10 +1,12 @@
 //! The board: the latest reading of every group, for `/metrics` to show and for frames to carry.
 //!
 //! Samplers publish to it from their threads; the scheduler collects what is new into a frame once a tick.
+//! Samples between grid points are groups of their own, of the series `<name>:fast`, which `/metrics` does
+//! not show. What has not been read again in time is ended with stale markers.
 
 use crate::directory::{Definition, DefinitionSet, Directory};
 use crate::frame::{FrameDraft, ReadingRef};
-use crate::group::{GroupSet, Presence};
+use crate::group::{Group, GroupSet, Presence};
 use pharos_common::sample::TimestampMs;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,6 +35,10 @@ struct Slot {
     /// Shape of the set that `readings` follows.
     shape: Option<u64>,
     readings: Vec<Posted>,
+    /// Shape of the set that `fast` follows.
+    fast_shape: Option<u64>,
+    /// Groups that are published between grid points: place in the set, and reading.
+    fast: Vec<(usize, Posted)>,
 }
 
 /// A group's latest reading.
@@ -57,6 +63,45 @@ impl Posted {
     pub fn is_stale(&self, now_ms: TimestampMs) -> bool {
         now_ms - self.timestamp_ms > STALE_INTERVALS * i64::from(self.interval_ms) + STALE_GRACE_MS
     }
+
+    fn new(definition: Arc<Definition>, columns: usize) -> Self {
+        Posted {
+            definition,
+            values: vec![0.0; columns],
+            present: Presence::EMPTY,
+            gone: Presence::EMPTY,
+            timestamp_ms: 0,
+            interval_ms: 0,
+            fresh: false,
+        }
+    }
+
+    /// Takes a reading; how many values differ from the one before.
+    fn post(&mut self, group: &Group, timestamp_ms: TimestampMs, interval_ms: u32) -> u32 {
+        let differs = |(old, new): (&f64, &f64)| u32::from(old.to_bits() != new.to_bits());
+        let changed = self.values.iter().zip(group.values()).map(differs).sum();
+        self.values.copy_from_slice(group.values());
+        self.present = group.present();
+        self.timestamp_ms = timestamp_ms;
+        self.interval_ms = interval_ms;
+        self.fresh = true;
+        changed
+    }
+
+    fn collect(&mut self, draft: &mut FrameDraft) {
+        if !std::mem::take(&mut self.fresh) {
+            return;
+        }
+        draft.add(&ReadingRef {
+            group: self.definition.group(),
+            timestamp_ms: self.timestamp_ms,
+            interval_ms: self.interval_ms,
+            values: &self.values,
+            present: self.present,
+            gone: self.gone,
+        });
+        self.gone = Presence::EMPTY;
+    }
 }
 
 impl Board {
@@ -67,46 +112,92 @@ impl Board {
         Board { inner: Mutex::new(inner) }
     }
 
-    /// Shows a sampler's reading. Allocates only when groups or columns have come or gone.
-    pub fn publish(&self, slot: usize, groups: &mut GroupSet, timestamp_ms: TimestampMs, interval_ms: u32) {
+    /// Shows a sampler's reading; how many values differ from the one before. Allocates only when groups or
+    /// columns have come or gone.
+    pub fn publish(
+        &self,
+        slot: usize,
+        groups: &mut GroupSet,
+        timestamp_ms: TimestampMs,
+        interval_ms: u32,
+    ) -> u32 {
         let mut inner = self.lock();
-        if inner.slots.len() <= slot {
-            inner.slots.resize_with(slot + 1, Slot::default);
-        }
-        inner.publish(slot, groups, timestamp_ms, interval_ms);
+        inner.make_room(slot);
+        let changed = inner.publish(slot, groups, timestamp_ms, interval_ms);
         drop(inner);
         groups.published();
+        changed
+    }
+
+    /// Takes a reading between grid points, of the groups that are `urgent`.
+    pub fn publish_fast(
+        &self,
+        slot: usize,
+        groups: &GroupSet,
+        urgent: &[bool],
+        timestamp_ms: TimestampMs,
+        interval_ms: u32,
+    ) {
+        if !urgent.contains(&true) {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.make_room(slot);
+        inner.publish_fast(slot, groups, urgent, timestamp_ms, interval_ms);
+    }
+
+    /// The definition of a group's series `<name>:fast`.
+    pub fn define_fast(&self, group: &Group) -> Arc<Definition> {
+        self.lock().directory.define_fast(group)
+    }
+
+    /// Ends what should have been read again by now; how many series that were.
+    pub fn expire(&self, now_ms: TimestampMs) -> u64 {
+        let mut inner = self.lock();
+        let mut expired = 0;
+        for slot in &mut inner.slots {
+            for posted in slot.readings.iter_mut().chain(slot.fast.iter_mut().map(|(_, posted)| posted)) {
+                if posted.present.is_empty() || !posted.is_stale(now_ms) {
+                    continue;
+                }
+                expired += posted.present.len() as u64;
+                posted.gone = posted.gone.union(posted.present);
+                posted.present = Presence::EMPTY;
+                posted.timestamp_ms = now_ms;
+                posted.fresh = true;
+            }
+        }
+        expired
+    }
+
+    /// The sampler's slot, and the place among its groups, of a group's number on the wire.
+    pub fn locate(&self, group: u32) -> Option<(usize, usize)> {
+        let inner = self.lock();
+        inner.slots.iter().enumerate().find_map(|(at, slot)| {
+            let place = slot.readings.iter().position(|posted| posted.definition.group() == group);
+            let fast = || slot.fast.iter().find(|(_, posted)| posted.definition.group() == group);
+            place.or_else(|| fast().map(|(place, _)| *place)).map(|place| (at, place))
+        })
+    }
+
+    /// All definitions that hold now.
+    pub fn definitions(&self) -> Arc<DefinitionSet> {
+        self.lock().definitions()
     }
 
     /// Encodes everything published since the last call; `None` if there is nothing.
     pub fn collect(&self) -> Option<FrameDraft> {
         let mut inner = self.lock();
-        if inner.definitions_changed {
-            let readings = inner.slots.iter().flat_map(|slot| &slot.readings);
-            let definitions = readings.map(|posted| Arc::clone(&posted.definition)).collect();
-            inner.definitions = Arc::new(DefinitionSet { definitions });
-            inner.definitions_changed = false;
+        let bytes = inner.fresh_bytes();
+        if bytes == 0 {
+            return None;
         }
-        let mut draft = FrameDraft {
-            definitions: Arc::clone(&inner.definitions),
-            readings: Vec::with_capacity(inner.frame_bytes()),
-            samples: 0,
-            timestamp_ms: i64::MIN,
-        };
-        for posted in inner.slots.iter_mut().flat_map(|slot| &mut slot.readings).filter(|posted| posted.fresh)
-        {
-            posted.fresh = false;
-            let reading = ReadingRef {
-                group: posted.definition.group(),
-                timestamp_ms: posted.timestamp_ms,
-                interval_ms: posted.interval_ms,
-                values: &posted.values,
-                present: posted.present,
-                gone: posted.gone,
-            };
-            draft.samples += reading.encode(&mut draft.readings);
-            draft.timestamp_ms = draft.timestamp_ms.max(posted.timestamp_ms);
-            posted.gone = Presence::EMPTY;
+        let mut draft = FrameDraft::empty(inner.definitions());
+        draft.readings.reserve(bytes);
+        for slot in &mut inner.slots {
+            for posted in slot.readings.iter_mut().chain(slot.fast.iter_mut().map(|(_, posted)| posted)) {
+                posted.collect(&mut draft);
+            }
         }
         (draft.samples > 0).then_some(draft)
     }
@@ -129,36 +220,91 @@ impl Board {
 }
 
 impl Inner {
-    fn publish(&mut self, slot: usize, groups: &GroupSet, timestamp_ms: TimestampMs, interval_ms: u32) {
-        let Inner { directory, slots, definitions_changed, .. } = self;
-        let Some(slot) = slots.get_mut(slot) else { return };
-        if slot.shape != Some(groups.shape()) {
-            slot.shape = Some(groups.shape());
-            slot.readings.clear();
-            slot.readings.extend(groups.iter().map(|group| Posted {
-                definition: directory.define(group),
-                values: vec![0.0; group.columns().len()],
-                present: Presence::EMPTY,
-                gone: Presence::EMPTY,
-                timestamp_ms,
-                interval_ms,
-                fresh: false,
-            }));
-            *definitions_changed = true;
-        }
-        for (posted, group) in slot.readings.iter_mut().zip(groups.iter()) {
-            posted.values.copy_from_slice(group.values());
-            posted.present = group.present();
-            // A marker that no frame has taken yet is still owed, unless the series is back.
-            posted.gone = posted.gone.union(group.gone()).without(posted.present);
-            posted.timestamp_ms = timestamp_ms;
-            posted.interval_ms = interval_ms;
-            posted.fresh = true;
+    fn make_room(&mut self, slot: usize) {
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, Slot::default);
         }
     }
 
-    fn frame_bytes(&self) -> usize {
-        let readings = self.slots.iter().flat_map(|slot| &slot.readings);
-        readings.map(|posted| 64 + posted.values.len() * 8).sum()
+    fn publish(
+        &mut self,
+        slot: usize,
+        groups: &GroupSet,
+        timestamp_ms: TimestampMs,
+        interval_ms: u32,
+    ) -> u32 {
+        let Inner { directory, slots, definitions_changed, .. } = self;
+        let Some(slot) = slots.get_mut(slot) else { return 0 };
+        if slot.shape != Some(groups.shape()) {
+            slot.shape = Some(groups.shape());
+            slot.readings.clear();
+            let posted = |group: &Group| Posted::new(directory.define(group), group.columns().len());
+            slot.readings.extend(groups.iter().map(posted));
+            *definitions_changed = true;
+        }
+        let mut changed = 0;
+        for (posted, group) in slot.readings.iter_mut().zip(groups.iter()) {
+            changed += posted.post(group, timestamp_ms, interval_ms);
+            // A marker that no frame has taken yet is still owed, unless the series is back.
+            posted.gone = posted.gone.union(group.gone()).without(posted.present);
+        }
+        changed
+    }
+
+    fn publish_fast(
+        &mut self,
+        slot: usize,
+        groups: &GroupSet,
+        urgent: &[bool],
+        timestamp_ms: TimestampMs,
+        interval_ms: u32,
+    ) {
+        let Inner { directory, slots, definitions_changed, .. } = self;
+        let Some(slot) = slots.get_mut(slot) else { return };
+        if slot.fast_shape != Some(groups.shape()) {
+            slot.fast_shape = Some(groups.shape());
+            slot.fast.clear();
+            *definitions_changed = true;
+        }
+        for (place, group) in groups.iter().enumerate().filter(|(place, _)| urgent.get(*place) == Some(&true))
+        {
+            let at = match slot.fast.iter().position(|(known, _)| *known == place) {
+                Some(at) => at,
+                None => {
+                    let posted = Posted::new(directory.define_fast(group), group.columns().len());
+                    slot.fast.push((place, posted));
+                    *definitions_changed = true;
+                    slot.fast.len() - 1
+                }
+            };
+            if let Some((_, posted)) = slot.fast.get_mut(at) {
+                let before = posted.present;
+                posted.post(group, timestamp_ms, interval_ms);
+                posted.gone = posted.gone.union(before).without(posted.present);
+            }
+        }
+    }
+
+    fn definitions(&mut self) -> Arc<DefinitionSet> {
+        if self.definitions_changed {
+            let mut definitions = Vec::new();
+            for slot in &self.slots {
+                let fast = slot.fast.iter().map(|(_, posted)| posted);
+                definitions
+                    .extend(slot.readings.iter().chain(fast).map(|posted| Arc::clone(&posted.definition)));
+            }
+            self.definitions = Arc::new(DefinitionSet { definitions });
+            self.definitions_changed = false;
+        }
+        Arc::clone(&self.definitions)
+    }
+
+    /// Upper bound of the bytes that the next frame takes.
+    fn fresh_bytes(&self) -> usize {
+        let readings = self
+            .slots
+            .iter()
+            .flat_map(|slot| slot.readings.iter().chain(slot.fast.iter().map(|(_, posted)| posted)));
+        readings.filter(|posted| posted.fresh).map(|posted| 64 + posted.values.len() * 8).sum()
     }
 }

@@ -10,6 +10,9 @@ use pharos_proto::v1::{self, AlterGroup, DefineGroup, MetricType};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// What the names of series between grid points end in.
+const FAST: &str = ":fast";
+
 /// A group as it was at some time; never changes. What does change gets a new version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Definition {
@@ -68,8 +71,18 @@ impl Directory {
 
     /// The definition of a group as it is now.
     pub fn define(&mut self, group: &Group) -> Arc<Definition> {
+        self.define_as(group, "")
+    }
+
+    /// The definition of a group's series between grid points, `<name>:fast`.
+    pub fn define_fast(&mut self, group: &Group) -> Arc<Definition> {
+        self.define_as(group, FAST)
+    }
+
+    fn define_as(&mut self, group: &Group, suffix: &str) -> Arc<Definition> {
+        let key = format!("{}{suffix}", group.key());
         let labels = self.group_labels(group.labels());
-        let known = self.by_key.get(group.key()).filter(|known| known.message.labels == labels);
+        let known = self.by_key.get(&key).filter(|known| known.message.labels == labels);
         let mut next_column = known.map_or(0, |known| known.next_column);
         let columns: Vec<v1::Column> = group
             .columns()
@@ -78,7 +91,9 @@ impl Directory {
                 let labels = own_labels(&spec.labels);
                 let same = known.and_then(|known| {
                     let columns = &known.message.columns;
-                    columns.iter().find(|column| column.name == spec.name && column.labels == labels)
+                    columns.iter().find(|column| {
+                        column.name.strip_suffix(suffix) == Some(&*spec.name) && column.labels == labels
+                    })
                 });
                 let id = same.map_or_else(
                     || {
@@ -87,7 +102,7 @@ impl Directory {
                     },
                     |column| column.id,
                 );
-                column(id, spec, labels)
+                column(id, spec, labels, suffix)
             })
             .collect();
         let number = match known {
@@ -100,7 +115,7 @@ impl Directory {
             }
         };
         let definition = Arc::new(Definition {
-            key: group.key().to_owned(),
+            key,
             version: known.map_or(1, |known| known.version.wrapping_add(1)),
             next_column,
             message: DefineGroup { group: number, labels, columns },
@@ -121,7 +136,7 @@ fn own_labels(labels: &[Label]) -> Vec<v1::Label> {
     labels.map(|(name, value)| v1::Label { name: name.clone().into_owned(), value: value.clone() }).collect()
 }
 
-fn column(id: u32, spec: &ColumnSpec, labels: Vec<v1::Label>) -> v1::Column {
+fn column(id: u32, spec: &ColumnSpec, labels: Vec<v1::Label>, suffix: &str) -> v1::Column {
     let metric = Catalogue::get().find(&spec.name);
     let described = spec.description.as_deref();
     let kind = match described.map(|described| described.kind).or(metric.map(|metric| metric.kind)) {
@@ -133,7 +148,7 @@ fn column(id: u32, spec: &ColumnSpec, labels: Vec<v1::Label>) -> v1::Column {
     };
     v1::Column {
         id,
-        name: spec.name.clone().into_owned(),
+        name: format!("{}{suffix}", spec.name),
         labels,
         r#type: kind.into(),
         unit: metric.map_or_else(String::new, |metric| metric.unit.to_owned()),

@@ -21,6 +21,19 @@ pub struct FrameDraft {
     pub timestamp_ms: TimestampMs,
 }
 
+impl FrameDraft {
+    /// A frame without readings.
+    pub fn empty(definitions: Arc<DefinitionSet>) -> Self {
+        FrameDraft { definitions, readings: Vec::new(), samples: 0, timestamp_ms: TimestampMs::MIN }
+    }
+
+    /// Adds a reading.
+    pub fn add(&mut self, reading: &ReadingRef<'_>) {
+        self.samples += reading.encode(&mut self.readings);
+        self.timestamp_ms = self.timestamp_ms.max(reading.timestamp_ms);
+    }
+}
+
 /// One group's reading.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadingRef<'a> {
@@ -42,7 +55,7 @@ impl ReadingRef<'_> {
     /// Appends the reading as one entry of `Tick.readings`; returns how many values it has.
     pub fn encode(&self, out: &mut Vec<u8>) -> u32 {
         let sent = self.present.union(self.gone);
-        let count = (0..self.values.len()).filter(|&column| sent.contains(column)).count();
+        let count = sent.len();
         if count == 0 {
             return 0;
         }

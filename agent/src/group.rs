@@ -248,6 +248,12 @@ impl GroupSet {
         }
     }
 
+    /// The group of that key, for samplers that look it up now and then.
+    pub fn handle_of(&self, key: &str) -> Option<GroupHandle> {
+        let at = |group: &Option<Group>| group.as_ref().is_some_and(|group| group.key == key && !group.ended);
+        self.groups.iter().position(at).map(GroupHandle)
+    }
+
     /// The group behind a handle. A handle of an ended group leads to a group that nobody publishes.
     #[inline]
     pub fn group(&mut self, handle: GroupHandle) -> Option<&mut Group> {

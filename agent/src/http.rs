@@ -1,12 +1,16 @@
-//! What the agent serves over HTTP: `/metrics`, `/samplers`, a landing page and the standard routes.
+//! What the agent serves over HTTP: `/metrics`, `/samplers`, `POST /-/dump` (ships the flight recorder), a
+//! landing page and the standard routes.
 
 use crate::board::Board;
 use crate::exposition::{Exposition, Format};
+use crate::own_metrics::OwnMetrics;
+use crate::recorder::Recorder;
+use crate::spool::SpoolHandle;
 use crate::status::{GpuState, GpuStatus, SamplerStatuses};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -34,6 +38,12 @@ pub struct Pages {
     pub clock: SharedClock,
     /// The node's name.
     pub node: String,
+    /// The same metrics, to count in.
+    pub metrics: OwnMetrics,
+    /// Where a recording goes; `None` in a plain exporter.
+    pub spool: Option<SpoolHandle>,
+    /// The flight recorder.
+    pub recorder: Arc<Recorder>,
 }
 
 /// All routes of the agent.
@@ -42,6 +52,7 @@ pub fn router(pages: Pages, standard: StandardRoutes) -> Router {
         .route("/", get(landing))
         .route("/metrics", get(metrics))
         .route("/samplers", get(samplers))
+        .route("/-/dump", post(dump).put(dump))
         .with_state(pages)
         .merge(standard.router())
 }
@@ -80,6 +91,23 @@ fn gzip(text: &[u8]) -> Option<Vec<u8>> {
 
 async fn samplers(State(pages): State<Pages>) -> Response {
     Json(pages.statuses.list()).into_response()
+}
+
+/// Ships the last minute of the recorded series; the answer says how many samples that are.
+async fn dump(State(pages): State<Pages>) -> Response {
+    let Some(spool) = pages.spool else {
+        return (StatusCode::CONFLICT, "No collector is configured to ship the recording to.\n")
+            .into_response();
+    };
+    if pages.recorder.series() == 0 {
+        let message = "Nothing is recorded: name series under `recorder:` in the configuration file.\n";
+        return (StatusCode::CONFLICT, message).into_response();
+    }
+    let work = move || pages.recorder.dump(&pages.board, &spool, &pages.metrics);
+    match tokio::task::spawn_blocking(work).await {
+        Ok(samples) => format!("{samples} samples are on their way.\n").into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn landing(State(pages): State<Pages>) -> Html<String> {

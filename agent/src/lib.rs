@@ -4,21 +4,24 @@
 //! [`schedule`] gives each its ticks. Readings land on the [`board`], from where `/metrics` shows the latest
 //! ([`exposition`], [`http`]) and every tick takes what is new as one [`frame`]. Frames go to the [`spool`],
 //! which keeps them in a journal until a collector has made them durable, and out through the [`push`]
-//! client. [`directory`] numbers groups and columns; [`options`] and [`config`] say what runs. [`run()`] starts
+//! client. The [`recorder`] keeps the last minute finely; [`hints`] of the collector make samplers faster. [`directory`] numbers groups and columns; [`options`] and [`config`] say what runs. [`run()`] starts
 //! and ends it all.
 
 pub mod board;
+mod clock_watch;
 pub mod config;
 pub mod directory;
 pub mod error;
 pub mod exposition;
 pub mod frame;
 pub mod group;
+pub mod hints;
 pub mod http;
 pub mod kernel_files;
 pub mod options;
 pub mod own_metrics;
 pub mod push;
+pub mod recorder;
 pub mod run;
 pub mod sampler;
 pub mod samplers;

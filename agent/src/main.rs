@@ -3,7 +3,8 @@
 use clap::Parser;
 use pharos_agent::{AgentError, AgentOptions};
 use pharos_common::flags::LogFlags;
-use pharos_common::{server, shutdown};
+use pharos_common::server::{self, ListenError};
+use pharos_common::shutdown;
 use std::process::ExitCode;
 
 /// Samples this node every second and pushes to a Pharos collector
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "The agent does not run");
             let usage = error.downcast_ref::<AgentError>().is_some_and(AgentError::is_usage);
-            ExitCode::from(if usage { 2 } else { 1 })
+            let of_listening = error.downcast_ref::<ListenError>().map_or(1, ListenError::exit_code);
+            ExitCode::from(if usage { 2 } else { of_listening })
         }
     }
 }

@@ -12,9 +12,6 @@ use pharos_common::flags::ConfigFlag;
 use regex::Regex;
 use std::path::PathBuf;
 
-/// How often a sampler runs unless configured otherwise.
-const INTERVAL_MS: u32 = 1_000;
-
 /// The agent's flags. The one-process program starts from [`AgentOptions::default`] and sets fields.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AgentOptions {
@@ -219,12 +216,18 @@ impl AgentOptions {
         let samplers = SAMPLERS.iter().filter_map(|kind| {
             let configured = file.samplers.get(kind.name);
             let on = self.switches.get(kind.name).or(configured.and_then(|sampler| sampler.enabled));
-            let interval_ms = configured.and_then(|sampler| sampler.fixed);
-            let interval_ms = interval_ms.map_or(INTERVAL_MS, |interval| interval.as_millis() as u32);
-            on.unwrap_or(kind.default_on).then_some(PlannedSampler { kind, interval_ms })
+            let rate = configured.and_then(|sampler| sampler.rate()).unwrap_or_else(|| kind.default_rate());
+            on.unwrap_or(kind.default_on).then_some(PlannedSampler { kind, rate })
         });
         Ok(AgentConfig {
-            plan: Plan { samplers: samplers.collect(), options: self.sampler_options(&node)? },
+            plan: Plan {
+                samplers: samplers.collect(),
+                options: self.sampler_options(&node)?,
+                cpu_budget: file.budget.share(),
+                push_delay: file.push.delay(&node),
+                // The file was checked when it was read.
+                recorder: file.recorder.plan().unwrap_or_default(),
+            },
             node,
             collectors,
             storage_path: self.storage_path.clone(),
@@ -332,6 +335,7 @@ pub(crate) fn unknown_sampler(file: &std::path::Path, name: &str) -> ConfigError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::{Adaptive, Rate};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -394,7 +398,7 @@ mod tests {
         let config = load(text, &[]).unwrap();
         assert_eq!((config.node.as_str(), config.collectors), ("n1", vec!["c:1".to_owned()]));
         let cpu = config.plan.samplers.iter().find(|planned| planned.kind.name == "cpu").unwrap();
-        assert_eq!(cpu.interval_ms, 10_000);
+        assert_eq!(cpu.rate, Rate::fixed(10_000));
         assert!(config.plan.samplers.iter().all(|planned| planned.kind.name != "arp"));
         assert_eq!(load(text, &["--node.name=n2", "--sampler.arp"]).unwrap().node, "n2");
 
@@ -405,6 +409,20 @@ mod tests {
             "{}",
             place("samplers:\n  cpu: {fixed: soon}\n")
         );
+        let adaptive = load("samplers:\n  cpu: {adaptive: {fastest: 200ms, slowest: 5s}}\n", &[]).unwrap();
+        let cpu = adaptive.plan.samplers.iter().find(|planned| planned.kind.name == "cpu").unwrap();
+        let want = Adaptive { fastest_ms: 200, grid_ms: 1_000, slowest_ms: Some(5_000) };
+        assert_eq!(cpu.rate, Rate::Adaptive(want));
+        for (text, key) in [
+            ("samplers:\n  cpu: {adaptive: {fastest: 300ms}}\n", "samplers.cpu.adaptive.fastest"),
+            ("samplers:\n  cpu: {fixed: 1s, adaptive: {fastest: 100ms}}\n", "samplers.cpu.adaptive"),
+            ("budget: {cpu_percent: -1}\n", "budget.cpu_percent"),
+            ("push: {jitter: 1m}\n", "push.jitter"),
+            ("recorder: {series: ['(']}\n", "recorder.series"),
+            ("recorder: {interval: 10ms}\n", "recorder.interval"),
+        ] {
+            assert!(place(text).contains(key), "{}", place(text));
+        }
         assert!(place("samplers:\n  cpux: {}\n").starts_with("F:2:3: samplers.cpux: "));
         assert!(place("sampler: {}\n").starts_with("F:1:"));
         assert!(place("samplers:\n  cpu: {fixed: 10ms}\n").contains("samplers.cpu.fixed"));

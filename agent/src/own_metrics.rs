@@ -1,6 +1,6 @@
 //! Metrics of the agent about itself, `pharos_agent_*`.
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Why a frame never reached a collector; also the label `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum LossReason {
     TooOld,
     /// Its place in the journal is damaged.
     Damaged,
+    /// A collector refuses it for good; it is set aside.
+    Refused,
 }
 
 impl LossReason {
@@ -25,15 +27,17 @@ impl LossReason {
             LossReason::JournalFull => "journal_full",
             LossReason::TooOld => "too_old",
             LossReason::Damaged => "damaged",
+            LossReason::Refused => "refused",
         }
     }
 
-    pub(crate) const ALL: [LossReason; 5] = [
+    pub(crate) const ALL: [LossReason; 6] = [
         LossReason::JournalBusy,
         LossReason::JournalFailed,
         LossReason::JournalFull,
         LossReason::TooOld,
         LossReason::Damaged,
+        LossReason::Refused,
     ];
 }
 
@@ -67,6 +71,26 @@ pub struct OwnMetrics {
     pub acknowledged: IntCounterVec,
     /// Hints received.
     pub hints: IntCounter,
+    /// Seconds from reading to reading, by sampler.
+    pub intervals: GaugeVec,
+    /// Changes of the interval, by sampler and reason.
+    pub rate_changes: IntCounterVec,
+    /// Share of a core that sampling and journal used lately.
+    pub cpu_used: Gauge,
+    /// Share of a core that they may use; 0 is no limit.
+    pub cpu_budget: Gauge,
+    /// Series ended because no reading came in time.
+    pub expired: IntCounter,
+    /// Steps of the wall clock, by direction.
+    pub clock_steps: IntCounterVec,
+    /// Times that the machine was suspended.
+    pub suspends: IntCounter,
+    /// Times that the node was found under another name than before.
+    pub renames: IntCounter,
+    /// Times that the flight recorder was shipped.
+    pub recorder_dumps: IntCounter,
+    /// Samples of the flight recorder shipped.
+    pub recorder_samples: IntCounter,
     /// When the configuration was loaded last.
     pub config_loaded: Gauge,
     /// Whether the last load succeeded.
@@ -107,7 +131,60 @@ impl OwnMetrics {
             "When the configuration was last loaded without an error.",
         )?;
         registry.register(Box::new(config_loaded.clone()))?;
+        let intervals = GaugeVec::new(
+            Opts::new(
+                "pharos_agent_sampler_interval_seconds",
+                "Seconds from reading to reading of the sampler.",
+            ),
+            &["sampler"],
+        )?;
+        registry.register(Box::new(intervals.clone()))?;
+        let rate_changes = IntCounterVec::new(
+            Opts::new(
+                "pharos_agent_sampler_rate_changes_total",
+                "Changes of the sampler's interval, by the reason for the new one.",
+            ),
+            &["sampler", "reason"],
+        )?;
+        registry.register(Box::new(rate_changes.clone()))?;
+        let float = |name: &str, help: &str| {
+            let gauge = Gauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            prometheus::Result::Ok(gauge)
+        };
         let metrics = OwnMetrics {
+            intervals,
+            rate_changes,
+            cpu_used: float(
+                "pharos_agent_cpu_used_ratio",
+                "Share of a core that sampling and journal used in the last seconds.",
+            )?,
+            cpu_budget: float(
+                "pharos_agent_cpu_budget_ratio",
+                "Share of a core that sampling and journal may use; 0 is no limit.",
+            )?,
+            expired: counter(
+                "pharos_agent_expired_series_total",
+                "Series that were ended because no reading came in time.",
+            )?,
+            clock_steps: counters(
+                "pharos_agent_clock_steps_total",
+                "Steps of the wall clock, by direction.",
+                "direction",
+            )?,
+            suspends: counter("pharos_agent_suspends_total", "Times that the machine was suspended.")?,
+            renames: counter(
+                "pharos_agent_node_renames_total",
+                "Times that the node was found under another name than before.",
+            )?,
+            recorder_dumps: counter(
+                "pharos_agent_recorder_dumps_total",
+                "Times that the flight recorder was shipped.",
+            )?,
+            recorder_samples: counter(
+                "pharos_agent_recorder_samples_total",
+                "Samples of the flight recorder that were shipped.",
+            )?,
             gpus: gauge("pharos_agent_gpus", "GPUs found on this node.")?,
             samples: counter("pharos_agent_samples_total", "Samples taken.")?,
             missed_ticks: counter(
@@ -154,6 +231,9 @@ impl OwnMetrics {
         // Counters that are there from the start can be alerted on.
         for reason in LossReason::ALL {
             metrics.lost.with_label_values(&[reason.label()]);
+        }
+        for direction in ["forward", "back"] {
+            metrics.clock_steps.with_label_values(&[direction]);
         }
         for lane in ["live", "backfill"] {
             metrics.acknowledged.with_label_values(&[lane]);

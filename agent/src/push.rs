@@ -7,6 +7,7 @@
 mod backoff;
 mod outgoing;
 
+use crate::hints::HintSender;
 use crate::own_metrics::OwnMetrics;
 use crate::spool::SpoolHandle;
 use backoff::Backoff;
@@ -85,6 +86,8 @@ pub struct Pusher {
     pub addresses: watch::Receiver<Vec<String>>,
     /// Metrics about the agent.
     pub metrics: OwnMetrics,
+    /// Where hints of the collector go.
+    pub hints: HintSender,
 }
 
 impl Pusher {
@@ -225,7 +228,10 @@ impl Pusher {
                 );
                 pause.send_replace(Instant::now() + wait);
             }
-            Some(Message::Hints(hints)) => self.metrics.hints.inc_by(hints.hints.len() as u64),
+            Some(Message::Hints(hints)) => {
+                self.metrics.hints.inc_by(hints.hints.len() as u64);
+                self.hints.send(hints.hints);
+            }
             Some(Message::Welcome(_)) | None => {}
         }
     }

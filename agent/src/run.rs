@@ -4,6 +4,7 @@ use crate::board::Board;
 use crate::config::AgentConfig;
 use crate::directory::Directory;
 use crate::error::AgentError;
+use crate::hints::HintSender;
 use crate::http::{Pages, router};
 use crate::own_metrics::OwnMetrics;
 use crate::push::Pusher;
@@ -109,12 +110,7 @@ pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> 
         }));
         (Some(handle), directory)
     };
-    let shared = Shared {
-        board: Arc::new(Board::new(directory)),
-        statuses: Arc::default(),
-        metrics: metrics.clone(),
-        clock: Arc::clone(&clock),
-    };
+    let shared = Shared::new(Board::new(directory), metrics.clone(), Arc::clone(&clock));
     let (control, orders) = channel();
     let scheduler = Scheduler::new(&config.plan, shared.clone(), spool.clone());
     let sampling =
@@ -127,11 +123,12 @@ pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> 
 
     // The push ends after sampling has, so that the last frames get their chance.
     let sampled = Shutdown::new();
-    let pusher = spool.map(|spool| Pusher {
+    let pusher = spool.clone().map(|spool| Pusher {
         node: config.node.clone(),
         spool,
         addresses: watch_addresses,
         metrics: metrics.clone(),
+        hints: HintSender { inbox: Arc::clone(&shared.hints), control: control.clone() },
     });
     if let Some(pusher) = pusher {
         tasks.push(tokio::spawn(pusher.run(sampled.clone())));
@@ -146,6 +143,9 @@ pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> 
         registry,
         clock,
         node: config.node.clone(),
+        metrics,
+        spool,
+        recorder: shared.recorder,
     };
     let standard = StandardRoutes {
         program: "Pharos agent",

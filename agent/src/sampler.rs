@@ -7,6 +7,7 @@ use crate::error::SampleError;
 use crate::group::GroupSet;
 use crate::kernel_files::ReadBuffer;
 use crate::samplers;
+use crate::schedule::{Adaptive, Rate};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -161,16 +162,37 @@ pub struct SamplerKind {
     pub default_on: bool,
     /// Whether a reading may hang (a dead mount, a busy driver), so that it needs a thread of its own.
     pub may_block: bool,
+    /// Interval while a value moves or an alert is near, milliseconds; `None` keeps the grid of 1 s always.
+    pub fastest_ms: Option<u32>,
     /// Makes it.
     pub build: BuildSampler,
 }
 
+/// How often samplers publish unless configured otherwise.
+const GRID_MS: u32 = 1_000;
+
+impl SamplerKind {
+    /// The rate unless configured otherwise.
+    pub fn default_rate(&self) -> Rate {
+        match self.fastest_ms {
+            Some(fastest_ms) => Rate::Adaptive(Adaptive { fastest_ms, grid_ms: GRID_MS, slowest_ms: None }),
+            None => Rate::fixed(GRID_MS),
+        }
+    }
+
+    /// The same, adaptive by default: what it reads moves fast and matters then.
+    const fn adaptive(mut self) -> Self {
+        self.fastest_ms = Some(100);
+        self
+    }
+}
+
 const fn hot(name: &'static str, build: BuildSampler) -> SamplerKind {
-    SamplerKind { name, default_on: true, may_block: false, build }
+    SamplerKind { name, default_on: true, may_block: false, fastest_ms: None, build }
 }
 
 const fn blocking(name: &'static str, build: BuildSampler) -> SamplerKind {
-    SamplerKind { name, default_on: true, may_block: true, build }
+    SamplerKind { name, default_on: true, may_block: true, fastest_ms: None, build }
 }
 
 /// All samplers, by name.
@@ -183,7 +205,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("entropy", samplers::scalars::entropy),
     hot("filefd", samplers::scalars::filefd),
     blocking("filesystem", samplers::filesystem::build),
-    blocking("gpu", samplers::gpu::build),
+    blocking("gpu", samplers::gpu::build).adaptive(),
     blocking("hwmon", samplers::hwmon::build),
     blocking("infiniband", samplers::infiniband::build),
     hot("loadavg", samplers::scalars::loadavg),
@@ -192,7 +214,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("netdev", samplers::netdev::build),
     hot("netstat", samplers::netstat::build),
     hot("os", samplers::os::build),
-    hot("pressure", samplers::pressure::build),
+    hot("pressure", samplers::pressure::build).adaptive(),
     hot("schedstat", samplers::schedstat::build),
     hot("selinux", samplers::selinux::build),
     hot("sockstat", samplers::sockstat::build),

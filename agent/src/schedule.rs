@@ -1,26 +1,43 @@
 //! The scheduler: gives every sampler its ticks and turns readings into frames.
 //!
-//! One thread runs the samplers that never wait, one after another; a sampler that may hang has a thread of
-//! its own, which the scheduler only triggers. Ticks lie on the wall clock's grid (every second on the
-//! second), so they do not drift and all nodes sample at the same moments.
+//! One thread runs the samplers that never wait, one after another; those that may hang run on a [`lane`]
+//! beside it, which can be abandoned. Each sampler's [`pace`] says how fast it reads: on the grid that its
+//! series are promised on, faster while a value moves or the collector hints at it (the samples in between
+//! go to `<name>:fast`), slower where the CPU [`budget`] demands it. What a tick has read goes out as one
+//! frame, a little later on each node, so that a thousand nodes do not push in the same moment.
 
-mod worker;
+mod budget;
+mod lane;
+mod pace;
+mod rate;
+mod runner;
+mod scrape;
+mod task;
+mod trend;
+
+pub use pace::Reason;
+pub use rate::{Adaptive, Rate};
 
 use crate::board::Board;
-use crate::error::SampleError;
+use crate::clock_watch::ClockWatch;
 use crate::frame::FrameDraft;
-use crate::group::{ColumnSpec, GroupHandle, GroupSet};
+use crate::hints::HintInbox;
 use crate::kernel_files::ReadBuffer;
 use crate::own_metrics::{LossReason, OwnMetrics};
-use crate::sampler::{SAMPLERS, Sampler, SamplerKind, SamplerOptions};
+use crate::recorder::{Recorder, RecorderPlan};
+use crate::sampler::{SamplerKind, SamplerOptions};
 use crate::spool::SpoolHandle;
-use crate::status::{SamplerStatuses, seconds};
+use crate::status::SamplerStatuses;
+use budget::{Candidate, Verdict};
+use lane::{Finished, Job, Lane};
 use pharos_common::clock::SharedClock;
 use pharos_common::sample::TimestampMs;
+pub(crate) use runner::CpuClock;
+use scrape::ScrapeGroup;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
-use worker::Worker;
+use std::time::Duration;
+use task::Task;
 
 /// What runs, and how often.
 #[derive(Clone, Debug)]
@@ -29,15 +46,21 @@ pub struct Plan {
     pub samplers: Vec<PlannedSampler>,
     /// Options of all samplers.
     pub options: SamplerOptions,
+    /// Share of one core that sampling and journal may use; `None` sets no limit.
+    pub cpu_budget: Option<f64>,
+    /// Time between reading and sending, which spreads the nodes of a cluster.
+    pub push_delay: Duration,
+    /// What the flight recorder keeps.
+    pub recorder: RecorderPlan,
 }
 
-/// One sampler of a plan. Adaptive rates will have their place beside `interval_ms`.
+/// One sampler of a plan.
 #[derive(Clone, Copy, Debug)]
 pub struct PlannedSampler {
     /// Which.
     pub kind: &'static SamplerKind,
-    /// Milliseconds from reading to reading.
-    pub interval_ms: u32,
+    /// How often it may read.
+    pub rate: Rate,
 }
 
 /// What the scheduler's owner tells it.
@@ -45,6 +68,8 @@ pub struct PlannedSampler {
 pub enum Control {
     /// Run this from now on.
     Reconfigure(Box<Plan>),
+    /// Hints of the collector lie in the inbox.
+    Hints,
     /// Take no more readings.
     Stop,
 }
@@ -60,35 +85,80 @@ pub struct Shared {
     pub metrics: OwnMetrics,
     /// The time.
     pub clock: SharedClock,
+    /// Where hints of the collector arrive.
+    pub hints: Arc<HintInbox>,
+    /// The last minute, finely.
+    pub recorder: Arc<Recorder>,
 }
+
+impl Shared {
+    /// What a scheduler on this board and clock needs.
+    pub fn new(board: Board, metrics: OwnMetrics, clock: SharedClock) -> Self {
+        Shared {
+            board: Arc::new(board),
+            statuses: Arc::default(),
+            metrics,
+            clock,
+            hints: Arc::default(),
+            recorder: Arc::default(),
+        }
+    }
+}
+
+/// Longest sleep, so that a clock that was set back does not silence the agent.
+const MAX_WAIT_MS: i64 = 10_000;
+/// Time that a frame waits for readings which may hang; what comes later goes into the next.
+const GATHER_TIME_MAX: Duration = Duration::from_millis(50);
+/// A reading on a shared lane that takes longer than this is left alone there.
+const LANE_TIME_MAX: Duration = Duration::from_millis(250);
+/// Processor time is looked at on one tick in this many: a look is a system call.
+const TICKS_PER_MEASUREMENT: u64 = 8;
+/// An alert that stays asks for the recording once in this time.
+const DUMP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs samplers at their rates.
 pub struct Scheduler {
     shared: Shared,
     /// Takes the frames; `None` in a plain exporter.
     spool: Option<SpoolHandle>,
-    hot: Vec<Hot>,
-    workers: Vec<Worker>,
+    /// The samplers: first those that never wait, each kind in the order of their names.
+    tasks: Vec<Task>,
+    /// Threads for readings that may hang. The first is shared; the others are left to one sampler each.
+    lanes: Vec<(u64, Lane)>,
+    next_lane: u64,
+    finished: Vec<Finished>,
     buffer: ReadBuffer,
     scrape: ScrapeGroup,
-}
-
-/// A sampler that never waits.
-struct Hot {
-    runner: Runner,
-    due: Due,
+    ticks: u64,
+    clocks: ClockWatch,
+    cpu_budget: Option<f64>,
+    window_start: Duration,
+    cpu_at_start: Duration,
+    push_delay: Duration,
+    last_dump: Option<Duration>,
 }
 
 impl Scheduler {
     /// A scheduler that runs `plan`.
     pub fn new(plan: &Plan, shared: Shared, spool: Option<SpoolHandle>) -> Self {
+        let window_start = shared.clock.monotonic();
+        let clocks = ClockWatch::new(shared.clock.now_ms(), window_start);
         let mut scheduler = Scheduler {
             shared,
             spool,
-            hot: Vec::new(),
-            workers: Vec::new(),
+            tasks: Vec::new(),
+            lanes: Vec::new(),
+            next_lane: 0,
+            finished: Vec::new(),
             buffer: ReadBuffer::default(),
             scrape: ScrapeGroup::default(),
+            ticks: 0,
+            clocks,
+            cpu_budget: plan.cpu_budget,
+            window_start,
+            cpu_at_start: Duration::ZERO,
+            push_delay: plan.push_delay,
+            last_dump: None,
         };
         scheduler.reconfigure(plan);
         scheduler
@@ -96,34 +166,92 @@ impl Scheduler {
 
     /// Runs until told to stop. Blocks, so it wants a thread.
     pub fn run(mut self, control: &Receiver<Control>) {
+        self.cpu_at_start = self.cpu();
         loop {
-            let now_ms = self.shared.clock.now_ms();
-            let wait_ms = self.next_due_ms().saturating_sub(now_ms).clamp(0, MAX_WAIT_MS);
-            match control.recv_timeout(Duration::from_millis(wait_ms as u64)) {
+            let wait = self.time_to_next_turn();
+            match control.recv_timeout(wait) {
                 Ok(Control::Reconfigure(plan)) => self.reconfigure(&plan),
+                Ok(Control::Hints) => self.take_hints(),
                 Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Timeout) => self.turn(),
             }
         }
     }
 
     /// Takes all readings that are due now and sends them off as one frame.
     pub fn tick(&mut self) {
-        let now_ms = self.shared.clock.now_ms();
-        for worker in &mut self.workers {
-            let missed = worker.due.take(now_ms);
-            worker.run_if_due(missed, &self.shared);
+        self.read_due();
+        self.gather(GATHER_TIME_MAX);
+        self.send_frame();
+    }
+
+    fn turn(&mut self) {
+        let on_grid = self.read_due();
+        // Frames between grid points are urgent, and few nodes send them.
+        if on_grid && self.spool.is_some() && !self.push_delay.is_zero() {
+            std::thread::sleep(self.push_delay);
         }
+        self.gather(GATHER_TIME_MAX.saturating_sub(self.push_delay));
+        self.send_frame();
+    }
+
+    /// Takes the readings that are due, starts those that may hang; whether any was on its grid.
+    fn read_due(&mut self) -> bool {
+        let now_ms = self.shared.clock.now_ms();
+        self.clocks.look(now_ms, self.shared.clock.monotonic(), &self.shared.metrics);
+        self.take_home();
+        self.leave_hanging_lanes();
+        let mut on_grid = false;
+        let measure = self.ticks.is_multiple_of(TICKS_PER_MEASUREMENT);
+        for task in self.tasks.iter_mut().filter(|task| task.kind.may_block) {
+            let Some((runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
+            on_grid |= order.on_grid;
+            let lane = task.lane.and_then(|of| self.lanes.iter().find(|(number, _)| *number == of));
+            match lane.or(self.lanes.first()) {
+                Some((number, lane)) => {
+                    lane.send(Job { runner, order, weight: task.readings_unmeasured });
+                    task.lane = Some(*number);
+                }
+                None => task.come_home(runner),
+            }
+        }
+        self.lanes.iter().for_each(|(_, lane)| lane.wake());
         let mut ran = false;
-        let mut cpu = CpuClock::start();
-        for hot in &mut self.hot {
-            let Some(missed) = hot.due.take(now_ms) else { continue };
-            ran = true;
-            note_missed(&self.shared, hot.runner.kind.name, missed);
-            hot.runner.run(&mut self.buffer, &self.shared, hot.due.interval_ms, &mut cpu, |_| {});
+        for task in self.tasks.iter_mut().filter(|task| !task.kind.may_block) {
+            let Some((mut runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
+            ran |= order.on_grid;
+            let outcome = runner.run(&mut self.buffer, &self.shared, order);
+            runner.report(&outcome, task.readings_unmeasured, &self.shared);
+            task.observe(&runner, &outcome);
+            task.come_home(runner);
         }
         if ran {
             self.scrape.publish(&self.shared, self.grid_ms());
+        }
+        if ran || on_grid {
+            self.ticks += 1;
+        }
+        self.mind_the_budget();
+        self.repace(now_ms);
+        ran || on_grid
+    }
+
+    /// Waits a little for the readings that may hang.
+    fn gather(&mut self, time: Duration) {
+        // Lanes that were left to one sampler are waited for by nobody.
+        if let Some((_, lane)) = self.lanes.first() {
+            lane.wait(time);
+        }
+        if self.take_home() {
+            self.repace(self.shared.clock.now_ms());
+        }
+    }
+
+    fn send_frame(&mut self) {
+        let now_ms = self.shared.clock.now_ms();
+        let expired = self.shared.board.expire(now_ms);
+        if expired > 0 {
+            self.shared.metrics.expired.inc_by(expired);
         }
         if let Some(spool) = &self.spool
             && let Some(draft) = self.shared.board.collect()
@@ -132,72 +260,183 @@ impl Scheduler {
         }
     }
 
+    /// Takes finished readings back; whether there were any.
+    fn take_home(&mut self) -> bool {
+        let mut finished = std::mem::take(&mut self.finished);
+        for (_, lane) in &self.lanes {
+            lane.take_home(&mut finished);
+        }
+        let any = !finished.is_empty();
+        for Finished { mut runner, outcome } in finished.drain(..) {
+            match self.tasks.iter_mut().find(|task| task.slot == runner.slot) {
+                Some(task) if task.is_away() => {
+                    task.observe(&runner, &outcome);
+                    task.come_home(runner);
+                    task.note_end_of_hang(&self.shared);
+                }
+                // It was switched off and on again meanwhile; the series are its successor's.
+                Some(_) => {}
+                None => {
+                    runner.end(&self.shared);
+                    self.shared.statuses.retain(|name| name != runner.kind.name);
+                }
+            }
+        }
+        self.finished = finished;
+        any
+    }
+
+    /// Leaves a lane to the sampler whose reading hangs there; the others move to a new one.
+    fn leave_hanging_lanes(&mut self) {
+        let Some((number, lane)) = self.lanes.first() else { return };
+        let Some((slot, since)) = lane.running() else { return };
+        let due_again = |task: &Task| task.due.at_ms <= self.shared.clock.now_ms();
+        let hangs = since >= LANE_TIME_MAX
+            || self.tasks.iter().any(|task| task.slot == slot && task.is_away() && due_again(task));
+        if !hangs {
+            return;
+        }
+        let (number, behind) = (*number, lane.take_back());
+        let fresh = match Lane::start(self.shared.clone()) {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(%error, "Cannot start a thread for samplers that may hang");
+                behind.into_iter().for_each(|job| lane.send(job));
+                return;
+            }
+        };
+        behind.into_iter().for_each(|job| fresh.send(job));
+        fresh.wake();
+        self.next_lane += 1;
+        for task in self.tasks.iter_mut().filter(|task| task.lane == Some(number) && task.slot != slot) {
+            task.lane = Some(self.next_lane);
+        }
+        self.lanes.insert(0, (self.next_lane, fresh));
+        // Lanes of samplers that were switched off, and whose readings have ended, are not needed.
+        let tasks = &self.tasks;
+        let next = self.next_lane;
+        self.lanes.retain(|(number, lane)| {
+            *number == next || tasks.iter().any(|task| task.lane == Some(*number)) || lane.running().is_some()
+        });
+    }
+
+    /// Gives every sampler the interval that it deserves now.
+    fn repace(&mut self, now_ms: TimestampMs) {
+        for task in &mut self.tasks {
+            task.repace(now_ms, &self.shared);
+        }
+    }
+
+    fn take_hints(&mut self) {
+        let now_ms = self.shared.clock.now_ms();
+        let mut dump = false;
+        for hint in self.shared.hints.take() {
+            let Some((slot, group)) = self.shared.board.locate(hint.group) else { continue };
+            if let Some(task) = self.tasks.iter_mut().find(|task| task.slot == slot) {
+                task.pace.hint(group, hint.urgency, hint.valid_ms, now_ms);
+            }
+            dump |= hint.urgency >= 1.0;
+        }
+        self.repace(now_ms);
+        let now = self.shared.clock.monotonic();
+        let due = self.last_dump.is_none_or(|last| now.saturating_sub(last) >= DUMP_INTERVAL);
+        if dump
+            && due
+            && let Some(spool) = &self.spool
+        {
+            self.last_dump = Some(now);
+            self.shared.recorder.dump(&self.shared.board, spool, &self.shared.metrics);
+        }
+    }
+
+    fn mind_the_budget(&mut self) {
+        let now = self.shared.clock.monotonic();
+        let window = now.saturating_sub(self.window_start);
+        if window < budget::WINDOW {
+            return;
+        }
+        let cpu = self.cpu();
+        let used = cpu.saturating_sub(self.cpu_at_start).as_secs_f64() / window.as_secs_f64();
+        (self.window_start, self.cpu_at_start) = (now, cpu);
+        self.shared.metrics.cpu_used.set(used);
+        self.shared.metrics.cpu_budget.set(self.cpu_budget.unwrap_or(0.0));
+        let now_ms = self.shared.clock.now_ms();
+        let candidates: Vec<Candidate> = self.tasks.iter_mut().map(|task| task.candidate(now_ms)).collect();
+        let Some(limit) = self.cpu_budget else { return };
+        let (at, change): (usize, fn(&mut Task)) = match budget::decide(used, limit, &candidates) {
+            Verdict::Keep => return,
+            Verdict::DenyFast(at) => (at, |task| task.pace.deny_fast(true)),
+            Verdict::AllowFast(at) => (at, |task| task.pace.deny_fast(false)),
+            Verdict::Slow(at) => (at, |task| task.pace.set_stretch(task.pace.stretch() * 2)),
+            Verdict::Restore(at) => (at, |task| task.pace.set_stretch(task.pace.stretch() / 2)),
+        };
+        if let Some(task) = self.tasks.get_mut(at) {
+            change(task);
+            tracing::info!(sampler = task.kind.name, used, budget = limit, "The CPU budget changes a rate");
+        }
+    }
+
+    /// Processor time of sampling and journal so far.
+    fn cpu(&self) -> Duration {
+        let lanes: Duration = self.lanes.iter().map(|(_, lane)| lane.cpu()).sum();
+        let journal = self.spool.as_ref().map_or(Duration::ZERO, SpoolHandle::cpu);
+        CpuClock::now() + lanes + journal
+    }
+
     /// Moves to another plan: samplers that stay keep their open files, those that go end their series.
     pub fn reconfigure(&mut self, plan: &Plan) {
         let now_ms = self.shared.clock.now_ms();
+        self.cpu_budget = plan.cpu_budget;
+        self.push_delay = plan.push_delay;
+        self.shared.recorder.configure(&plan.recorder);
         let wanted = |kind: &SamplerKind| plan.samplers.iter().find(|planned| planned.kind.name == kind.name);
-        for mut hot in std::mem::take(&mut self.hot) {
-            match wanted(hot.runner.kind) {
+        for mut task in std::mem::take(&mut self.tasks) {
+            match wanted(task.kind) {
                 Some(planned) => {
-                    hot.due.set_interval(planned.interval_ms, now_ms);
-                    self.hot.push(hot);
+                    task.pace.set_rate(planned.rate);
+                    self.tasks.push(task);
                 }
-                None => hot.runner.end(&self.shared),
-            }
-        }
-        for mut worker in std::mem::take(&mut self.workers) {
-            match wanted(worker.kind) {
-                Some(planned) => {
-                    worker.due.set_interval(planned.interval_ms, now_ms);
-                    self.workers.push(worker);
-                }
-                None => worker.end(),
+                None => task.end(&self.shared),
             }
         }
         for planned in &plan.samplers {
-            let name = planned.kind.name;
-            let runs = self.hot.iter().any(|hot| hot.runner.kind.name == name)
-                || self.workers.iter().any(|worker| worker.kind.name == name);
-            if !runs {
-                self.start(*planned, &plan.options, now_ms);
+            if self.tasks.iter().all(|task| task.kind.name != planned.kind.name) {
+                self.tasks.push(Task::new(*planned, &plan.options, now_ms));
             }
-            self.shared.statuses.update(name, |status| {
-                status.interval_ms = planned.interval_ms.into();
+            self.shared.statuses.update(planned.kind.name, |status| {
                 status.own_thread = planned.kind.may_block;
             });
         }
+        self.tasks.sort_by_key(|task| (task.kind.may_block, task.kind.name));
         self.shared.statuses.retain(|name| plan.samplers.iter().any(|planned| planned.kind.name == name));
-    }
-
-    fn start(&mut self, planned: PlannedSampler, options: &SamplerOptions, now_ms: TimestampMs) {
-        let due = Due::new(planned.interval_ms, now_ms);
-        let runner = Runner::new(planned.kind, options);
-        if !planned.kind.may_block {
-            self.hot.push(Hot { runner, due });
-            return;
-        }
-        match Worker::start(runner, due, self.shared.clone()) {
-            Ok(worker) => self.workers.push(worker),
-            Err(error) => {
-                tracing::error!(sampler = planned.kind.name, %error, "Cannot start the sampler's thread");
+        if self.lanes.is_empty() && self.tasks.iter().any(|task| task.kind.may_block) {
+            match Lane::start(self.shared.clone()) {
+                Ok(lane) => self.lanes.push((self.next_lane, lane)),
+                Err(error) => {
+                    tracing::error!(%error, "Cannot start the thread of the samplers that may hang");
+                }
             }
         }
+        self.repace(now_ms);
     }
 
-    fn next_due_ms(&self) -> TimestampMs {
-        let hot = self.hot.iter().map(|hot| hot.due.at_ms);
-        let workers = self.workers.iter().map(|worker| worker.due.at_ms);
-        hot.chain(workers).min().unwrap_or(TimestampMs::MAX)
+    fn time_to_next_turn(&self) -> Duration {
+        let next = self.tasks.iter().map(|task| task.due.at_ms).min().unwrap_or(TimestampMs::MAX);
+        let wait_ms = next.saturating_sub(self.shared.clock.now_ms()).clamp(0, MAX_WAIT_MS);
+        let wait = Duration::from_millis(wait_ms as u64);
+        // A lane at work is looked after, so that what waits behind a reading that hangs waits little.
+        match self.lanes.first().and_then(|(_, lane)| lane.running()) {
+            Some((_, since)) => wait.min(LANE_TIME_MAX.saturating_sub(since) + Duration::from_millis(1)),
+            None => wait,
+        }
     }
 
-    /// The shortest interval: that of the group that tells how samplers fared.
+    /// The shortest grid: that of the group that tells how samplers fared.
     fn grid_ms(&self) -> u32 {
-        self.hot.iter().map(|hot| hot.due.interval_ms).min().unwrap_or(1_000)
+        let hot = self.tasks.iter().filter(|task| !task.kind.may_block);
+        hot.map(|task| task.decision.grid_ms).min().unwrap_or(1_000)
     }
 }
-
-/// Longest sleep, so that a clock that was set back does not silence the agent.
-const MAX_WAIT_MS: i64 = 10_000;
 
 fn send(spool: &SpoolHandle, draft: FrameDraft, shared: &Shared) {
     if !spool.append(draft, shared.board.next_group()) {
@@ -205,269 +444,5 @@ fn send(spool: &SpoolHandle, draft: FrameDraft, shared: &Shared) {
     }
 }
 
-fn note_missed(shared: &Shared, name: &'static str, missed: u64) {
-    if missed > 0 {
-        shared.metrics.missed_ticks.inc_by(missed);
-        shared.statuses.update(name, |status| status.missed_ticks += missed);
-    }
-}
-
-/// When a sampler's next reading is due.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    interval_ms: u32,
-    at_ms: TimestampMs,
-}
-
-impl Due {
-    fn new(interval_ms: u32, now_ms: TimestampMs) -> Self {
-        let interval_ms = interval_ms.max(1);
-        Due { interval_ms, at_ms: next_on_grid(now_ms, interval_ms) }
-    }
-
-    fn set_interval(&mut self, interval_ms: u32, now_ms: TimestampMs) {
-        if interval_ms != self.interval_ms {
-            *self = Due::new(interval_ms, now_ms);
-        }
-    }
-
-    /// If the reading is due, moves on to the next grid point and says how many were missed in between.
-    fn take(&mut self, now_ms: TimestampMs) -> Option<u64> {
-        let interval = i64::from(self.interval_ms);
-        if now_ms < self.at_ms {
-            // The clock was set back: waiting for the old time would silence the sampler.
-            if self.at_ms - now_ms > interval {
-                self.at_ms = next_on_grid(now_ms, self.interval_ms);
-            }
-            return None;
-        }
-        let missed = (now_ms - self.at_ms) / interval;
-        self.at_ms = next_on_grid(now_ms, self.interval_ms);
-        Some(missed as u64)
-    }
-}
-
-fn next_on_grid(now_ms: TimestampMs, interval_ms: u32) -> TimestampMs {
-    let interval = i64::from(interval_ms);
-    (now_ms.div_euclid(interval) + 1) * interval
-}
-
-/// The one wrapper around every sampler: success, duration, last error, and publishing.
-struct Runner {
-    kind: &'static SamplerKind,
-    slot: usize,
-    sampler: Box<dyn Sampler>,
-    groups: GroupSet,
-    failing: bool,
-}
-
-impl Runner {
-    fn new(kind: &'static SamplerKind, options: &SamplerOptions) -> Self {
-        let slot = SAMPLERS.iter().position(|other| other.name == kind.name).unwrap_or(SAMPLERS.len());
-        let sampler = (kind.build)(options);
-        Runner { kind, slot, sampler, groups: GroupSet::default(), failing: false }
-    }
-
-    /// Takes a reading. `finished` hears whether there was nothing to publish; whoever sees the reading
-    /// counted sees what it did, too.
-    fn run(
-        &mut self,
-        buffer: &mut ReadBuffer,
-        shared: &Shared,
-        interval_ms: u32,
-        cpu: &mut CpuClock,
-        finished: impl FnOnce(bool),
-    ) {
-        let started = Instant::now();
-        self.groups.begin();
-        let outcome = self.sampler.sample(buffer, &mut self.groups);
-        // The sampling window belongs to the read: stamped once, when it has ended.
-        let timestamp_ms = shared.clock.now_ms();
-        if outcome.is_ok() {
-            let samples: usize = self.groups.iter().map(|group| group.present().len()).sum();
-            shared.metrics.samples.inc_by(samples as u64);
-            shared.board.publish(self.slot, &mut self.groups, timestamp_ms, interval_ms);
-        }
-        let cpu = cpu.lap();
-        let duration = started.elapsed();
-        self.log_change(outcome.as_ref().err());
-        shared.statuses.update(self.kind.name, |status| {
-            status.idle = self.kind.may_block && self.groups.iter().next().is_none();
-            finished(status.idle);
-            status.readings += 1;
-            status.last_duration_seconds = seconds(duration);
-            status.cpu_seconds_total += seconds(cpu);
-            status.succeeded = outcome.is_ok();
-            if let Err(error) = outcome {
-                status.failures += 1;
-                status.last_error = Some(error.to_string());
-            }
-        });
-    }
-
-    fn log_change(&mut self, error: Option<&SampleError>) {
-        let sampler = self.kind.name;
-        match (self.failing, error) {
-            (false, Some(SampleError::Absent(why))) => tracing::info!(sampler, why, "Nothing to sample"),
-            (false, Some(error)) => tracing::warn!(sampler, %error, "The sampler fails; it goes on trying"),
-            (true, None) => tracing::info!(sampler, "The sampler works again"),
-            _ => {}
-        }
-        self.failing = error.is_some();
-    }
-
-    /// Ends all series of the sampler.
-    fn end(&mut self, shared: &Shared) {
-        self.groups.begin();
-        self.groups.end_all();
-        shared.board.publish(self.slot, &mut self.groups, shared.clock.now_ms(), 1_000);
-        shared.statuses.retain(|name| name != self.kind.name);
-    }
-}
-
-/// Processor time of the calling thread, from one reading to the next: one system call each.
-struct CpuClock {
-    last: Duration,
-}
-
-impl CpuClock {
-    fn start() -> Self {
-        CpuClock { last: Self::now() }
-    }
-
-    /// Time since the start or the last lap.
-    fn lap(&mut self) -> Duration {
-        let now = Self::now();
-        now.saturating_sub(std::mem::replace(&mut self.last, now))
-    }
-
-    fn now() -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
-    }
-}
-
-/// `node_scrape_collector_*`: how each sampler fared.
-#[derive(Debug, Default)]
-struct ScrapeGroup {
-    groups: GroupSet,
-    names: Vec<&'static str>,
-    handle: Option<GroupHandle>,
-}
-
-impl ScrapeGroup {
-    fn publish(&mut self, shared: &Shared, interval_ms: u32) {
-        self.groups.begin();
-        shared.statuses.with(|statuses| {
-            // What has not run yet has neither failed nor succeeded.
-            let ran = || statuses.iter().filter(|status| status.readings > 0);
-            if !ran().map(|status| status.name).eq(self.names.iter().copied()) {
-                self.names = ran().map(|status| status.name).collect();
-                let columns = self.names.iter().flat_map(|name| {
-                    ["node_scrape_collector_duration_seconds", "node_scrape_collector_success"]
-                        .map(|metric| ColumnSpec::plain(metric).with("collector", *name))
-                });
-                let columns = columns.collect();
-                match self.handle {
-                    Some(handle) => self.groups.redefine(handle, columns),
-                    None => self.handle = Some(self.groups.define("scrape", Vec::new(), columns)),
-                }
-            }
-            let Some(group) = self.handle.and_then(|handle| self.groups.group(handle)) else { return };
-            for (at, status) in ran().enumerate() {
-                let hangs = status.hangs_for_seconds;
-                group.put(2 * at, hangs.unwrap_or(status.last_duration_seconds));
-                group.put(2 * at + 1, f64::from(u8::from(status.succeeded && hangs.is_none())));
-            }
-        });
-        shared.board.publish(SAMPLERS.len(), &mut self.groups, shared.clock.now_ms(), interval_ms);
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_lie_on_the_grid_and_survive_clock_steps() {
-        let mut due = Due::new(1_000, 10_400);
-        assert_eq!(due.at_ms, 11_000);
-        assert_eq!(due.take(10_999), None);
-        assert_eq!(due.take(11_003), Some(0));
-        assert_eq!(due.at_ms, 12_000);
-        // The machine stood still for three seconds.
-        assert_eq!(due.take(15_500), Some(3));
-        assert_eq!(due.at_ms, 16_000);
-        // The clock was set back by an hour.
-        assert_eq!(due.take(-3_584_500), None);
-        assert_eq!(due.at_ms, -3_584_000);
-        due.set_interval(10_000, 3_200);
-        assert_eq!(due.at_ms, 10_000);
-    }
-
-    /// A sampler that hangs until the test lets go.
-    struct Hanging;
-
-    static HOLD: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-    impl Sampler for Hanging {
-        fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-            let _held = HOLD.lock().unwrap();
-            if groups.iter().next().is_none() {
-                groups.define("hanging", Vec::new(), vec![ColumnSpec::plain("node_load1")]);
-            }
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_hanging_sampler_is_named_and_delays_nobody() {
-        use crate::directory::Directory;
-        use pharos_common::clock::{Clock as _, ManualClock};
-        static KIND: SamplerKind =
-            SamplerKind { name: "hanging", default_on: true, may_block: true, build: |_| Box::new(Hanging) };
-        let options = crate::AgentOptions::default().load().unwrap().plan.options;
-        let loadavg = crate::sampler::find("loadavg").unwrap();
-        let samplers = [&KIND, loadavg].map(|kind| PlannedSampler { kind, interval_ms: 1_000 });
-        let clock = ManualClock::new(500);
-        let shared = Shared {
-            board: Arc::new(Board::new(Directory::new("n", 0, []))),
-            statuses: Arc::default(),
-            metrics: OwnMetrics::register(&prometheus::Registry::new()).unwrap(),
-            clock: Arc::clone(&clock) as SharedClock,
-        };
-        let plan = Plan { samplers: samplers.into(), options };
-        let mut scheduler = Scheduler::new(&plan, shared.clone(), None);
-        let status = |name: &str| {
-            shared.statuses.list().into_iter().find(|status| status.name == name).unwrap_or_default()
-        };
-        let hung = || shared.metrics.hung.with_label_values(&["hanging"]).get();
-
-        let held = HOLD.lock().unwrap();
-        for second in 1..=5 {
-            clock.advance(Duration::from_secs(1));
-            scheduler.tick();
-            assert_eq!(status("loadavg").readings, second);
-        }
-        assert_eq!(hung(), 1);
-        assert!(status("hanging").hangs_for_seconds.is_some());
-        assert_eq!(status("hanging").missed_ticks, 4);
-        let latest = shared.board.latest(clock.now_ms());
-        let failed = latest.iter().any(|posted| {
-            let columns = posted.definition.message.columns.iter().zip(&posted.values);
-            columns.into_iter().any(|(column, value)| {
-                column.name == "node_scrape_collector_success"
-                    && column.labels.iter().any(|label| label.value == "hanging")
-                    && *value == 0.0
-            })
-        });
-        assert!(failed, "a hanging sampler has not succeeded");
-
-        drop(held);
-        while hung() == 1 || status("hanging").readings < 3 {
-            clock.advance(Duration::from_secs(1));
-            scheduler.tick();
-            std::thread::yield_now();
-        }
-    }
-}
+mod tests;

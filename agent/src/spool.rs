@@ -223,12 +223,12 @@ impl Spool {
     }
 
     /// Journals a frame and sends it live if it can.
-    pub fn append(&mut self, draft: FrameDraft, next_group: u32) {
+    pub fn append(&mut self, draft: FrameDraft, next_group: u32, wanted: Lane) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let readings = Bytes::from(draft.readings);
         let lane = match &self.live {
-            Some(live) if self.in_flight.len() < IN_FLIGHT_FRAMES_MAX => {
+            Some(live) if wanted == Lane::Live && self.in_flight.len() < IN_FLIGHT_FRAMES_MAX => {
                 live.clone().try_reserve_owned().ok()
             }
             _ => None,

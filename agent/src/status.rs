@@ -95,7 +95,11 @@ pub struct SamplerStatus {
     pub name: &'static str,
     /// Milliseconds from reading to reading.
     pub interval_ms: u64,
-    /// Whether it has a thread of its own, because its readings may hang.
+    /// Milliseconds from sample to sample of the series themselves; what is read in between goes to `:fast`.
+    pub grid_ms: u64,
+    /// Why it reads at this interval.
+    pub reason: crate::schedule::Reason,
+    /// Whether it runs on a thread that can be abandoned, because its readings may hang.
     pub own_thread: bool,
     /// Whether it finds nothing to publish, and so is asked less often.
     pub idle: bool,
@@ -131,7 +135,9 @@ impl SamplerStatuses {
 
     pub(crate) fn update(&self, name: &'static str, change: impl FnOnce(&mut SamplerStatus)) {
         let mut list = self.lock();
-        match list.iter_mut().find(|status| status.name == name) {
+        // Names are nearly always the very same text.
+        let same = |status: &&mut SamplerStatus| std::ptr::eq(status.name, name) || status.name == name;
+        match list.iter_mut().find(same) {
             Some(status) => change(status),
             None => {
                 let mut status = SamplerStatus { name, ..SamplerStatus::default() };

@@ -69,8 +69,9 @@ fn fast(storage: &Path, collectors: &[String]) -> AgentConfig {
     flags.extend(collectors.iter().map(|address| format!("--collector.address={address}")));
     let mut config = config(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     for planned in &mut config.plan.samplers {
-        planned.interval_ms = 100;
+        planned.rate = pharos_agent::schedule::Rate::fixed(100);
     }
+    config.plan.cpu_budget = None;
     config
 }
 

@@ -20,7 +20,8 @@ async fn main() -> ExitCode {
 
 async fn start(options: Options) -> Result<(), (u8, anyhow::Error)> {
     let shutdown = shutdown::on_signal().map_err(|error| (1, error.into()))?;
-    let listener =
-        server::listen(&options.listen_address, LISTEN_FLAG).await.map_err(|error| (1, error.into()))?;
+    let listener = server::listen(&options.listen_address, LISTEN_FLAG)
+        .await
+        .map_err(|error| (error.exit_code(), error.into()))?;
     run(options, listener, shutdown).await.map_err(|error| (error.exit_code(), error.into()))
 }

@@ -54,6 +54,9 @@ pub const WRITES_AT_ONCE_MAX: usize = 64;
 /// Samples of one write: an empty sample takes two bytes on the wire, but more in memory.
 pub const SAMPLES_PER_WRITE_MAX: usize = 2_000_000;
 
+/// Buckets of one native histogram, custom bounds included: far more than any client makes (160).
+pub const HISTOGRAM_BUCKETS_MAX: usize = 2_048;
+
 /// Rows that one append carries; larger writes are cut.
 pub const ROWS_PER_APPEND_MAX: usize = 16_384;
 

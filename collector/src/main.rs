@@ -12,10 +12,15 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            let code = error.downcast_ref::<pharos_collector::CollectorError>().map_or(1, |e| e.exit_code());
-            ExitCode::from(code)
+            ExitCode::from(exit_code(&error))
         }
     }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let of_listening = || error.downcast_ref::<server::ListenError>().map(server::ListenError::exit_code);
+    let of_running = error.downcast_ref::<pharos_collector::CollectorError>().map(|error| error.exit_code());
+    of_running.or_else(of_listening).unwrap_or(1)
 }
 
 #[tokio::main]

@@ -194,6 +194,7 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
     tracing::info!(
         folder = %options.storage_path.display(),
         blocks = report.blocks,
+        checkpoint_samples = report.checkpoint_samples,
         replayed_samples = report.replayed_samples,
         "Storage opened"
     );

@@ -25,6 +25,10 @@ impl ReadBudget for QueryBudget<'_> {
         self.0.take(samples)
     }
 
+    fn give_back(&self, samples: usize) {
+        self.0.put_back(samples);
+    }
+
     fn check(&self) -> Result<(), StorageError> {
         self.0.check()
     }
@@ -49,7 +53,10 @@ impl Storage for DatabaseStorage {
         })?;
         let columns: Vec<SeriesColumns> = selected
             .into_iter()
-            .map(|series| SeriesColumns::floats(series.labels, series.timestamps, series.values))
+            .map(|series| SeriesColumns {
+                histograms: series.histograms,
+                ..SeriesColumns::floats(series.labels, series.timestamps, series.values)
+            })
             .collect();
         Ok(Box::new(columns.into_iter()))
     }

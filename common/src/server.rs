@@ -96,6 +96,16 @@ pub enum ListenError {
     },
 }
 
+impl ListenError {
+    /// What a program ends with: 2 for what its user wrote wrongly, 1 for what the machine refuses.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ListenError::Malformed { .. } => 2,
+            ListenError::InUse { .. } | ListenError::Refused { .. } => 1,
+        }
+    }
+}
+
 /// Backlog of connections that wait to be accepted.
 const BACKLOG: u32 = 1_024;
 

@@ -67,6 +67,18 @@ async fn a_taken_port_names_the_flag_that_changes_it() {
     }
 }
 
+#[test]
+fn an_address_that_is_none_is_the_users_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = folder.path().to_str().unwrap();
+    for program in ["pharos-agent", "pharos-collector", "pharos-alertmanager"] {
+        let (code, text) =
+            Program::run(program, &["--web.listen-address", "nonsense", "--storage.path", storage]);
+        assert_eq!(code, Some(2), "{program}: {text}");
+        assert!(text.contains("--web.listen-address") && text.contains("HOST:PORT"), "{program}: {text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_reload_keeps_the_old_configuration() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,8 +2,11 @@
 
 use super::{BackfillFrame, LiveFrame, STREAM_ID_BYTES, Spool, SpoolLimits};
 use crate::frame::FrameDraft;
+use crate::schedule::CpuClock;
 use pharos_proto::v1::Lane;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -11,6 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 const ORDERS_MAX: usize = 256;
 /// Between attempts to read a journal that failed.
 const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// Processor time is looked at on one order in this many: a look is a system call.
+const ORDERS_PER_MEASUREMENT: u64 = 8;
 
 /// What a connection needs to know of the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +33,7 @@ enum Order {
     Append {
         draft: FrameDraft,
         next_group: u32,
+        lane: Lane,
     },
     Connected {
         live_durable: u64,
@@ -54,6 +61,7 @@ pub struct SpoolHandle {
     orders: mpsc::Sender<Order>,
     view: watch::Receiver<SpoolView>,
     stream_id: [u8; STREAM_ID_BYTES],
+    cpu_nanos: Arc<AtomicU64>,
 }
 
 /// Starts the thread.
@@ -64,15 +72,22 @@ pub fn start(mut spool: Spool) -> io::Result<(SpoolHandle, std::thread::JoinHand
     let (orders, mut inbox) = mpsc::channel(ORDERS_MAX);
     let (show, view) = watch::channel(view_of(&spool));
     let stream_id = spool.stream_id();
+    let cpu_nanos = Arc::new(AtomicU64::new(0));
+    let cpu = Arc::clone(&cpu_nanos);
     let thread = std::thread::Builder::new().name("pharos-journal".into()).spawn(move || {
+        let mut orders = 0u64;
         while let Some(order) = inbox.blocking_recv() {
             obey(&mut spool, order);
+            orders += 1;
+            if orders.is_multiple_of(ORDERS_PER_MEASUREMENT) {
+                cpu.store(CpuClock::now().as_nanos() as u64, Ordering::Relaxed);
+            }
             let now = view_of(&spool);
             show.send_if_modified(|view| std::mem::replace(view, now) != now);
         }
         spool.sync();
     })?;
-    Ok((SpoolHandle { orders, view, stream_id }, thread))
+    Ok((SpoolHandle { orders, view, stream_id, cpu_nanos }, thread))
 }
 
 fn view_of(spool: &Spool) -> SpoolView {
@@ -86,7 +101,7 @@ fn view_of(spool: &Spool) -> SpoolView {
 fn obey(spool: &mut Spool, order: Order) {
     // Whoever asked and went away does not need the answer.
     match order {
-        Order::Append { draft, next_group } => spool.append(draft, next_group),
+        Order::Append { draft, next_group, lane } => spool.append(draft, next_group, lane),
         Order::Connected { live_durable, backfill_durable, live, done } => {
             spool.connected(live_durable, backfill_durable, live);
             let _ = done.send(());
@@ -116,7 +131,18 @@ impl SpoolHandle {
 
     /// Hands a frame over; `false` if the thread is too far behind to take it. Never waits.
     pub fn append(&self, draft: FrameDraft, next_group: u32) -> bool {
-        self.orders.try_send(Order::Append { draft, next_group }).is_ok()
+        self.orders.try_send(Order::Append { draft, next_group, lane: Lane::Live }).is_ok()
+    }
+
+    /// Hands a frame over that is not fresh and must not delay those that are. Waits until the thread
+    /// takes it, so it is nothing for a thread that samples.
+    pub fn append_backfill(&self, draft: FrameDraft, next_group: u32) -> bool {
+        self.orders.try_send(Order::Append { draft, next_group, lane: Lane::Backfill }).is_ok()
+    }
+
+    /// Processor time that the thread has used.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed))
     }
 
     /// Tells what a collector has, and where fresh frames go from now on.

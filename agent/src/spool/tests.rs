@@ -61,7 +61,11 @@ impl Rig {
         self.appended.insert(self.spool.next_sequence);
         let timestamp_ms = pharos_common::clock::Clock::now_ms(&*self.clock);
         let definitions = Arc::clone(&self.definitions);
-        self.spool.append(FrameDraft { definitions, readings: vec![7; bytes], samples: 1, timestamp_ms }, 1);
+        self.spool.append(
+            FrameDraft { definitions, readings: vec![7; bytes], samples: 1, timestamp_ms },
+            1,
+            Lane::Live,
+        );
     }
 
     fn connect(&mut self) {

@@ -87,12 +87,9 @@ impl Bench {
 
     pub fn with_plan(plan: &Plan) -> Self {
         let clock = ManualClock::new(START_MS);
-        let shared = Shared {
-            board: Arc::new(Board::new(Directory::new("node-1", 0, []))),
-            statuses: Arc::default(),
-            metrics: OwnMetrics::register(&prometheus::Registry::new()).unwrap(),
-            clock: Arc::clone(&clock) as pharos_common::clock::SharedClock,
-        };
+        let board = Board::new(Directory::new("node-1", 0, []));
+        let metrics = OwnMetrics::register(&prometheus::Registry::new()).unwrap();
+        let shared = Shared::new(board, metrics, Arc::clone(&clock) as pharos_common::clock::SharedClock);
         Bench { scheduler: Scheduler::new(plan, shared.clone(), None), shared, clock }
     }
 

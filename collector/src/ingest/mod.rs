@@ -5,6 +5,7 @@
 
 pub mod appender;
 pub mod exposition;
+pub mod histogram_table;
 pub mod http_write;
 pub mod label_rules;
 mod pick;
@@ -18,4 +19,6 @@ pub mod stream_groups;
 mod stream_hints;
 pub mod stream_registry;
 pub mod text;
+mod wire_histogram;
 pub mod write_request;
+mod write_request_v2;

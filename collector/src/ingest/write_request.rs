@@ -16,6 +16,9 @@ pub enum WriteFault {
     /// The bytes are no write request. Nothing of it is stored.
     #[error("malformed write request: {0}")]
     Malformed(#[from] WireError),
+    /// A histogram is no protobuf message. Nothing of the request is stored.
+    #[error("malformed histogram: {0}")]
+    MalformedHistogram(#[from] prost::DecodeError),
     /// More samples than one request may have. Nothing of it is stored.
     #[error("the request has more than {SAMPLES_PER_WRITE_MAX} samples")]
     TooManySamples,
@@ -30,6 +33,8 @@ pub(super) struct Request<'a> {
     pub(super) series: Vec<RawSeries<'a>>,
     /// Of all series, one after the other.
     pub(super) samples: Vec<(TimestampMs, f64)>,
+    /// Of all series, one after the other, as they stand.
+    pub(super) histograms: Vec<&'a [u8]>,
     pub(super) metadata: Vec<(&'a str, Metadata)>,
 }
 
@@ -40,7 +45,8 @@ pub(super) struct RawSeries<'a> {
     pub(super) labels: Cow<'a, [u8]>,
     /// Where its samples lie.
     pub(super) samples: Range<usize>,
-    pub(super) has_histograms: bool,
+    /// Where its histograms lie.
+    pub(super) histograms: Range<usize>,
 }
 
 impl<'a> Request<'a> {
@@ -50,13 +56,14 @@ impl<'a> Request<'a> {
             let field = field?;
             match field.number {
                 1 => {
-                    let series = raw_series(field.bytes()?, &mut request.samples)?;
+                    let Request { samples, histograms, .. } = &mut request;
+                    let series = raw_series(field.bytes()?, samples, histograms)?;
                     request.series.push(series);
                 }
                 3 => request.metadata.push(metadata(field.bytes()?)?),
                 _ => {}
             }
-            if request.samples.len() > SAMPLES_PER_WRITE_MAX {
+            if request.samples.len() + request.histograms.len() > SAMPLES_PER_WRITE_MAX {
                 return Err(WriteFault::TooManySamples);
             }
         }
@@ -91,11 +98,11 @@ pub(super) enum LabelsFault {
 fn raw_series<'a>(
     message: &'a [u8],
     samples: &mut Vec<(TimestampMs, f64)>,
+    histograms: &mut Vec<&'a [u8]>,
 ) -> Result<RawSeries<'a>, WireError> {
-    let first = samples.len();
+    let (first, first_histogram) = (samples.len(), histograms.len());
     let mut labels: Option<(usize, usize)> = None;
     let mut scattered: Vec<u8> = Vec::new();
-    let mut has_histograms = false;
     for field in Fields::of(message) {
         let field = field?;
         match field.number {
@@ -114,7 +121,7 @@ fn raw_series<'a>(
                 }
             }
             2 => samples.push(sample(field.bytes()?)?),
-            4 => has_histograms = true,
+            4 => histograms.push(field.bytes()?),
             _ => {}
         }
     }
@@ -122,11 +129,12 @@ fn raw_series<'a>(
         Some((start, end)) if scattered.is_empty() => Cow::Borrowed(&message[start..end]),
         _ => Cow::Owned(scattered),
     };
-    Ok(RawSeries { labels, samples: first..samples.len(), has_histograms })
+    let histograms = first_histogram..histograms.len();
+    Ok(RawSeries { labels, samples: first..samples.len(), histograms })
 }
 
 /// `prometheus.Sample`
-fn sample(message: &[u8]) -> Result<(TimestampMs, f64), WireError> {
+pub(super) fn sample(message: &[u8]) -> Result<(TimestampMs, f64), WireError> {
     let (mut timestamp_ms, mut value) = (0, 0.0);
     for field in Fields::of(message) {
         let field = field?;
@@ -153,6 +161,18 @@ fn label_pair(message: &[u8]) -> Result<(&str, &str), WireError> {
     Ok((name, value))
 }
 
+/// Both versions number the kinds alike.
+pub(super) fn metric_kind(number: u64) -> MetricKind {
+    match number {
+        1 => MetricKind::Counter,
+        2 => MetricKind::Gauge,
+        3 | 4 => MetricKind::Histogram,
+        5 => MetricKind::Summary,
+        6 | 7 => MetricKind::Info,
+        _ => MetricKind::Unknown,
+    }
+}
+
 /// `prometheus.MetricMetadata`
 fn metadata(message: &[u8]) -> Result<(&str, Metadata), WireError> {
     let mut metric = "";
@@ -160,16 +180,7 @@ fn metadata(message: &[u8]) -> Result<(&str, Metadata), WireError> {
     for field in Fields::of(message) {
         let field = field?;
         match field.number {
-            1 => {
-                metadata.kind = match field.varint()? {
-                    1 => MetricKind::Counter,
-                    2 => MetricKind::Gauge,
-                    3 | 4 => MetricKind::Histogram,
-                    5 => MetricKind::Summary,
-                    6 | 7 => MetricKind::Info,
-                    _ => MetricKind::Unknown,
-                }
-            }
+            1 => metadata.kind = metric_kind(field.varint()?),
             2 => metric = field.text()?,
             4 => metadata.help = shortened(field.text()?, HELP_BYTES_MAX).to_owned(),
             5 => metadata.unit = shortened(field.text()?, 64).to_owned(),
@@ -191,6 +202,7 @@ mod tests {
             timeseries: vec![wire::TimeSeries {
                 labels: vec![label("__name__", "up"), label("job", "a")],
                 samples: vec![wire::Sample { value: 1.5, timestamp: -7 }],
+                histograms: Vec::new(),
             }],
             metadata: vec![wire::MetricMetadata {
                 r#type: 2,
@@ -231,7 +243,9 @@ mod tests {
         let sample = [0x12, 0x00];
         let together: Vec<u8> = [&label[..], &label, &sample].concat();
         let scattered: Vec<u8> = [&label[..], &sample, &label].concat();
-        let labels = |message: &[u8]| raw_series(message, &mut Vec::new()).unwrap().labels.into_owned();
+        let labels = |message: &[u8]| {
+            raw_series(message, &mut Vec::new(), &mut Vec::new()).unwrap().labels.into_owned()
+        };
         assert_eq!(labels(&together), labels(&scattered));
     }
 }

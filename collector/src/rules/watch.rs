@@ -12,6 +12,7 @@ use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
 use pharos_tsdb::CommitNumber;
+use pharos_tsdb::histogram::PART_LABEL;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -176,7 +177,8 @@ impl Watched {
             .filter(|selector| selector.matchers.iter().all(|matcher| matcher.matches_labels(labels)))
             .map(|selector| Watcher { rule: selector.rule as u32, selector: selector.selector as u32 })
             .collect();
-        if watchers.is_empty() {
+        // Parts of histograms are no samples that a threshold could be about.
+        if watchers.is_empty() || labels.get(PART_LABEL).is_some() {
             return None;
         }
         watchers.sort_unstable();

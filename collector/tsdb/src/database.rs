@@ -4,15 +4,18 @@
 //! folder/VERSION           which format this is
 //! folder/LOCK              held by the process that has it open
 //! folder/journal/          rows that are not in blocks yet
+//! folder/checkpoints/      the head as it was, so that little of the journal has to be replayed
 //! folder/blocks/*.block    blocks, named by window and sequence
 //! folder/snapshots/        copies of the blocks by hard links
 //! folder/damaged/          files set aside
 //! ```
 
+mod checkpoint;
 mod housekeeping;
 mod open;
 mod read;
 mod replay;
+mod restore;
 mod snapshot;
 
 pub use open::{OpenReport, Options};
@@ -72,6 +75,8 @@ struct Counters {
     too_new: AtomicU64,
     appended: AtomicU64,
     block_bytes_written: AtomicU64,
+    checkpoint_bytes_written: AtomicU64,
+    checkpoints: AtomicU64,
     compactions: AtomicU64,
     compactions_failed: AtomicU64,
     damaged_bytes: AtomicU64,
@@ -80,12 +85,12 @@ struct Counters {
 struct Threads {
     inner: Arc<Inner>,
     handles: Mutex<Vec<JoinHandle<()>>>,
-    stop: Arc<housekeeping::Stop>,
+    alarm: Arc<housekeeping::Alarm>,
 }
 
 impl Threads {
     fn end(&self) {
-        self.stop.now();
+        self.alarm.stop();
         self.inner.commits.close();
         let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
         for handle in handles {
@@ -125,6 +130,8 @@ pub struct Stats {
     pub blocks: u64,
     pub block_bytes: u64,
     pub block_bytes_written: u64,
+    pub checkpoints: u64,
+    pub checkpoint_bytes_written: u64,
     pub compactions: u64,
     pub compactions_failed: u64,
     /// Bytes of journal or blocks found damaged.
@@ -222,6 +229,15 @@ impl Database {
         self.inner.flush()
     }
 
+    /// Writes what only the journal has into a checkpoint, so that the next opening has nothing to replay.
+    /// Blocks the thread.
+    ///
+    /// # Errors
+    /// If a file operation fails; nothing is lost then.
+    pub fn checkpoint(&self) -> Result<(), TsdbError> {
+        self.inner.checkpoint(&mut self.inner.housekeeping())
+    }
+
     /// Why the engine takes no writes until it is restarted, if so.
     pub fn poisoned(&self) -> Option<String> {
         self.inner.commits.poisoned()
@@ -253,7 +269,7 @@ impl Database {
         Stats {
             head_series,
             head_groups,
-            head_samples: inner.head.samples_in_order() + load(&inner.counters.late),
+            head_samples: inner.head.samples(),
             head_memory_bytes: inner.head.memory_bytes() as u64,
             head_late_samples: inner.head.late_len() as u64,
             head_min_ms: inner.head.oldest_ms(),
@@ -269,6 +285,8 @@ impl Database {
             blocks: blocks.len() as u64,
             block_bytes: blocks.iter().map(|block| block.bytes()).sum(),
             block_bytes_written: load(&inner.counters.block_bytes_written),
+            checkpoints: load(&inner.counters.checkpoints),
+            checkpoint_bytes_written: load(&inner.counters.checkpoint_bytes_written),
             compactions: load(&inner.counters.compactions),
             compactions_failed: load(&inner.counters.compactions_failed),
             damaged_bytes: load(&inner.counters.damaged_bytes),

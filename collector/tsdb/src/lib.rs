@@ -9,6 +9,7 @@
 //! head and blocks. The engine knows nothing of HTTP, protobuf or PromQL.
 
 mod block;
+mod checkpoint;
 mod codec;
 mod commit;
 mod compact;
@@ -16,18 +17,19 @@ mod cut;
 mod database;
 mod error;
 mod head;
+pub mod histogram;
 mod journal_entry;
 mod merge;
+mod metadata;
+mod newest;
 mod postings;
 mod row;
+mod select;
 
 pub use database::{Database, OpenReport, Options, Stats};
 pub use error::{ReadError, TsdbError};
+pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
 pub use select::{ReadBudget, SelectedSeries, Unlimited};
-mod metadata;
-mod newest;
-mod select;
-pub use metadata::{Metadata, MetricKind};

@@ -47,7 +47,7 @@ impl Pieces {
             .into_iter()
             .map(|(labels, pieces)| {
                 let Piece { timestamps, values } = join(pieces, &mut joined);
-                SelectedSeries { labels, timestamps, values }
+                SelectedSeries { labels, timestamps, values, histograms: Vec::new() }
             })
             .collect();
         all.sort_unstable_by(|left, right| left.labels.cmp(&right.labels));

@@ -36,6 +36,7 @@ enum Step {
         seed: u32,
     },
     Flush,
+    Checkpoint,
     Restart,
     PowerCut,
 }
@@ -49,6 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
         2 => (group, 1..400u16, any::<u32>()).prop_map(|(group, rows, seed)| Step::Run { group, rows, seed }),
         1 => Just(Step::Flush),
+        2 => Just(Step::Checkpoint),
         1 => Just(Step::Restart),
         1 => Just(Step::PowerCut),
     ]
@@ -139,6 +141,7 @@ impl Engine {
                 }
             }
             Step::Flush => self.database.flush().unwrap(),
+            Step::Checkpoint => self.database.checkpoint().unwrap(),
             Step::Restart => {
                 self.database.close().unwrap();
                 self.reopen(self.io.clone());

@@ -3,6 +3,7 @@
 use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::error::{ReadError, TsdbError};
+use crate::histogram::{self, PART_LABEL};
 use crate::merge::Pieces;
 use crate::newest::Newest;
 use crate::select::{ReadBudget, SelectedSeries};
@@ -42,7 +43,7 @@ impl Database {
             outcome?;
         }
         pieces.append(of_head);
-        Ok(pieces.into_series())
+        histogram::assemble(pieces.into_series(), budget).map_err(ReadError::Refused)
     }
 
     /// As [`Database::select`], with nothing but the newest sample of each series: what an instant query
@@ -73,7 +74,7 @@ impl Database {
             }
             outcome?;
         }
-        Ok(newest.into_series())
+        histogram::assemble(newest.into_series(), budget).map_err(ReadError::Refused)
     }
 
     /// Label sets of the series that match and may have samples in the range, sorted.
@@ -89,7 +90,7 @@ impl Database {
         let mut found = BTreeSet::new();
         self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
             if !found.contains(labels) {
-                found.insert(labels.clone());
+                found.insert(histogram::whole(labels).unwrap_or_else(|| labels.clone()));
             }
         })?;
         Ok(found.into_iter().collect())
@@ -113,6 +114,7 @@ impl Database {
             for block in self.inner.blocks_in(start_ms, end_ms) {
                 found.extend(block.index()?.postings.names().map(|(name, _)| name.to_owned()));
             }
+            found.remove(PART_LABEL);
             return Ok(found.into_iter().collect());
         }
         self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
@@ -122,6 +124,7 @@ impl Database {
                 }
             }
         })?;
+        found.remove(PART_LABEL);
         Ok(found.into_iter().collect())
     }
 
@@ -137,6 +140,9 @@ impl Database {
         end_ms: TimestampMs,
     ) -> Result<Vec<String>, TsdbError> {
         let mut found: BTreeSet<String> = BTreeSet::new();
+        if name == PART_LABEL {
+            return Ok(Vec::new());
+        }
         if matchers.is_empty() {
             if self.inner.head.overlaps(start_ms, end_ms)
                 && let Some(values) = self.inner.head.registry().postings().values(name)

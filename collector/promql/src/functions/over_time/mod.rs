@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn histograms_that_are_computed_count_as_they_come() {
         let series = histograms(30);
-        let one = crate::storage::histogram_cost(&series.histograms[0].histogram);
+        let one = series.histograms[0].histogram.cost_in_samples();
         for (limit, fits) in [(20 * one, true), (20 * one - 1, false)] {
             let budget = Budget::new(limit, None, Arc::default());
             let mut cache = BoundsCache::default();
