@@ -6,6 +6,7 @@ use crate::ingest::appender::Appender;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::metrics::Metrics;
+use crate::network_coverage::NetworkInterfaces;
 use crate::options::Options;
 use crate::queries::Queries;
 use crate::rules::manager::RuleManager;
@@ -37,6 +38,8 @@ pub struct Collector {
     pub rules: RuleManager,
     /// The nodes.
     pub coverage: Coverage,
+    /// Which network interfaces count as watched.
+    pub network_interfaces: Arc<ArcSwap<NetworkInterfaces>>,
     /// What the collector counts.
     pub metrics: Arc<Metrics>,
     /// All self metrics.

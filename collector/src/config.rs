@@ -4,6 +4,8 @@
 //! in silence.
 
 use crate::error::CollectorError;
+use crate::expected_nodes::ExpectedNodes;
+use crate::network_coverage::NetworkInterfaces;
 use crate::options::Options;
 use crate::rules::file::{self, Defaults, GroupDefinition};
 use crate::rules::shipped::SHIPPED;
@@ -29,6 +31,12 @@ pub struct LoadedConfig {
     pub alertmanager_urls: Vec<String>,
     /// Rules of all files.
     pub groups: Vec<GroupDefinition>,
+    /// Nodes that should report, whether or not they ever did.
+    pub expected_nodes: ExpectedNodes,
+    /// Which interfaces count as watched.
+    pub network_interfaces: NetworkInterfaces,
+    /// Whether alerts that are sent tell when they came about.
+    pub alert_timeline: bool,
     /// Keys that are accepted but not acted on.
     pub not_acted_on: Vec<String>,
 }
@@ -130,6 +138,11 @@ struct StaticConfig {
 struct Pharos {
     /// Whether the rules that come with Pharos are loaded; over the flag.
     shipped_rules: Option<bool>,
+    /// A file with the name of one node a line.
+    expected_nodes_file: Option<PathBuf>,
+    network_interfaces: NetworkInterfaces,
+    /// Whether alerts that are sent tell when they came about; yes if not said.
+    alert_timeline: Option<bool>,
 }
 
 /// Reads the configuration file and all rule files. Blocking.
@@ -163,7 +176,18 @@ pub fn load(options: &Options) -> Result<LoadedConfig, CollectorError> {
     for rule_file in rule_files(&path, &parsed.rule_files, options)? {
         groups.extend(file::parse(&rule_file, &config::read(&rule_file)?, defaults)?);
     }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let expected_nodes = match &parsed.pharos.expected_nodes_file {
+        Some(file) => ExpectedNodes::read(&folder.join(file))?,
+        None => ExpectedNodes::default(),
+    };
+    parsed.pharos.network_interfaces.check().map_err(|(key, message)| {
+        ConfigError::new(&path, format!("pharos.network_interfaces.{key}"), message).locate_in(&text)
+    })?;
     Ok(LoadedConfig {
+        expected_nodes,
+        network_interfaces: parsed.pharos.network_interfaces,
+        alert_timeline: parsed.pharos.alert_timeline.unwrap_or(true),
         text,
         external_labels: parsed.global.external_labels.into_iter().collect(),
         alertmanager_urls,

@@ -1,10 +1,11 @@
 //! Which nodes there are, and which of them report: the series `pharos_node_up`, and stale markers for
 //! the series of those that do not.
 //!
-//! Once a second every stream is looked at. A node counts as up while one of its streams sent a live
+//! Nodes of a file ([`crate::expected_nodes`]) are expected too. Once a second every stream is looked at. A node counts as up while one of its streams sent a live
 //! reading within a few of its promised intervals. A node that was up within the last day is expected,
 //! also after a restart of the collector.
 
+use crate::expected_nodes::ExpectedNodes;
 use crate::ingest::appender::Appender;
 use crate::ingest::series_writer::{LoneSample, SeriesWriter};
 use crate::ingest::stream_registry::StreamRegistry;
@@ -52,6 +53,15 @@ pub struct Coverage {
     writer: SeriesWriter,
     clock: SharedClock,
     metrics: Arc<Metrics>,
+    expected: Arc<Mutex<Expected>>,
+}
+
+/// The nodes of the file of expected ones, and what was written of them.
+#[derive(Default)]
+struct Expected {
+    now: ExpectedNodes,
+    written: ExpectedNodes,
+    written_at: Option<Duration>,
 }
 
 impl Coverage {
@@ -79,12 +89,32 @@ impl Coverage {
             .filter_map(|labels| labels.get("instance"))
             .map(|node| (node.to_owned(), Node { expected_since, ..Node::default() }))
             .collect();
-        Ok(Coverage { nodes: Arc::new(Mutex::new(nodes)), streams, appender, writer, clock, metrics })
+        let (nodes, expected) = (Arc::new(Mutex::new(nodes)), Arc::default());
+        Ok(Coverage { nodes, streams, appender, writer, clock, metrics, expected })
     }
 
     /// All nodes, by name.
     pub fn nodes(&self) -> BTreeMap<String, Node> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the nodes that should report whether or not they ever did.
+    pub fn expect(&self, nodes: ExpectedNodes) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.nodes_expected.set(nodes.nodes.len() as i64);
+        expected.now = nodes;
+        expected.written_at = None;
+    }
+
+    fn expected_samples(&self, now: Duration, now_ms: i64) -> Vec<LoneSample> {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        if expected.written_at.is_some_and(|at| now.saturating_sub(at) < WRITE_EVERY) {
+            return Vec::new();
+        }
+        let samples = expected.now.samples(&expected.written, now_ms);
+        expected.written = expected.now.clone();
+        expected.written_at = Some(now);
+        samples
     }
 
     /// Looks at the streams once a second until shutdown.
@@ -121,7 +151,8 @@ impl Coverage {
             report.version = about.version;
         }
         self.streams.forget_silent(now);
-        let samples = self.settle(reports, now, now_ms);
+        let mut samples = self.settle(reports, now, now_ms);
+        samples.extend(self.expected_samples(now, now_ms));
         self.writer.write(&samples).await?;
         Ok(())
     }

@@ -33,6 +33,15 @@ pub const STREAM_HANDOVER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time for an agent's first message.
 pub const STREAM_HELLO_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How often an agent is told at most which of its series are near a threshold.
+pub const HINTS_EVERY: Duration = Duration::from_millis(250);
+
+/// How long such a hint holds; it is told again after half of that.
+pub const HINT_VALID: Duration = Duration::from_secs(60);
+
+/// Hints in one message; more follow with the next.
+pub const HINTS_PER_MESSAGE_MAX: usize = 512;
+
 /// Body of a write as it arrives, compressed or not.
 pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 
@@ -117,3 +126,6 @@ pub const MISSED_TIME_MIN: Duration = Duration::from_secs(5);
 
 /// A node that did not report for this long is no longer expected.
 pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3_600);
+
+/// Nodes in the file of those that should report.
+pub const EXPECTED_NODES_MAX: usize = 100_000;

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub writes_refused: IntCounterVec,
     /// Nodes that reported within the last day.
     pub nodes_seen: IntGauge,
+    /// Nodes of the file of those that should report.
+    pub nodes_expected: IntGauge,
     /// Nodes that report now.
     pub nodes_reporting: IntGauge,
     /// Samples looked at by threshold rules.
@@ -131,6 +133,10 @@ impl Metrics {
                 "code",
             )?,
             nodes_seen: gauge("pharos_collector_nodes_seen", "Nodes that reported within the last day")?,
+            nodes_expected: gauge(
+                "pharos_collector_nodes_expected",
+                "Nodes in the file of those that should report",
+            )?,
             nodes_reporting: gauge("pharos_collector_nodes_reporting", "Nodes that report now")?,
             samples_judged: counter(
                 "pharos_collector_rule_samples_judged_total",

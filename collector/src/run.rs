@@ -13,6 +13,7 @@ use crate::ingest::stream::IngestService;
 use crate::ingest::stream_registry::StreamRegistry;
 use crate::limits::ARRIVALS_QUEUED_MAX;
 use crate::metrics::Metrics;
+use crate::network_coverage::{self, NetworkInterfaces};
 use crate::options::Options;
 use crate::queries::Queries;
 use crate::rules::context::RuleContext;
@@ -104,6 +105,14 @@ pub async fn run_with_clock(
     let lookback_ms = options.lookback_delta.as_millis_i64();
     let rules = RuleManager::start(context, watch, database.clone(), lookback_ms, arrived, rules_end.clone());
     let streams = StreamRegistry::default();
+    let network_interfaces = Arc::new(ArcSwap::from_pointee(NetworkInterfaces::default()));
+    tokio::spawn(network_coverage::run(
+        queries.clone(),
+        derived.clone(),
+        Arc::clone(&clock),
+        Arc::clone(&network_interfaces),
+        rules_end.clone(),
+    ));
     let coverage = {
         let (database, streams, appender, clock, metrics) =
             (database.clone(), streams.clone(), appender.clone(), Arc::clone(&clock), Arc::clone(&metrics));
@@ -125,6 +134,7 @@ pub async fn run_with_clock(
         queries,
         rules,
         coverage: coverage.clone(),
+        network_interfaces,
         metrics,
         registry: registry.clone(),
         config: ArcSwap::from_pointee(LoadedConfig::default()),
@@ -217,6 +227,9 @@ async fn apply(collector: &Collector, loaded: LoadedConfig) {
     let context = collector.rules.context();
     context.set_external_labels(loaded.external_label_set());
     context.notifier.set_urls(&loaded.alertmanager_urls);
+    context.set_tells_timeline(loaded.alert_timeline);
+    collector.coverage.expect(loaded.expected_nodes.clone());
+    collector.network_interfaces.store(Arc::new(loaded.network_interfaces.clone()));
     collector.rules.load(loaded.groups.clone()).await;
     let rules: usize = loaded.groups.iter().map(|group| group.rules.len()).sum();
     tracing::info!(rules, alertmanagers = loaded.alertmanager_urls.len(), "Configuration in force");

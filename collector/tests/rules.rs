@@ -4,7 +4,7 @@
 mod support;
 
 use pharos_collector::Options;
-use pharos_common::clock::ManualClock;
+use pharos_common::clock::{Clock, ManualClock};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
@@ -518,6 +518,46 @@ async fn every_alertmanager_gets_every_alert() {
     assert_eq!(second.next().await["labels"]["instance"], "n1");
     both.stop().await;
     scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn expected_nodes_and_network_coverage_become_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, nodes) = (folder.path().join("pharos.yml"), folder.path().join("nodes.txt"));
+    std::fs::write(&config, "pharos: {expected_nodes_file: nodes.txt}\n").unwrap();
+    std::fs::write(&nodes, "n1\nn2\n").unwrap();
+    let clock = ManualClock::new(NOW_MS);
+    let mut options = options_with(folder.path(), HOT, "http://127.0.0.1:1");
+    options.config.config_file = Some(config);
+    let collector = TestCollector::start_with(options, clock.clone()).await;
+    // A look may be under way while the clock moves, so it moves until one has seen what is wanted.
+    let until = async |query: &str, want: &str| {
+        while collector.get(&format!("/api/v1/query?query={query}")).await.1["data"]["result"][0]["value"][1]
+            != want
+        {
+            clock.advance(Duration::from_secs(1));
+        }
+    };
+    until("count(pharos_node_expected{source=%22nodes.txt%22})", "2").await;
+    std::fs::write(&nodes, "n1\n").unwrap();
+    let reload = collector.client.post(format!("{}/-/reload", collector.url)).send().await.unwrap();
+    assert_eq!(reload.status(), 200);
+    until("count(pharos_node_expected)", "1").await;
+
+    let mut text = String::new();
+    let now_ms = clock.now_ms();
+    for second in 0..60 {
+        for (device, bytes) in [("eth0", 3 * second), ("docker0", second), ("lo", 100 * second)] {
+            for direction in ["receive", "transmit"] {
+                let at_ms = now_ms - 1_000 * (59 - second);
+                text +=
+                    &format!("node_network_{direction}_bytes_total{{device=\"{device}\"}} {bytes} {at_ms}\n");
+            }
+        }
+    }
+    assert_eq!(collector.import(text).await, 204);
+    until("pharos_network_coverage_ratio", "0.75").await;
+    collector.stop().await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub mod series_cache;
 pub mod series_writer;
 pub mod stream;
 pub mod stream_groups;
+mod stream_hints;
 pub mod stream_registry;
 pub mod text;
 mod wire_histogram;

@@ -6,6 +6,7 @@
 
 use super::appender::Appender;
 use super::stream_groups::StreamFault;
+use super::stream_hints::HintBook;
 use super::stream_registry::{About, StreamEntry, StreamRegistry, Turn};
 use crate::limits::{
     STREAM_HELLO_TIME_MAX, STREAM_MESSAGE_BYTES_MAX, STREAM_REPLIES_QUEUED_MAX, STREAM_TICKS_IN_FLIGHT_MAX,
@@ -111,7 +112,7 @@ impl IngestService {
 
         let (in_flight, waiting) = mpsc::channel(STREAM_TICKS_IN_FLIGHT_MAX);
         let acknowledge = tokio::spawn(acknowledge(self.appender.clone(), waiting, replies.clone()));
-        let outcome = self.read(&mut inbound, stream, &entry, &turn, in_flight).await;
+        let outcome = self.read(&mut inbound, stream, &entry, &turn, in_flight, replies).await;
         // What was stored is acknowledged also when the stream ends, however it ends.
         let acknowledged = acknowledge.await.unwrap_or(Ok(()));
         drop(turn);
@@ -148,7 +149,9 @@ impl IngestService {
         entry: &StreamEntry,
         turn: &Turn,
         in_flight: mpsc::Sender<InFlight>,
+        replies: &Replies,
     ) -> Result<(), Status> {
+        let mut hints = HintBook::default();
         loop {
             let message = tokio::select! {
                 biased;
@@ -166,6 +169,19 @@ impl IngestService {
                 // The acknowledging task ended; its status tells why.
                 return Ok(());
             }
+            self.hint(entry, &mut hints, replies).await;
+        }
+    }
+
+    /// Tells the agent which series came near a threshold or left it. What finds no room in the queue of
+    /// replies follows later: hints are told again.
+    async fn hint(&self, entry: &StreamEntry, book: &mut HintBook, replies: &Replies) {
+        let Ok(permit) = replies.try_reserve() else { return };
+        let hints = book.take(&*entry.groups.lock().await, self.clock.monotonic());
+        if !hints.is_empty() {
+            self.metrics.hints_sent.inc_by(hints.len() as u64);
+            let message = collector_message::Message::Hints(v1::Hints { hints });
+            permit.send(Ok(v1::CollectorMessage { message: Some(message) }));
         }
     }
 

@@ -345,6 +345,25 @@ impl StreamGroups {
         Ok(positions.len())
     }
 
+    /// Counts changes of the urgency of watched series; whoever sees the same number twice missed none.
+    pub(crate) fn urgency_changes(&self) -> u64 {
+        let interests = self.groups.iter().filter_map(|group| group.group.as_ref()?.interest());
+        let firsts = interests.filter_map(|interest| interest.columns.first());
+        firsts.fold(0, |sum, (_, series)| sum.wrapping_add(series.urgency.node().changes()))
+    }
+
+    /// Calls `visit` with the agent's numbers of group and column and the urgency of every watched series.
+    pub(crate) fn for_each_urgency(&self, mut visit: impl FnMut(u32, u32, u8)) {
+        for group in self.groups.iter().filter(|group| group.current) {
+            let Some(interest) = group.group.as_ref().and_then(Group::interest) else { continue };
+            for (position, series) in &interest.columns {
+                if let Some(column) = group.column_ids.get(*position) {
+                    visit(group.number, *column, series.urgency.level());
+                }
+            }
+        }
+    }
+
     /// Number of series defined.
     pub fn series(&self) -> usize {
         self.groups.iter().map(|group| group.labels.len()).sum()

@@ -132,15 +132,7 @@ impl RuleManager {
     }
 
     async fn watch_for(&self, rules: Vec<Arc<Rule>>) {
-        let selectors: Vec<WatchedSelector> = rules
-            .iter()
-            .enumerate()
-            .filter_map(|(index, rule)| Some((index, rule.threshold.as_ref()?)))
-            .flat_map(|(rule, threshold)| {
-                let selectors = threshold.selectors().into_iter().enumerate();
-                selectors.map(move |(selector, matchers)| WatchedSelector { rule, selector, matchers })
-            })
-            .collect();
+        let selectors = watched_selectors(&rules);
         // What arrives from here on is watched for the new rules. The judge reads what came before from the
         // storage before it goes on with what arrived, so no sample falls between the two.
         let generation = self.watch.replace(selectors.clone());
@@ -150,6 +142,19 @@ impl RuleManager {
             let _ = in_force.await;
         }
     }
+}
+
+/// What these threshold rules watch.
+pub fn watched_selectors(rules: &[Arc<Rule>]) -> Vec<WatchedSelector> {
+    rules
+        .iter()
+        .enumerate()
+        .filter_map(|(index, rule)| Some((index, rule.threshold.as_ref()?)))
+        .flat_map(|(rule, threshold)| {
+            let selectors = threshold.selectors().into_iter().enumerate();
+            selectors.map(move |(selector, matchers)| WatchedSelector { rule, selector, matchers })
+        })
+        .collect()
 }
 
 /// Ends what was remembered of rules and not found again, unless another rule has the alert.

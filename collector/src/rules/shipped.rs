@@ -4,6 +4,7 @@
 pub const SHIPPED: &[(&str, &str)] = &[
     ("pharos:gpu.yml", include_str!("../../../rules/gpu.yml")),
     ("pharos:host.yml", include_str!("../../../rules/host.yml")),
+    ("pharos:inference.yml", include_str!("../../../rules/inference.yml")),
     ("pharos:pharos.yml", include_str!("../../../rules/pharos.yml")),
 ];
 
