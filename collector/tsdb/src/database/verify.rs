@@ -71,7 +71,7 @@ impl Database {
             let all = list(io, &folder.join(name))?;
             Ok(all.into_iter().filter(|path| path.extension().is_some_and(|have| have == end)).collect())
         };
-        for path in files("journal", "journal")? {
+        for path in files("journal", "journal")?.into_iter().chain(files("exemplars", "journal")?) {
             note(path.clone(), check_journal(io, &path))?;
         }
         for path in files("checkpoints", "checkpoint")? {
