@@ -1,5 +1,6 @@
 //! One module per source. Each sampler keeps its files open and fills its groups with what they say.
 
+pub mod amdgpu;
 pub mod arp;
 pub mod conntrack;
 pub mod cpu;
@@ -17,12 +18,15 @@ pub mod mountstats;
 pub mod netclass;
 pub mod netdev;
 pub mod netstat;
+pub mod nvme;
 mod objects;
 pub mod os;
+pub mod peers;
 pub mod pods;
 pub mod pressure;
 pub mod processes;
 pub mod qdisc;
+pub mod rdma_counters;
 pub mod scalars;
 pub mod schedstat;
 pub mod selinux;
