@@ -3,7 +3,12 @@
 //!
 //! Prints processor time of the agent's side and of the reader process a reading. The reader's includes the
 //! fake library's own work, which stands for the driver's, so the sum is an upper bound of what is added.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints and fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a measurement prints and fails by panicking"
+)]
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the tests, used in part")]
 #[path = "../tests/support/fake_nvml.rs"]
