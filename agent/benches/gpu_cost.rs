@@ -4,8 +4,8 @@
 //! Prints processor time of the agent's side and of the reader process a reading. The reader's includes the
 //! fake library's own work, which stands for the driver's, so the sum is an upper bound of what is added.
 #![allow(
-    clippy::unwrap_used,
     clippy::panic,
+    clippy::unwrap_used,
     clippy::print_stdout,
     reason = "a measurement prints and fails by panicking"
 )]

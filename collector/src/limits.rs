@@ -45,6 +45,9 @@ pub const WRITES_AT_ONCE_MAX: usize = 64;
 /// Samples of one write: an empty sample takes two bytes on the wire, but more in memory.
 pub const SAMPLES_PER_WRITE_MAX: usize = 2_000_000;
 
+/// Buckets of one native histogram, custom bounds included: far more than any client makes (160).
+pub const HISTOGRAM_BUCKETS_MAX: usize = 2_048;
+
 /// Rows that one append carries; larger writes are cut.
 pub const ROWS_PER_APPEND_MAX: usize = 16_384;
 
@@ -69,6 +72,9 @@ pub const POINTS_PER_SERIES_MAX: i64 = 11_000;
 /// Size of the chunks in which an answer is written.
 pub const ANSWER_CHUNK_BYTES: usize = 64 << 10;
 
+/// Points of an answer that is written where it is made, in well under a millisecond.
+pub const SMALL_ANSWER_POINTS_MAX: usize = 2_000;
+
 /// Chunks that wait for a slow reader.
 pub const ANSWER_CHUNKS_QUEUED_MAX: usize = 8;
 
@@ -81,8 +87,18 @@ pub const ARRIVALS_QUEUED_MAX: usize = 512;
 /// A sample further ahead of the clock than this is stored but not judged.
 pub const JUDGED_AHEAD_MS_MAX: i64 = 10_000;
 
-/// Alerts that wait for one alertmanager; the oldest go first, and are sent again a minute later.
+/// How long a rule over several series waits for those of its tick that are still to come.
+pub const TICK_WAIT_MS_MAX: i64 = 100;
+
+/// Alerts that wait for one alertmanager. When they are this many the newest are refused: they come again
+/// within a minute.
 pub const ALERTS_QUEUED_MAX: usize = 10_000;
+
+/// Size of one alertmanager's queue on disk, with what it has taken already.
+pub const OUTBOX_BYTES_MAX: u64 = 64 << 20;
+
+/// The same while nothing waits.
+pub const OUTBOX_IDLE_BYTES_MAX: u64 = 256 << 10;
 
 /// Alerts in one request to an alertmanager.
 pub const ALERTS_PER_REQUEST_MAX: usize = 64;

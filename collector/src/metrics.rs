@@ -1,6 +1,8 @@
 //! What the collector tells about itself at `/metrics`.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// All self metrics that code paths touch. Those of the storage engine are read when scraped
 /// ([`crate::engine_metrics`]).
@@ -42,6 +44,18 @@ pub struct Metrics {
     pub alerts_failed: IntCounterVec,
     /// Alerts dropped since a queue was full.
     pub alerts_dropped: IntCounterVec,
+    /// Alerts that wait, by alertmanager.
+    pub alerts_queued: IntGaugeVec,
+    /// Changes of a queue of alerts that are not on disk.
+    pub alert_queue_errors: IntCounter,
+    /// Time of a request to an alertmanager.
+    pub alert_request_seconds: Histogram,
+    /// From the arrival of the sample that decided an alert until it was durable.
+    pub alert_durable: Histogram,
+    /// From the decision on an alert until an alertmanager had taken it.
+    pub alert_sent: Histogram,
+    /// Hints sent to agents.
+    pub hints_sent: IntCounter,
     /// Queries, by endpoint and outcome.
     pub queries: IntCounterVec,
     /// Queries that are evaluated now.
@@ -72,6 +86,11 @@ impl Metrics {
         };
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
             let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name: &str, help: &str, label: &str| -> prometheus::Result<IntGaugeVec> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
@@ -153,6 +172,31 @@ impl Metrics {
                 "pharos_collector_alerts_dropped_total",
                 "Alerts dropped since the queue of an alertmanager was full",
                 "alertmanager",
+            )?,
+            alerts_queued: gauges(
+                "pharos_collector_alerts_queued",
+                "Alerts that wait for an alertmanager to take them",
+                "alertmanager",
+            )?,
+            alert_queue_errors: counter(
+                "pharos_collector_alert_queue_errors_total",
+                "Changes of a queue of alerts that could not be written to disk",
+            )?,
+            alert_request_seconds: seconds(
+                "pharos_collector_alert_request_seconds",
+                "Time of a request to an alertmanager",
+            )?,
+            alert_durable: seconds(
+                "pharos_collector_alert_durable_seconds",
+                "Time from the arrival of the sample that decided an alert until it was durable",
+            )?,
+            alert_sent: seconds(
+                "pharos_collector_alert_sent_seconds",
+                "Time from the decision on an alert until an alertmanager had taken it",
+            )?,
+            hints_sent: counter(
+                "pharos_collector_hints_sent_total",
+                "Hints sent to agents: series that came near a threshold or left it",
             )?,
             queries: counters("pharos_collector_queries_total", "Queries, by outcome", "outcome")?,
             queries_running: gauge("pharos_collector_queries_running", "Queries that are evaluated now")?,

@@ -81,7 +81,8 @@ pub async fn run_with_clock(
         Arc::clone(&metrics),
         rules_end.clone(),
     );
-    let notifier = Notifier::new(Arc::clone(&metrics))?;
+    let notifier =
+        Notifier::new(Arc::clone(&metrics), Arc::clone(&clock), Some(options.storage_path.join("alerts")))?;
     let external_url = external_url(&options, &listener);
     let instance = listener.local_addr().map(|address| address.to_string())?;
     let own = self_samples::run(
@@ -183,6 +184,7 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
     tracing::info!(
         folder = %options.storage_path.display(),
         blocks = report.blocks,
+        checkpoint_samples = report.checkpoint_samples,
         replayed_samples = report.replayed_samples,
         "Storage opened"
     );

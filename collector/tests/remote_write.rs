@@ -1,10 +1,12 @@
-//! Remote write 1.0 into a real collector.
+//! Remote write into a real collector.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
 
 use pharos_common::clock::ManualClock;
 use pharos_proto::prometheus as wire;
+use pharos_proto::prometheus_client::MetricFamily;
+use pharos_proto::prometheus_v2 as v2;
 use prost::Message;
 use serde_json::json;
 use support::{TestCollector, options};
@@ -23,6 +25,7 @@ fn request(series: &[Series<'_>]) -> Vec<u8> {
                 .map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() })
                 .collect(),
             samples: samples.iter().map(|&(timestamp, value)| wire::Sample { timestamp, value }).collect(),
+            ..wire::TimeSeries::default()
         })
         .collect();
     let metadata = vec![wire::MetricMetadata {
@@ -127,10 +130,10 @@ async fn malformed_bodies_are_refused_and_harm_nothing() {
 async fn other_types_are_answered_415() {
     let folder = tempfile::tempdir().unwrap();
     let collector = start(folder.path()).await;
-    let v2 = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+    let v3 = "application/x-protobuf;proto=io.prometheus.write.v3.Request";
     let cases = [
         ("application/json", "snappy", 415),
-        (v2, "snappy", 415),
+        (v3, "snappy", 415),
         ("application/x-protobuf", "gzip", 415),
         ("application/x-protobuf;proto=prometheus.WriteRequest", "snappy", 204),
     ];
@@ -187,5 +190,201 @@ async fn series_that_came_together_may_come_apart_later() {
     collector.kill().await;
     let collector = start(folder.path()).await;
     check(&collector).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn exemplars_are_kept_over_a_kill_and_answered_by_the_series_a_query_selects() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let label = |name: &str, value: &str| wire::Label { name: name.into(), value: value.into() };
+    let series = wire::TimeSeries {
+        labels: vec![label("__name__", "hits"), label("job", "a")],
+        samples: vec![wire::Sample { value: 1.0, timestamp: NOW_MS }],
+        exemplars: vec![wire::Exemplar {
+            labels: vec![label("trace_id", "4bf9")],
+            value: 0.25,
+            timestamp: NOW_MS - 500,
+        }],
+        ..wire::TimeSeries::default()
+    };
+    let message = wire::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec();
+    for _ in 0..2 {
+        assert_eq!(write(&collector, &message).await, (204, String::new()));
+    }
+    collector.kill().await;
+    let collector = start(folder.path()).await;
+    let ask = async |query: &str, start: &str| {
+        collector.data(&format!("/api/v1/query_exemplars?query={query}&start={start}&end=1700000000")).await
+    };
+    let want = json!([{
+        "seriesLabels": {"__name__": "hits", "job": "a"},
+        "exemplars": [{"labels": {"trace_id": "4bf9"}, "value": "0.25", "timestamp": 1699999999.5}],
+    }]);
+    assert_eq!(ask("rate(hits[1m])%2Bup", "1699999990").await, want);
+    assert_eq!(ask("hits", "1699999999.9").await, json!([]));
+    assert_eq!(ask("test", "0").await, json!([]));
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn version_2_is_stored_as_version_1_and_counted_in_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let headers = [
+        ("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+        ("Content-Encoding", "snappy"),
+        ("X-Prometheus-Remote-Write-Version", "2.0.0"),
+    ];
+    let symbols = ["", "__name__", "up", "job", "a", "latency", "Whether it is up"];
+    let request = v2::Request {
+        symbols: symbols.map(str::to_owned).into(),
+        timeseries: vec![
+            v2::TimeSeries {
+                labels_refs: vec![1, 2, 3, 4],
+                samples: vec![v2::Sample { value: 2.0, timestamp: NOW_MS, start_timestamp: 0 }],
+                metadata: Some(v2::Metadata { r#type: 2, help_ref: 6, unit_ref: 0 }),
+                ..v2::TimeSeries::default()
+            },
+            v2::TimeSeries {
+                labels_refs: vec![1, 5, 3, 4],
+                histograms: vec![native_histogram(9, NOW_MS)],
+                ..v2::TimeSeries::default()
+            },
+        ],
+    };
+    let send = async |message: Vec<u8>, want: u16, counts: [&str; 2]| {
+        let body = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+        let mut post = collector.client.post(format!("{}/api/v1/write", collector.url)).body(body);
+        for (name, value) in headers {
+            post = post.header(name, value);
+        }
+        let response = post.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), want);
+        for (kind, count) in ["samples", "histograms"].into_iter().zip(counts) {
+            let name = format!("x-prometheus-remote-write-{kind}-written");
+            assert_eq!(response.headers()[name.as_str()], count, "{kind}");
+        }
+    };
+    // The second time nothing is new, and yet all of it is written.
+    for _ in 0..2 {
+        send(request.encode_to_vec(), 204, ["1", "1"]).await;
+    }
+    // The same series by version 1.0 is the same series.
+    let up: &[(&str, &str)] = &[("__name__", "up"), ("job", "a")];
+    assert_eq!(write(&collector, &self::request(&[(up, &[(NOW_MS - 1_000, 1.0)])])).await.0, 204);
+    let matrix = collector.query_at("up[1m]", "1700000000").await;
+    assert_eq!(matrix[0]["values"], json!([[1699999999, "1"], [1700000000, "2"]]));
+    let found = collector.query_at("histogram_count(latency)", "1700000000").await;
+    assert_eq!(found[0]["value"][1], "9");
+    let mut broken = request.clone();
+    broken.timeseries[0].labels_refs[0] = 77;
+    send(broken.encode_to_vec(), 400, ["0", "0"]).await;
+    collector.stop().await;
+}
+
+/// A histogram of observations 1 to `observations`, in the buckets (0.5, 1], (1, 2], (2, 4] and so on.
+fn native_histogram(observations: u64, timestamp: i64) -> wire::Histogram {
+    let bucket = |value: u64| value.next_power_of_two().trailing_zeros() as usize;
+    let mut counts = vec![0i64; bucket(observations) + 1];
+    (1..=observations).for_each(|value| counts[bucket(value)] += 1);
+    let before = std::iter::once(0).chain(counts.iter().copied());
+    wire::Histogram {
+        count: Some(wire::histogram::Count::CountInt(observations)),
+        sum: (observations * (observations + 1) / 2) as f64,
+        zero_threshold: 1e-128,
+        positive_spans: vec![wire::BucketSpan { offset: 0, length: counts.len() as u32 }],
+        positive_deltas: counts.iter().zip(before).map(|(count, before)| count - before).collect(),
+        timestamp,
+        ..wire::Histogram::default()
+    }
+}
+
+fn histogram_request(labels: &[(&str, &str)], histograms: Vec<wire::Histogram>) -> Vec<u8> {
+    let labels =
+        labels.iter().map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() });
+    let series = wire::TimeSeries { labels: labels.collect(), histograms, ..wire::TimeSeries::default() };
+    wire::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec()
+}
+
+#[tokio::test]
+async fn native_histograms_are_stored_whole_and_survive_a_kill_and_a_flush() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency"), ("node", "a")];
+    // They grow: new buckets come, so the series goes on in wider groups.
+    let histograms: Vec<wire::Histogram> = (0..60)
+        .map(|second| native_histogram(1 + second * 10, NOW_MS - 59_000 + second as i64 * 1_000))
+        .collect();
+    for part in histograms.chunks(7) {
+        assert_eq!(write(&collector, &histogram_request(labels, part.to_vec())).await, (204, String::new()));
+    }
+    let check = async |collector: &TestCollector| {
+        let newest = collector.query_at("latency", "1700000000").await;
+        assert_eq!(newest[0]["metric"], json!({"__name__": "latency", "node": "a"}));
+        let histogram = &newest[0]["histogram"][1];
+        assert_eq!((&histogram["count"], &histogram["sum"]), (&json!("591"), &json!("174936")));
+        assert_eq!(histogram["buckets"][2], json!([0, "2", "4", "2"]));
+        let value = async |query: &str| collector.query_at(query, "1700000000").await[0]["value"][1].clone();
+        assert_eq!(value("histogram_count(rate(latency[30s]))").await, "10");
+        assert_eq!(value("count_over_time(latency[1m])").await, "60");
+        assert_eq!(value("histogram_quantile(1, latency)").await, "1024");
+        assert_eq!(value(r#"count({__name__=~".+", node="a"})"#).await, "1");
+        assert_eq!(collector.data("/api/v1/labels").await, json!(["__name__", "node"]));
+        let series = collector.data("/api/v1/series?match[]=latency").await;
+        assert_eq!(series, json!([{"__name__": "latency", "node": "a"}]));
+    };
+    check(&collector).await;
+    collector.kill().await;
+    let collector = start(folder.path()).await;
+    check(&collector).await;
+    assert_eq!(collector.post("/api/v1/admin/tsdb/flush", &[]).await.0, 200);
+    check(&collector).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_native_histogram_is_federated_to_scrapers_that_take_protobuf() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency"), ("node", "a")];
+    let histogram = histogram_request(labels, vec![native_histogram(9, NOW_MS)]);
+    assert_eq!(write(&collector, &histogram).await.0, 204);
+    assert_eq!(write(&collector, &request(&[(&[("__name__", "up")], &[(NOW_MS, 1.0)])])).await.0, 204);
+    let ask = async |accept: &str| {
+        let url = format!("{}/federate?match[]={{__name__=~\".%2B\"}}", collector.url);
+        let response = collector.client.get(url).header("Accept", accept).send().await.unwrap();
+        response.bytes().await.unwrap()
+    };
+    let text = ask("text/plain").await;
+    assert_eq!(text, format!("# TYPE up untyped\nup{{instance=\"\"}} 1 {NOW_MS}\n"));
+    let mut families =
+        ask("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+            .await;
+    let first = MetricFamily::decode_length_delimited(&mut families).unwrap();
+    let second = MetricFamily::decode_length_delimited(&mut families).unwrap();
+    assert_eq!((first.name(), first.r#type(), second.name(), second.r#type()), ("latency", 4, "up", 3));
+    let sent = first.metric[0].histogram.as_ref().unwrap();
+    assert_eq!((sent.sample_count_float(), sent.sample_sum()), (9.0, 45.0));
+    assert_eq!(sent.positive_count, [1.0, 1.0, 2.0, 4.0, 1.0]);
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn histograms_that_make_no_sense_are_answered_400_and_the_rest_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let labels: &[(&str, &str)] = &[("__name__", "latency")];
+    let mut bad = native_histogram(9, NOW_MS - 1_000);
+    bad.schema = 77;
+    let request = histogram_request(labels, vec![bad, native_histogram(9, NOW_MS)]);
+    let (status, text) = write(&collector, &request).await;
+    assert_eq!((status, text.contains("unknown histogram schema 77")), (400, true), "{text}");
+    let found = collector.query_at("histogram_count(latency)", "1700000000").await;
+    assert_eq!(found[0]["value"][1], "9");
+    let reserved: &[(&str, &str)] = &[("__name__", "latency"), ("~histogram", "0/n/0;0")];
+    let (status, text) =
+        write(&collector, &histogram_request(reserved, vec![native_histogram(9, NOW_MS)])).await;
+    assert_eq!((status, text.contains("reserved")), (400, true), "{text}");
     collector.stop().await;
 }

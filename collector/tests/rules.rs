@@ -86,7 +86,13 @@ async fn a_threshold_fires_when_its_sample_arrives_and_resolves_so_too() {
         alert["labels"],
         json!({"alertname": "GpuHot", "instance": "n1", "severity": "critical", "where": "n1"})
     );
-    assert_eq!(alert["annotations"], json!({"summary": "GPU of n1 is at 91.3 C"}));
+    let mut texts = alert["annotations"].clone();
+    // When it came about; durable comes with the next time it is sent.
+    for name in ["pharos_sampled_at", "pharos_received_at", "pharos_decided_at", "pharos_sent_at"] {
+        let at = texts.as_object_mut().unwrap().remove(name);
+        assert_eq!(at, Some(json!("2023-11-14T22:13:20.000Z")), "{name}");
+    }
+    assert_eq!(texts, json!({"summary": "GPU of n1 is at 91.3 C"}));
     assert_eq!(alert["startsAt"], "2023-11-14T22:13:20.000Z");
     let link = alert["generatorURL"].as_str().unwrap();
     assert!(link.ends_with("/graph?g0.expr=gpu_temp+%3E+90&g0.tab=1"), "{link}");
@@ -175,10 +181,124 @@ async fn a_rule_over_several_selectors_is_judged_within_a_node() {
     assert_eq!(scene.states().await, Vec::<String>::new());
     scene.advance(1);
     scene.sample("mem_size{instance=\"n1\"} 200\n").await;
+    scene.clock.advance(Duration::from_millis(100));
     assert_eq!(scene.alerts.next().await["labels"]["instance"], "n1");
     scene.advance(1);
+    // The other series of the node is due too: it is waited for, but not for long.
     scene.sample("mem_free{instance=\"n1\"} 11\n").await;
+    assert_eq!(scene.states().await, ["firing"]);
+    scene.clock.advance(Duration::from_millis(100));
     scene.until_states(&[]).await;
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_over_several_selectors_is_judged_once_per_tick_when_all_of_it_is_in() {
+    let rules = HOT.replace("gpu_temp > 90", "queued > 5 unless workers > 0");
+    let mut scene = Scene::open(&rules).await;
+    // Seen for the first time: the tick's other group may be on its way, and is.
+    scene.sample("queued{instance=\"n1\"} 9\nqueued{instance=\"n2\"} 9\n").await;
+    scene.sample("workers{instance=\"n1\"} 3\n").await;
+    scene.clock.advance(Duration::from_millis(100));
+    assert_eq!(scene.alerts.next().await["labels"]["instance"], "n2");
+    for _ in 0..3 {
+        scene.advance(1);
+        // Between the two appends the newest samples are of different ticks and would breach.
+        scene.sample("workers{instance=\"n1\"} 0\n").await;
+        scene.sample("queued{instance=\"n1\"} 0\n").await;
+        scene.advance(1);
+        scene.sample("queued{instance=\"n1\"} 9\n").await;
+        scene.sample("workers{instance=\"n1\"} 3\n").await;
+    }
+    assert_eq!(scene.states().await, ["firing"]);
+    assert!(scene.alerts.arrived().iter().all(|alert| alert["labels"]["instance"] == "n2"));
+    scene.collector.stop().await;
+}
+
+/// The line of a rule's annotations that says what missing data means.
+fn on_missing(policy: &str) -> String {
+    HOT.replace("summary:", &format!("pharos_on_missing: {policy}\n          summary:"))
+}
+
+#[tokio::test]
+async fn an_alert_is_kept_while_its_data_is_missing_if_its_rule_says_so() {
+    let mut scene = Scene::open(&on_missing("keep")).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\ngpu_temp{instance=\"n2\"} 50\n").await;
+    let alert = scene.alerts.next().await;
+    assert_eq!(alert["annotations"]["pharos_on_missing"], Value::Null, "it is an instruction");
+    // Silent for longer than the lookback, and over a restart.
+    scene.advance(400);
+    scene.until_states(&["firing"]).await;
+    scene.collector.until("/api/v1/query?query=time()", |_| true).await;
+    let Scene { folder, clock, collector, alerts } = scene;
+    collector.stop().await;
+    let options = options_with(folder.path(), &on_missing("keep"), &alerts.url);
+    let collector = TestCollector::start_with(options, clock.clone()).await;
+    let mut scene = Scene { folder, clock, collector, alerts };
+    scene.until_states(&["firing"]).await;
+    scene.advance(1);
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    scene.until_states(&[]).await;
+    let resolved = loop {
+        let alert = scene.alerts.next().await;
+        if alert["endsAt"] == "2023-11-14T22:20:01.000Z" {
+            break alert;
+        }
+    };
+    assert_eq!(resolved["labels"]["instance"], "n1");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn missing_data_fires_if_the_rule_says_so() {
+    let mut scene = Scene::open(&on_missing("fire")).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    assert_eq!(scene.states().await, Vec::<String>::new());
+    scene.advance(300);
+    let alert = scene.alerts.next().await;
+    assert_eq!(alert["annotations"]["summary"], "GPU of n1 is at NaN C");
+    scene.sample("gpu_temp{instance=\"n1\"} 51\n").await;
+    scene.until_states(&[]).await;
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn an_interval_rule_keeps_its_alerts_too() {
+    let rules = on_missing("keep").replace("gpu_temp > 90", "max by (instance) (gpu_temp) > 90");
+    let mut scene = Scene::open(&rules.replace("interval: 1h", "interval: 10s")).await;
+    scene.sample("gpu_temp{instance=\"n1\"} 95\ngpu_temp{instance=\"n2\"} 95\n").await;
+    scene.advance(10);
+    scene.alerts.next().await;
+    scene.until_states(&["firing", "firing"]).await;
+    scene.advance(290);
+    scene.sample("gpu_temp{instance=\"n2\"} 50\n").await;
+    scene.advance(20);
+    // One has no data any more, the other has resolved.
+    scene.until_states(&["firing"]).await;
+    let data = scene.collector.data("/api/v1/alerts").await;
+    assert_eq!(data["alerts"][0]["labels"]["instance"], "n1");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_sees_what_the_rule_before_it_in_its_group_recorded() {
+    let rules = r#"
+groups:
+  - name: host
+    rules:
+      - record: instance:load:max
+        expr: max by (instance) (load)
+      - record: instance:load:twice
+        expr: sum by (instance) (2 * instance:load:max)
+"#;
+    let scene = Scene::open(rules).await;
+    scene.sample("load{instance=\"n1\"} 4\n").await;
+    scene.advance(1);
+    let twice = "/api/v1/query?query=instance:load:twice";
+    scene
+        .collector
+        .until(twice, |body| body["data"]["result"][0]["value"] == json!([1_700_000_001, "8"]))
+        .await;
     scene.collector.stop().await;
 }
 
@@ -349,6 +469,55 @@ async fn an_alertmanager_that_is_down_loses_no_alert() {
     let mut alerts = AlertListener::start_on(&address.to_string()).await;
     assert_eq!(alerts.next().await["labels"]["instance"], "n1");
     collector.stop().await;
+}
+
+#[tokio::test]
+async fn what_no_alertmanager_took_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let clock = ManualClock::new(NOW_MS);
+    let options = options_with(folder.path(), HOT, &format!("http://{address}"));
+    let collector = TestCollector::start_with(options.clone(), clock.clone()).await;
+    assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 95\n").await, 204);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 50\n").await, 204);
+    let queued = format!("pharos_collector_alerts_queued{{alertmanager=\"http://{address}\"}} 2");
+    collector.until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(&queued)).await;
+    collector.kill().await;
+
+    // Nothing breaches any more, so only the queue knows.
+    let collector = TestCollector::start_with(options, clock.clone()).await;
+    let mut alerts = AlertListener::start_on(&address.to_string()).await;
+    assert_eq!(alerts.next().await["startsAt"], "2023-11-14T22:13:20.000Z");
+    assert_eq!(alerts.next().await["endsAt"], "2023-11-14T22:13:21.000Z");
+    collector
+        .until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(&queued.replace(" 2", " 0")))
+        .await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn every_alertmanager_gets_every_alert() {
+    let mut scene = Scene::open(HOT).await;
+    let mut second = AlertListener::start().await;
+    let config = scene.folder.path().join("pharos.yml");
+    let target = second.url.trim_start_matches("http://");
+    std::fs::write(
+        &config,
+        format!("alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{target}']}}]}}]}}"),
+    )
+    .unwrap();
+    let mut options = options_with(scene.folder.path(), HOT, &scene.alerts.url);
+    options.config.config_file = Some(config);
+    options.storage_path = scene.folder.path().join("second");
+    let both = TestCollector::start_with(options, scene.clock.clone()).await;
+    assert_eq!(both.import("gpu_temp{instance=\"n1\"} 95\n").await, 204);
+    assert_eq!(scene.alerts.next().await["labels"]["instance"], "n1");
+    assert_eq!(second.next().await["labels"]["instance"], "n1");
+    both.stop().await;
+    scene.collector.stop().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Native histograms: counts of observations in exponential or custom buckets.
 
+use crate::sample::TimestampMs;
+use std::sync::Arc;
+
 /// Schema of histograms whose bucket bounds are listed in [`FloatHistogram::custom_values`].
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 
@@ -53,10 +56,26 @@ pub struct FloatHistogram {
     pub custom_values: Vec<f64>,
 }
 
+/// A native histogram and when it was taken.
+#[derive(Clone, Debug)]
+pub struct HistogramSample {
+    /// When.
+    pub timestamp_ms: TimestampMs,
+    /// What was observed; shared, since selections and plans pass it on.
+    pub histogram: Arc<FloatHistogram>,
+}
+
 impl FloatHistogram {
     /// Whether the buckets' bounds are listed instead of following from the schema.
     pub fn uses_custom_buckets(&self) -> bool {
         self.schema == CUSTOM_BUCKETS_SCHEMA
+    }
+
+    /// Samples that it counts for: its size over that of a float with its timestamp.
+    pub fn cost_in_samples(&self) -> usize {
+        let buckets = self.positive_buckets.len() + self.negative_buckets.len();
+        let spans = self.positive_spans.len() + self.negative_spans.len();
+        (8 + 168 + 8 * (buckets + spans + self.custom_values.len())) / 16
     }
 
     /// Whether it marks its series as gone.

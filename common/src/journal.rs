@@ -29,7 +29,9 @@ mod reader;
 mod segment;
 
 pub use reader::JournalReader;
-use segment::{HEADER_BYTES, RECORD_HEADER_BYTES, encode_header, encode_record, is_torn, parse_segment};
+use segment::{
+    HEADER_BYTES, RECORD_HEADER_BYTES, encode_header, encode_record, is_torn, parse_records, parse_segment,
+};
 
 use crate::storage_io::{IoError, StorageIo, WritableFile};
 use std::collections::VecDeque;
@@ -40,12 +42,19 @@ use std::sync::Arc;
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Where a record lies: orders records by age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// Number of the segment.
     pub segment: u64,
     /// Offset of the record in the segment's file, bytes.
     pub offset: u64,
+}
+
+impl Position {
+    /// Where the first record of a segment lies.
+    pub fn first_of(segment: u64) -> Self {
+        Position { segment, offset: HEADER_BYTES }
+    }
 }
 
 /// Why a journal operation failed.
@@ -118,6 +127,20 @@ impl Journal {
     pub fn open(
         io: Arc<dyn StorageIo>,
         folder: &Path,
+        visit: impl FnMut(Position, &[u8]) -> Result<(), String>,
+    ) -> Result<(Journal, Recovery), JournalError> {
+        Self::open_from(io, folder, Position::first_of(0), visit)
+    }
+
+    /// As [`Journal::open`], but records before `first` are kept unread: their owner knows what is in them.
+    /// The end of the newest segment is looked at in any case.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_from(
+        io: Arc<dyn StorageIo>,
+        folder: &Path,
+        first: Position,
         mut visit: impl FnMut(Position, &[u8]) -> Result<(), String>,
     ) -> Result<(Journal, Recovery), JournalError> {
         io.create_dir_all(folder)?;
@@ -126,20 +149,36 @@ impl Journal {
         let numbers = segment_numbers(&*io, folder)?;
         for (index, &number) in numbers.iter().enumerate() {
             let path = segment_path(folder, number);
-            let bytes = io.read(&path)?;
             let last = index + 1 == numbers.len();
-            let outcome = parse_segment(&path, number, &bytes, |offset, payload| {
+            if number < first.segment && !last {
+                segments.push_back(Segment { number, bytes: io.open(&path)?.len()? });
+                continue;
+            }
+            let visit_record = |offset, payload: &[u8]| {
                 recovery.records += 1;
                 visit(Position { segment: number, offset }, payload)
                     .map_err(|message| JournalError::Replay { path: path.clone(), message })
-            })?;
-            let tail = bytes.len() as u64 - outcome.valid_end;
-            let rest = bytes.get(outcome.valid_end as usize..).unwrap_or_default();
+            };
+            let from = if number == first.segment { first.offset } else { 0 };
+            let part = if from > HEADER_BYTES { read_from(&*io, &path, from)? } else { None };
+            let (base, bytes, outcome) = match part {
+                Some(bytes) => {
+                    let outcome = parse_records(from, &bytes, visit_record)?;
+                    (from, bytes, outcome)
+                }
+                None => {
+                    let bytes = io.read(&path)?;
+                    let outcome = parse_segment(&path, number, &bytes, visit_record)?;
+                    (0, bytes, outcome)
+                }
+            };
+            let tail = base + bytes.len() as u64 - outcome.valid_end;
+            let rest = bytes.get((outcome.valid_end - base) as usize..).unwrap_or_default();
             let torn = last && (outcome.valid_end < HEADER_BYTES || is_torn(rest));
             let damaged = outcome.damaged_bytes + if torn { 0 } else { tail };
             if damaged > 0 {
                 recovery.damaged_bytes += damaged;
-                let aside = set_aside(&*io, folder, &path, &bytes)?;
+                let aside = set_aside(&*io, folder, &path)?;
                 tracing::error!(file = %path.display(), aside = %aside.display(), damaged,
                     "Damaged journal records skipped; everything else is served");
                 recovery.set_aside.push(aside);
@@ -220,12 +259,24 @@ impl Journal {
     /// # Errors
     /// If a file operation fails; the old segment stays current then.
     pub fn rotate(&mut self) -> Result<u64, JournalError> {
-        self.sync()?;
         let next = self.current().number + 1;
-        let (segment, file) = create_segment(&*self.io, &self.folder, next)?;
+        self.advance_to(next)?;
+        Ok(next)
+    }
+
+    /// Makes sure that the current segment's number is at least `segment`.
+    ///
+    /// # Errors
+    /// If a file operation fails.
+    pub fn advance_to(&mut self, segment: u64) -> Result<(), JournalError> {
+        if self.current().number >= segment {
+            return Ok(());
+        }
+        self.sync()?;
+        let (segment, file) = create_segment(&*self.io, &self.folder, segment)?;
         self.segments.push_back(segment);
         self.file = file;
-        Ok(next)
+        Ok(())
     }
 
     /// Removes all segments older than `segment`; never the current one.
@@ -276,7 +327,7 @@ impl Journal {
 
     /// A reader that starts at the oldest record.
     pub fn reader_from_oldest(&self) -> JournalReader {
-        self.reader(Position { segment: self.oldest_segment(), offset: HEADER_BYTES })
+        self.reader(Position::first_of(self.oldest_segment()))
     }
 
     fn check_usable(&self) -> Result<(), JournalError> {
@@ -312,6 +363,15 @@ fn segment_numbers(io: &dyn StorageIo, folder: &Path) -> Result<Vec<u64>, Journa
     Ok(numbers)
 }
 
+/// The file from `offset` on; `None` if it ends before.
+fn read_from(io: &dyn StorageIo, path: &Path, offset: u64) -> Result<Option<Vec<u8>>, JournalError> {
+    let file = io.open(path)?;
+    let Some(length) = file.len()?.checked_sub(offset) else { return Ok(None) };
+    let mut bytes = vec![0; length as usize];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok(Some(bytes))
+}
+
 fn create_segment(
     io: &dyn StorageIo,
     folder: &Path,
@@ -337,13 +397,14 @@ fn create_segment(
 }
 
 /// Keeps a copy: the original may be cut, and then go on.
-fn set_aside(io: &dyn StorageIo, folder: &Path, path: &Path, bytes: &[u8]) -> Result<PathBuf, JournalError> {
+fn set_aside(io: &dyn StorageIo, folder: &Path, path: &Path) -> Result<PathBuf, JournalError> {
+    let bytes = io.read(path)?;
     let damaged = folder.join("damaged");
     io.create_dir_all(&damaged)?;
     let aside = damaged.join(path.file_name().unwrap_or_default());
     match io.create(&aside) {
         Ok(mut file) => {
-            file.write_all(bytes)?;
+            file.write_all(&bytes)?;
             file.sync()?;
             io.sync_dir(&damaged)?;
         }

@@ -18,5 +18,17 @@ pub mod prometheus {
     tonic::include_proto!("prometheus");
 }
 
+/// Prometheus' remote write 2.0.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod prometheus_v2 {
+    tonic::include_proto!("io.prometheus.write.v2");
+}
+
+/// Prometheus' exposition as protobuf.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod prometheus_client {
+    tonic::include_proto!("io.prometheus.client");
+}
+
 /// The catalogue of metrics (TOML): name, type, unit, labels and help of each.
 pub const METRICS_CATALOGUE: &str = include_str!("../metrics.toml");

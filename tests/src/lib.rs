@@ -7,10 +7,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step fails the test")]
 
 pub mod api;
+pub mod data;
 pub mod listener;
 pub mod load;
 pub mod node;
 pub mod program;
+pub mod recording;
 pub mod telemetry;
 pub mod wait;
 

@@ -33,6 +33,15 @@ pub fn folder() -> &'static Path {
         if release {
             build.arg("--release");
         }
+        // What Cargo tells a test about its package would make some build scripts run again, each time.
+        for (name, _) in std::env::vars_os() {
+            if name
+                .to_str()
+                .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+            {
+                build.env_remove(name);
+            }
+        }
         assert!(build.status().expect("cargo runs").success(), "the programs do not build");
         folder
     })

@@ -3,27 +3,29 @@
 //!
 //! A node has 561 series in 31 groups: counters of varying slope and counters that stand still, CPU times
 //! in hundredths that sum to the cores there are, memory in pages that moves and rests, GPU utilisation in
-//! bursts, power and temperature as sensors give them.
+//! bursts, power and temperature as sensors give them. A classic histogram of a service stands beside them for
+//! benchmarks that ask for quantiles; it is no part of the 561.
+
+use crate::data::{GroupSpec, SeriesSpec, Ticks};
 
 /// Series of a node.
 pub const SERIES_PER_NODE: usize = 561;
 
-/// One series of a group.
-#[derive(Clone, Debug)]
-pub struct SeriesSpec {
-    /// Metric name.
-    pub name: String,
-    /// Labels beside the name and the instance.
-    pub labels: Vec<(String, String)>,
-    behaviour: Behaviour,
-}
-
-/// Series that are read together.
-#[derive(Clone, Debug)]
-pub struct GroupSpec {
-    /// In column order.
-    pub series: Vec<SeriesSpec>,
-}
+/// Upper bounds of the histogram's buckets in seconds, and the share of requests below each.
+const BUCKETS: [(&str, f64); 12] = [
+    ("0.001", 0.02),
+    ("0.0025", 0.08),
+    ("0.005", 0.2),
+    ("0.01", 0.41),
+    ("0.025", 0.66),
+    ("0.05", 0.8),
+    ("0.1", 0.9),
+    ("0.25", 0.96),
+    ("0.5", 0.98),
+    ("1", 0.993),
+    ("2.5", 0.998),
+    ("+Inf", 1.0),
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Behaviour {
@@ -45,16 +47,66 @@ enum Behaviour {
     Level { idle: f64, busy: f64 },
     /// A counter of the integral of a sensor.
     Energy { idle: f64, busy: f64 },
+    /// A counter of this share (or mean seconds) of a service's requests, which follow the work.
+    Requests { share: f64 },
+}
+
+/// A series and how it moves.
+type Moving = (SeriesSpec, Behaviour);
+
+fn spec(name: &str, labels: &[(&str, &str)], behaviour: Behaviour) -> Moving {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    (SeriesSpec { name: name.to_owned(), labels }, behaviour)
 }
 
 /// The groups of a node.
 pub fn node_groups() -> Vec<GroupSpec> {
+    Part::default().groups()
+}
+
+/// What of a node's series is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// The histogram beside the 561.
+    pub histogram: bool,
+    /// Series of this name alone.
+    pub only: Option<String>,
+}
+
+impl Part {
+    fn layout(&self) -> Vec<Vec<Moving>> {
+        let mut groups = layout();
+        if self.histogram {
+            groups.push(histogram());
+        }
+        if let Some(only) = &self.only {
+            groups.iter_mut().for_each(|group| group.retain(|(series, _)| series.name == *only));
+            groups.retain(|group| !group.is_empty());
+        }
+        groups
+    }
+
+    /// The groups of a node.
+    pub fn groups(&self) -> Vec<GroupSpec> {
+        let series = |group: Vec<Moving>| group.into_iter().map(|(series, _)| series).collect();
+        self.layout().into_iter().map(|group| GroupSpec { series: series(group) }).collect()
+    }
+}
+
+fn histogram() -> Vec<Moving> {
+    let name = |part: &str| format!("request_duration_seconds_{part}");
+    let buckets = BUCKETS
+        .iter()
+        .map(|(bound, share)| spec(&name("bucket"), &[("le", bound)], Behaviour::Requests { share: *share }));
+    let whole = [
+        spec(&name("count"), &[], Behaviour::Requests { share: 1.0 }),
+        spec(&name("sum"), &[], Behaviour::Requests { share: 0.043 }),
+    ];
+    buckets.chain(whole).collect()
+}
+
+fn layout() -> Vec<Vec<Moving>> {
     let mut groups = Vec::new();
-    let spec = |name: &str, labels: &[(&str, &str)], behaviour| SeriesSpec {
-        name: name.to_owned(),
-        labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        behaviour,
-    };
     let modes = [
         ("idle", 0.7),
         ("user", 0.2),
@@ -72,7 +124,7 @@ pub fn node_groups() -> Vec<GroupSpec> {
                 if *share > 0.0 { Behaviour::CpuSeconds { share: *share } } else { Behaviour::Still(0.0) };
             spec("node_cpu_seconds_total", &[("cpu", &cpu), ("mode", mode)], behaviour)
         });
-        groups.push(GroupSpec { series: series.collect() });
+        groups.push(series.collect());
     }
     let memory = (0..50).map(|field| {
         let behaviour = match field % 5 {
@@ -83,7 +135,7 @@ pub fn node_groups() -> Vec<GroupSpec> {
         };
         spec(&format!("node_memory_field{field}_bytes"), &[], behaviour)
     });
-    groups.push(GroupSpec { series: memory.collect() });
+    groups.push(memory.collect());
     let kernel = (0..92).map(|field| {
         let behaviour = match field % 6 {
             0 => Behaviour::Counter { per_second: 40_000.0, burst: 90_000.0 },
@@ -94,11 +146,11 @@ pub fn node_groups() -> Vec<GroupSpec> {
         };
         spec(&format!("node_netstat_Field{field}"), &[], behaviour)
     });
-    groups.push(GroupSpec { series: kernel.collect() });
+    groups.push(kernel.collect());
     let load = ["1", "5", "15"].map(|minutes| {
         spec(&format!("node_load{minutes}"), &[], Behaviour::Sensor { idle: 1.0, busy: 30.0, scale: 100.0 })
     });
-    groups.push(GroupSpec { series: load.to_vec() });
+    groups.push(load.to_vec());
     for device in ["nvme0n1", "nvme1n1"] {
         let disk = (0..15).map(|field| {
             let behaviour = match field % 3 {
@@ -108,7 +160,7 @@ pub fn node_groups() -> Vec<GroupSpec> {
             };
             spec(&format!("node_disk_field{field}_total"), &[("device", device)], behaviour)
         });
-        groups.push(GroupSpec { series: disk.collect() });
+        groups.push(disk.collect());
     }
     for device in ["eth0", "ib0"] {
         let network = (0..17).map(|field| {
@@ -119,7 +171,7 @@ pub fn node_groups() -> Vec<GroupSpec> {
             };
             spec(&format!("node_network_field{field}_total"), &[("device", device)], behaviour)
         });
-        groups.push(GroupSpec { series: network.collect() });
+        groups.push(network.collect());
     }
     for gpu in 0..8 {
         let number = gpu.to_string();
@@ -157,7 +209,7 @@ pub fn node_groups() -> Vec<GroupSpec> {
             ("DCGM_FI_DEV_THERMAL_VIOLATION", Behaviour::Still(0.0)),
         ];
         let series = fields.iter().map(|(name, behaviour)| spec(name, &labels, *behaviour));
-        groups.push(GroupSpec { series: series.collect() });
+        groups.push(series.collect());
     }
     groups
 }
@@ -177,10 +229,14 @@ pub struct NodeValues {
 impl NodeValues {
     /// Node number `node` at its first second.
     pub fn new(node: u64) -> NodeValues {
-        let behaviours: Vec<Behaviour> = node_groups()
-            .iter()
-            .flat_map(|group| group.series.iter().map(|series| series.behaviour))
-            .collect();
+        NodeValues::of(node, &Part::default())
+    }
+
+    /// The values of a part.
+    pub fn of(node: u64, part: &Part) -> NodeValues {
+        let layout = part.layout();
+        let behaviours: Vec<Behaviour> =
+            layout.into_iter().flatten().map(|(_, behaviour)| behaviour).collect();
         let mut random = node.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let values = behaviours
             .iter()
@@ -238,9 +294,17 @@ impl NodeValues {
                 Behaviour::Energy { idle, busy } => {
                     *value += (idle + (busy - idle) * work + 500.0 * next(random)).round();
                 }
+                // Without chance of its own, so that each bucket holds those below it.
+                Behaviour::Requests { share } => *value += ((50.0 + 400.0 * work) * share).floor(),
             }
         }
         &self.values
+    }
+}
+
+impl Ticks for NodeValues {
+    fn tick(&mut self) -> &[f64] {
+        NodeValues::tick(self)
     }
 }
 

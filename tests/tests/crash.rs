@@ -63,8 +63,30 @@ async fn push(
     }
 }
 
+/// Flushes without a pause until the collector is gone, so that a kill meets blocks being cut, published and
+/// compacted, and their journal being freed.
+fn flush_all_the_time(program: &Program) -> tokio::task::JoinHandle<usize> {
+    let api = Api::new(program.url());
+    tokio::spawn(async move {
+        let mut flushes = 0;
+        while api.post_bytes("/api/v1/admin/tsdb/flush", &[], Vec::new()).await.is_some() {
+            flushes += 1;
+        }
+        flushes
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_frame_is_lost_or_doubled_by_sigkill() {
+    frames_survive(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_acknowledged_frame_is_lost_or_doubled_by_sigkill_while_blocks_are_cut() {
+    frames_survive(true).await;
+}
+
+async fn frames_survive(flushing: bool) {
     let folder = tempfile::tempdir().unwrap();
     let mut program = Arc::new(start(folder.path()));
     let names = ["node-a", "node-b", "node-c"];
@@ -73,6 +95,7 @@ async fn no_acknowledged_frame_is_lost_or_doubled_by_sigkill() {
     for _ in 0..KILLS {
         let stop = Arc::new(AtomicBool::new(false));
         let counter = Arc::new(AtomicU64::new(0));
+        let flushes = flushing.then(|| flush_all_the_time(&program));
         let mut tasks = Vec::new();
         for (number, name) in names.into_iter().enumerate() {
             let mut mine = std::mem::take(&mut acknowledged[number]);
@@ -90,6 +113,9 @@ async fn no_acknowledged_frame_is_lost_or_doubled_by_sigkill() {
         program.signal("KILL");
         for (number, task) in tasks.into_iter().enumerate() {
             acknowledged[number] = task.await.unwrap();
+        }
+        if let Some(flushes) = flushes {
+            assert!(flushes.await.unwrap() > 0, "no flush came through before the kill");
         }
         program = Arc::new(start(folder.path()));
     }
@@ -129,6 +155,7 @@ fn write_request(number: u64, timestamp: i64) -> Vec<u8> {
     let series = (0..COLUMNS).map(|column| TimeSeries {
         labels: vec![label("__name__", "remote_value"), label("column", &column.to_string())],
         samples: vec![Sample { value: Node::value(number, column), timestamp }],
+        ..TimeSeries::default()
     });
     let request = WriteRequest { timeseries: series.collect(), metadata: Vec::new() };
     snap::raw::Encoder::new().compress_vec(&request.encode_to_vec()).unwrap()
@@ -136,6 +163,15 @@ fn write_request(number: u64, timestamp: i64) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_remote_write_that_was_answered_is_lost_by_sigkill() {
+    remote_writes_survive(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_remote_write_that_was_answered_is_lost_by_sigkill_while_blocks_are_cut() {
+    remote_writes_survive(true).await;
+}
+
+async fn remote_writes_survive(flushing: bool) {
     let folder = tempfile::tempdir().unwrap();
     let mut program = start(folder.path());
     let first_ms = now_ms() - 600_000;
@@ -149,6 +185,7 @@ async fn no_remote_write_that_was_answered_is_lost_by_sigkill() {
             ("content-encoding", "snappy"),
             ("x-prometheus-remote-write-version", "0.1.0"),
         ];
+        let flushes = flushing.then(|| flush_all_the_time(&program));
         // The write behind the goal is in flight when the kill comes.
         while answered < goal {
             let number = answered + 1;
@@ -166,6 +203,9 @@ async fn no_remote_write_that_was_answered_is_lost_by_sigkill() {
             answered += 1;
         }
         drop(program);
+        if let Some(flushes) = flushes {
+            assert!(flushes.await.unwrap() > 0, "no flush came through before the kill");
+        }
         program = start(folder.path());
     }
     let api = Api::new(program.url());

@@ -6,7 +6,8 @@
 //! works on a few series at a time and lets go of their columns, so a query over many long series holds
 //! little more than its result.
 
-use pharos_common::histogram::FloatHistogram;
+use crate::summaries::SummaryStorage;
+pub use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -42,15 +43,6 @@ pub struct SelectionHints {
     pub newest_only: bool,
 }
 
-/// A native histogram and its time.
-#[derive(Clone, Debug)]
-pub struct HistogramSample {
-    /// When it was taken.
-    pub timestamp_ms: TimestampMs,
-    /// What was observed.
-    pub histogram: Arc<FloatHistogram>,
-}
-
 /// All samples of one series in the selected range, in time order without duplicates.
 #[derive(Clone, Debug)]
 pub struct SeriesColumns {
@@ -73,15 +65,8 @@ impl SeriesColumns {
     /// What the series takes of a [`Budget`].
     pub fn cost(&self) -> usize {
         self.values.len()
-            + self.histograms.iter().map(|sample| histogram_cost(&sample.histogram)).sum::<usize>()
+            + self.histograms.iter().map(|sample| sample.histogram.cost_in_samples()).sum::<usize>()
     }
-}
-
-/// Samples that a histogram counts for: its size over that of a float with its timestamp.
-pub fn histogram_cost(histogram: &FloatHistogram) -> usize {
-    let buckets = histogram.positive_buckets.len() + histogram.negative_buckets.len();
-    let spans = histogram.positive_spans.len() + histogram.negative_spans.len();
-    (8 + 168 + 8 * (buckets + spans + histogram.custom_values.len())) / 16
 }
 
 /// What a query may cost, and whether somebody still waits for it. One per query, shared by all its
@@ -212,6 +197,11 @@ pub trait Storage: Send + Sync {
     ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
         let _ = parts;
         Ok(vec![self.select(selection, budget)?])
+    }
+
+    /// The same storage as one that sums up, if it is.
+    fn summaries(&self) -> Option<&dyn SummaryStorage> {
+        None
     }
 }
 

@@ -1,23 +1,40 @@
-//! `/federate`: the newest samples of chosen series in the text format, for another Prometheus to scrape.
+//! `/federate`: the newest samples of chosen series, for another Prometheus to scrape: as text, or as
+//! protobuf for scrapers that take native histograms.
+
+mod protobuf;
+mod text;
 
 use super::answer::ApiError;
 use super::parameters::Parameters;
 use super::series::selectors;
 use crate::collector::Collector;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use pharos_common::labels::{Labels, METRIC_NAME, Quoted, is_legacy_label_name, is_legacy_metric_name};
-use pharos_common::sample::is_stale_nan;
-use pharos_promql::format_float;
-use pharos_tsdb::Unlimited;
+use pharos_common::histogram::{FloatHistogram, HistogramSample};
+use pharos_common::labels::{Labels, METRIC_NAME};
+use pharos_common::sample::{TimestampMs, is_stale_nan};
+use pharos_tsdb::{SelectedSeries, Unlimited};
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
+
+/// The newest sample of a series.
+#[derive(Clone, Debug)]
+struct Newest {
+    timestamp_ms: TimestampMs,
+    value: NewestValue,
+}
+
+#[derive(Clone, Debug)]
+enum NewestValue {
+    Float(f64),
+    Histogram(Arc<FloatHistogram>),
+}
 
 /// `/federate?match[]=…`
 pub(crate) async fn federate(
     State(collector): State<Arc<Collector>>,
+    headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let selectors = selectors(&parameters)?;
@@ -25,87 +42,55 @@ pub(crate) async fn federate(
     let start_ms = now_ms - collector.options.lookback_delta.as_millis_i64() + 1;
     let external = collector.rules.context().external_labels();
     let database = collector.database.clone();
-    let text = tokio::task::spawn_blocking(move || {
-        let mut newest: BTreeMap<Labels, (i64, f64)> = BTreeMap::new();
+    let as_protobuf = protobuf::is_preferred(&headers);
+    let body = tokio::task::spawn_blocking(move || {
+        let mut newest: BTreeMap<Labels, Newest> = BTreeMap::new();
         for matchers in &selectors {
-            for series in database.select(matchers, start_ms, now_ms, &Unlimited)? {
-                if let (Some(&at_ms), Some(&value)) = (series.timestamps.last(), series.values.last())
-                    && !is_stale_nan(value)
-                {
-                    newest.insert(series.labels, (at_ms, value));
+            for series in database.select_newest(matchers, start_ms, now_ms, &Unlimited)? {
+                if let Some(sample) = newest_of(&series) {
+                    newest.insert(series.labels, sample);
                 }
             }
         }
-        Ok(write(&newest, &external))
+        Ok(match as_protobuf {
+            true => protobuf::write(&newest, &external),
+            false => text::write(&newest, &external).into_bytes(),
+        })
     })
     .await
     .map_err(ApiError::internal)?
     .map_err(|error: pharos_tsdb::ReadError<std::convert::Infallible>| ApiError::internal(error))?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+    let content_type = if as_protobuf { protobuf::CONTENT_TYPE } else { text::CONTENT_TYPE };
+    Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
 }
 
-fn write(newest: &BTreeMap<Labels, (i64, f64)>, external: &Labels) -> String {
-    let mut out = String::new();
-    let mut last_name = "";
-    for (labels, (at_ms, value)) in newest {
-        let name = labels.metric_name();
-        if name != last_name && is_legacy_metric_name(name) {
-            let _ = writeln!(out, "# TYPE {name} untyped");
-            last_name = name;
+/// The newest sample, unless it says that the series is gone.
+fn newest_of(series: &SelectedSeries) -> Option<Newest> {
+    let float = series.timestamps.last().copied().zip(series.values.last().copied());
+    let histogram = series.histograms.last();
+    match (float, histogram) {
+        (Some((at_ms, _)), Some(histogram)) if histogram.timestamp_ms > at_ms => of_histogram(histogram),
+        (Some((timestamp_ms, value)), _) => {
+            (!is_stale_nan(value)).then_some(Newest { timestamp_ms, value: NewestValue::Float(value) })
         }
-        let mut merged = labels.to_builder();
-        merged.remove(METRIC_NAME);
-        for (label, value) in external.iter() {
-            if merged.get(label).is_none() {
-                merged.set(label, value);
-            }
-        }
-        let _ = write!(out, "{}", Exposed { name, labels: &merged.build() });
-        let _ = writeln!(out, " {} {at_ms}", format_float(*value));
+        (None, Some(histogram)) => of_histogram(histogram),
+        (None, None) => None,
     }
-    out
 }
 
-struct Exposed<'a> {
-    name: &'a str,
-    labels: &'a Labels,
+fn of_histogram(sample: &HistogramSample) -> Option<Newest> {
+    let value = NewestValue::Histogram(Arc::clone(&sample.histogram));
+    (!sample.histogram.is_stale()).then_some(Newest { timestamp_ms: sample.timestamp_ms, value })
 }
 
-impl std::fmt::Display for Exposed<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let bare = is_legacy_metric_name(self.name);
-        if bare {
-            f.write_str(self.name)?;
+/// A series' labels without its name, and those of this collector that it lacks.
+fn exposed_labels(labels: &Labels, external: &Labels) -> Labels {
+    let mut merged = labels.to_builder();
+    merged.remove(METRIC_NAME);
+    for (label, value) in external.iter() {
+        if merged.get(label).is_none() {
+            merged.set(label, value);
         }
-        f.write_str("{")?;
-        if !bare {
-            write!(f, "{}", Quoted(self.name))?;
-        }
-        for (position, (name, value)) in self.labels.iter().enumerate() {
-            if position > 0 || !bare {
-                f.write_str(",")?;
-            }
-            if is_legacy_label_name(name) {
-                f.write_str(name)?;
-            } else {
-                write!(f, "{}", Quoted(name))?;
-            }
-            write!(f, "=\"")?;
-            for c in value.chars() {
-                match c {
-                    '\\' => f.write_str("\\\\")?,
-                    '"' => f.write_str("\\\"")?,
-                    '\n' => f.write_str("\\n")?,
-                    c => f.write_char(c)?,
-                }
-            }
-            f.write_str("\"")?;
-        }
-        // Else the scraper would fill in its own.
-        if self.labels.get("instance").is_none() {
-            let separator = if self.labels.is_empty() && bare { "" } else { "," };
-            write!(f, "{separator}instance=\"\"")?;
-        }
-        f.write_str("}")
     }
+    merged.build()
 }

@@ -5,6 +5,7 @@ use super::json::format_exponent;
 use super::parameters::Parameters;
 use crate::collector::Collector;
 use crate::rules::alert_state::{Alert, Phase};
+use crate::rules::context::RuleContext;
 use crate::rules::file::RuleKind;
 use crate::rules::notify::rfc3339;
 use crate::rules::rule::{Group, Rule, RuleState};
@@ -63,7 +64,7 @@ impl<'a> Filter<'a> {
 /// `/api/v1/rules`
 pub(crate) async fn rules(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
     let filter = Filter::of(&parameters)?;
-    let loaded = collector.rules.groups();
+    let (loaded, context) = (collector.rules.groups(), collector.rules.context());
     let mut groups = Vec::new();
     let limit = match parameters.get("group_limit").map(str::parse::<usize>) {
         None => usize::MAX,
@@ -84,7 +85,7 @@ pub(crate) async fn rules(State(collector): State<Arc<Collector>>, parameters: P
             .rules
             .iter()
             .filter(|rule| filter.wants(rule))
-            .map(|rule| rule_json(rule, &filter))
+            .map(|rule| rule_json(rule, &filter, context))
             .collect();
         if rules.is_empty() && !group.rules.is_empty() {
             continue;
@@ -111,7 +112,7 @@ pub(crate) async fn rules(State(collector): State<Arc<Collector>>, parameters: P
     if let Some(token) = next_token {
         data["groupNextToken"] = token.into();
     }
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 /// When something was last evaluated; Go's zero time if never.
@@ -119,8 +120,9 @@ fn evaluated(at_ms: Option<i64>) -> String {
     at_ms.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), rfc3339)
 }
 
-fn rule_json(rule: &Rule, filter: &Filter<'_>) -> Value {
-    let state = rule.state();
+fn rule_json(rule: &Rule, filter: &Filter<'_>, context: &RuleContext) -> Value {
+    let mut state = rule.state();
+    rule.refresh_texts(context, &mut state);
     let labels: Map<String, Value> =
         rule.definition.labels.iter().map(|(name, text)| (name.clone(), text.source().into())).collect();
     let mut json = json!({
@@ -192,9 +194,13 @@ pub(crate) async fn alerts(State(collector): State<Arc<Collector>>, parameters: 
     let alerts: Vec<Value> = groups
         .iter()
         .flat_map(|group| &group.rules)
-        .flat_map(|rule| sorted(&rule.state()).into_iter().map(alert_json).collect::<Vec<_>>())
+        .flat_map(|rule| {
+            let mut state = rule.state();
+            rule.refresh_texts(collector.rules.context(), &mut state);
+            sorted(&state).into_iter().map(alert_json).collect::<Vec<_>>()
+        })
         .collect();
-    success(&json!({"alerts": alerts}), parameters.accepts_gzip)
+    success(&json!({"alerts": alerts}), parameters.encoding)
 }
 
 /// `/api/v1/alertmanagers`
@@ -207,5 +213,5 @@ pub(crate) async fn alertmanagers(State(collector): State<Arc<Collector>>, param
         .iter()
         .map(|url| json!({"url": format!("{}/api/v2/alerts", url.trim_end_matches('/'))}))
         .collect();
-    success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []}), parameters.accepts_gzip)
+    success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []}), parameters.encoding)
 }

@@ -8,7 +8,7 @@ use crate::metrics::Metrics;
 use crate::rules::watch::{Arrived, ArrivedRow, GroupInterest, WatchIndex};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_tsdb::{AppendBatch, Appended, Database, GroupId, Row, StreamMark, TsdbError};
+use pharos_tsdb::{AppendBatch, Appended, CommitNumber, Database, GroupId, Row, StreamMark, TsdbError};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -50,6 +50,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Which of them threshold rules watch.
+    pub fn interest(&self) -> Option<&Arc<GroupInterest>> {
+        self.interest.as_ref()
+    }
+
     /// What its columns are, in order.
     pub fn columns(&self) -> &Arc<[Labels]> {
         &self.columns
@@ -136,7 +141,7 @@ impl Appender {
         }
         let appended = self.append_defined(groups, rows, mark)?;
         self.count(&appended, source);
-        let arrived = (!appended.repeated).then(|| gather(groups, rows)).flatten();
+        let arrived = (!appended.repeated).then(|| gather(groups, rows, appended.commit)).flatten();
         Ok((appended, arrived))
     }
 
@@ -181,8 +186,8 @@ impl Appender {
 }
 
 /// The values of watched columns; `None` if there are none.
-fn gather(groups: &[&mut Group], rows: &[PlannedRow<'_>]) -> Option<Arrived> {
-    let mut arrived = Arrived { rows: Vec::new(), values: Vec::new(), at: Instant::now() };
+fn gather(groups: &[&mut Group], rows: &[PlannedRow<'_>], commit: CommitNumber) -> Option<Arrived> {
+    let mut arrived = Arrived { rows: Vec::new(), values: Vec::new(), at: Instant::now(), commit };
     for row in rows {
         let Some(interest) = groups.get(row.group).and_then(|group| group.interest.as_ref()) else {
             continue;

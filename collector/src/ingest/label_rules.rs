@@ -2,6 +2,7 @@
 
 use crate::limits::{LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX};
 use pharos_common::labels::{Labels, METRIC_NAME};
+use pharos_tsdb::histogram::PART_LABEL;
 
 /// Why a series is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum LabelFault {
     /// A label's value is too long.
     #[error("the value of label {0:?} is longer than {LABEL_VALUE_BYTES_MAX} bytes")]
     LongValue(String),
+    /// A label that the engine keeps for itself.
+    #[error("label {PART_LABEL:?} is reserved")]
+    Reserved,
     /// A label twice.
     #[error("label {0:?} is given twice")]
     Twice(String),
@@ -39,6 +43,9 @@ pub fn checked_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -
     for (name, value) in &sorted {
         if name.is_empty() {
             return Err(LabelFault::EmptyName(value.chars().take(40).collect()));
+        }
+        if *name == PART_LABEL {
+            return Err(LabelFault::Reserved);
         }
         if name.len() > LABEL_NAME_BYTES_MAX {
             return Err(LabelFault::LongName(name.chars().take(40).collect()));
@@ -74,6 +81,7 @@ mod tests {
             checked_labels([("__name__", "up"), ("a", "1"), ("a", "2")]),
             Err(LabelFault::Twice("a".into()))
         );
+        assert_eq!(checked_labels([("__name__", "up"), (PART_LABEL, "1")]), Err(LabelFault::Reserved));
         let long = "v".repeat(LABEL_VALUE_BYTES_MAX + 1);
         assert_eq!(
             checked_labels([("__name__", "up"), ("a", long.as_str())]),

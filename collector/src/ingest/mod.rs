@@ -5,6 +5,7 @@
 
 pub mod appender;
 pub mod exposition;
+pub mod histogram_table;
 pub mod http_write;
 pub mod label_rules;
 mod pick;
@@ -17,4 +18,6 @@ pub mod stream;
 pub mod stream_groups;
 pub mod stream_registry;
 pub mod text;
+mod wire_histogram;
 pub mod write_request;
+mod write_request_v2;

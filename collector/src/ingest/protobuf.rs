@@ -15,6 +15,12 @@ pub enum WireError {
     /// A field of another kind than the protocol says.
     #[error("field {0} has another type than expected")]
     Type(u32),
+    /// A number that should name a text of the message's table.
+    #[error("reference {0} is outside the table of symbols")]
+    Reference(u64),
+    /// An odd number of references to label names and values.
+    #[error("a label name without a value")]
+    Unpaired,
     /// Text that is no UTF-8.
     #[error("field {0} is no UTF-8")]
     Text(u32),
@@ -87,6 +93,21 @@ impl<'a> Field<'a> {
             _ => Err(WireError::Type(self.number)),
         }
     }
+}
+
+/// The integers of a packed field.
+pub fn packed_numbers(packed: &[u8]) -> impl Iterator<Item = Result<u64, WireError>> {
+    let mut rest = Fields::of(packed);
+    std::iter::from_fn(move || {
+        if rest.position >= rest.message.len() {
+            return None;
+        }
+        let number = rest.number();
+        if number.is_err() {
+            rest.position = rest.message.len();
+        }
+        Some(number)
+    })
 }
 
 /// Walks the fields of one message. Ends after the first error.

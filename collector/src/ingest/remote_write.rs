@@ -1,14 +1,16 @@
-//! `POST /api/v1/write`: Prometheus' remote write 1.0, answered 204 once everything is durable.
+//! `POST /api/v1/write`: Prometheus' remote write 1.0 and 2.0, answered 204 once everything is durable.
 
 use super::http_write::{WriteRefusal, decompress_snappy, read_body, refuse_out_of_bounds};
-use super::series_cache::SeriesCache;
-use super::write_request::WriteFault;
+use super::series_cache::{SeriesCache, Written};
+use super::write_request::{Request, WriteFault};
 use crate::collector::Collector;
 use crate::limits::WRITES_AT_ONCE_MAX;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pharos_common::labels::Labels;
+use pharos_tsdb::Exemplar;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -25,40 +27,92 @@ impl Default for RemoteWrite {
     }
 }
 
-/// Answers a write.
-pub async fn handle(State(collector): State<Arc<Collector>>, headers: HeaderMap, body: Body) -> Response {
-    match write(&collector, &headers, body).await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(refusal) => refusal.into_response(&collector.metrics),
-    }
+/// Which message a request carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// `prometheus.WriteRequest`
+    One,
+    /// `io.prometheus.write.v2.Request`
+    Two,
 }
 
-async fn write(collector: &Collector, headers: &HeaderMap, body: Body) -> Result<(), WriteRefusal> {
-    check_type(headers)?;
+/// Answers a write.
+pub async fn handle(State(collector): State<Arc<Collector>>, headers: HeaderMap, body: Body) -> Response {
+    let version = match version(&headers) {
+        Ok(version) => version,
+        Err(refusal) => return refusal.into_response(&collector.metrics),
+    };
+    let mut written = Written::default();
+    let mut response = match write(&collector, version, body, &mut written).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(refusal) => refusal.into_response(&collector.metrics),
+    };
+    if version == Version::Two {
+        // Senders of 2.0 take an answer without these for one of 1.0, refusals included.
+        let all = written.appended.samples + written.appended.duplicates;
+        for (name, count) in [
+            ("x-prometheus-remote-write-samples-written", all - written.histograms),
+            ("x-prometheus-remote-write-histograms-written", written.histograms),
+            ("x-prometheus-remote-write-exemplars-written", written.exemplars_kept),
+        ] {
+            response.headers_mut().insert(name, count.into());
+        }
+    }
+    response
+}
+
+async fn write(
+    collector: &Collector,
+    version: Version,
+    body: Body,
+    written: &mut Written,
+) -> Result<(), WriteRefusal> {
     let _place = collector
         .remote_write
         .places
         .try_acquire()
         .map_err(|_| WriteRefusal::TooMany("too many writes at once".to_owned()))?;
     let message = decompress_snappy(&read_body(body).await?)?;
-    let written = {
+    let refusal = |fault: WriteFault| match fault {
+        WriteFault::Malformed(_) | WriteFault::MalformedHistogram(_) => WriteRefusal::Bad(fault.to_string()),
+        WriteFault::TooManySamples => WriteRefusal::TooLarge(fault.to_string()),
+        WriteFault::Storage(error) => error.into(),
+    };
+    let request = match version {
+        Version::One => Request::parse(&message),
+        Version::Two => Request::parse_v2(&message),
+    }
+    .map_err(refusal)?;
+    *written = {
         let mut cache = collector.remote_write.cache.lock().await;
-        cache.write(&collector.appender, &message).await.map_err(|fault| match fault {
-            WriteFault::Malformed(_) => WriteRefusal::Bad(fault.to_string()),
-            WriteFault::TooManySamples => WriteRefusal::TooLarge(fault.to_string()),
-            WriteFault::Storage(error) => error.into(),
-        })?
+        cache.write(&collector.appender, &request).await.map_err(refusal)?
     };
     collector.database.durable(written.appended.commit).await?;
+    written.exemplars_kept = keep_exemplars(collector, std::mem::take(&mut written.exemplars)).await?;
     refuse_out_of_bounds(&written.appended)?;
-    match written.refused {
+    match &written.refused {
         None => Ok(()),
         Some((series, reason)) => Err(WriteRefusal::Bad(format!("{series} series refused: {reason}"))),
     }
 }
 
-/// Only the protobuf message of 1.0, compressed by snappy; headers that are missing mean just that.
-fn check_type(headers: &HeaderMap) -> Result<(), WriteRefusal> {
+/// How many were kept. Those that come too late are lost, but no reason to refuse the samples beside them.
+async fn keep_exemplars(
+    collector: &Collector,
+    exemplars: Vec<(Labels, Exemplar)>,
+) -> Result<u64, WriteRefusal> {
+    if exemplars.is_empty() {
+        return Ok(0);
+    }
+    let database = collector.database.clone();
+    let appended = tokio::task::spawn_blocking(move || database.append_exemplars(&exemplars))
+        .await
+        .map_err(|error| WriteRefusal::Unavailable(error.to_string()))??;
+    Ok(appended.kept)
+}
+
+/// Only the protobuf messages of 1.0 and 2.0, compressed by snappy; headers that are missing mean 1.0.
+fn version(headers: &HeaderMap) -> Result<Version, WriteRefusal> {
     let header = |name| headers.get(name).map_or(Ok(""), |value| value.to_str()).unwrap_or("?");
     let content_type = header(header::CONTENT_TYPE);
     let mut parts = content_type.split(';').map(str::trim);
@@ -66,16 +120,19 @@ fn check_type(headers: &HeaderMap) -> Result<(), WriteRefusal> {
     if !base.is_empty() && !base.eq_ignore_ascii_case("application/x-protobuf") {
         return Err(WriteRefusal::UnsupportedType(format!("content type {content_type:?} is not supported")));
     }
-    let proto = parts.find_map(|part| part.strip_prefix("proto="));
-    if proto.is_some_and(|proto| proto != "prometheus.WriteRequest") {
-        let message = format!("message {proto:?} is not supported; send remote write 1.0");
-        return Err(WriteRefusal::UnsupportedType(message));
-    }
+    let version = match parts.find_map(|part| part.strip_prefix("proto=")) {
+        None | Some("prometheus.WriteRequest") => Version::One,
+        Some("io.prometheus.write.v2.Request") => Version::Two,
+        Some(other) => {
+            let message = format!("message {other:?} is not supported; send remote write 1.0 or 2.0");
+            return Err(WriteRefusal::UnsupportedType(message));
+        }
+    };
     let encoding = header(header::CONTENT_ENCODING);
     if !encoding.is_empty() && encoding != "snappy" {
         let message =
             format!("{encoding} encoding (compression) is not accepted by this server; only snappy is");
         return Err(WriteRefusal::UnsupportedType(message));
     }
-    Ok(())
+    Ok(version)
 }

@@ -6,24 +6,30 @@
 //! on a scrape is a few rows and not a thousand.
 
 use super::appender::{Appender, Group, PlannedRow, Source};
+use super::histogram_table::HistogramTable;
 use super::label_rules::checked_labels;
 use super::pick::pick_mut;
 use super::row_plan::{RowPlan, Slot};
 use super::series_writer::add;
-use super::write_request::{LabelsFault, Request, WriteFault, label_pairs};
+use super::wire_histogram::{HistogramFault, from_wire};
+use super::write_request::{LabelsFault, RawExemplar, RawSeries, Request, WriteFault, label_pairs};
 use crate::limits::{
     ADOPTED_COLUMNS_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
 };
 use foldhash::HashMap;
+use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_tsdb::{Appended, TsdbError};
+use pharos_proto::prometheus as wire;
+use pharos_tsdb::{Appended, Exemplar, TsdbError};
+use prost::Message;
 
 /// Series known by the raw bytes of their labels, and the groups they are in.
 #[derive(Debug, Default)]
 pub struct SeriesCache {
     slots: HashMap<Box<[u8]>, Slot>,
     groups: Vec<Group>,
+    histograms: HistogramTable,
     key_bytes: usize,
     plan: RowPlan,
 }
@@ -33,6 +39,12 @@ pub struct SeriesCache {
 pub struct Written {
     /// What the engine took.
     pub appended: Appended,
+    /// Native histograms stored, repetitions included.
+    pub histograms: u64,
+    /// Exemplars of the request, to be kept once its samples are in.
+    pub exemplars: Vec<(Labels, Exemplar)>,
+    /// Exemplars kept, repetitions included.
+    pub exemplars_kept: u64,
     /// Series left out, and the first reason.
     pub refused: Option<(usize, String)>,
 }
@@ -63,19 +75,26 @@ impl SeriesCache {
     /// Appends all samples of a request. They can be read when this returns.
     ///
     /// # Errors
-    /// If the request is malformed (nothing is stored) or the engine refuses.
-    pub async fn write(&mut self, appender: &Appender, message: &[u8]) -> Result<Written, WriteFault> {
-        let request = Request::parse(message)?;
+    /// If a histogram or label set is malformed, or the engine refuses; part of it may be stored.
+    pub(super) async fn write(
+        &mut self,
+        appender: &Appender,
+        request: &Request<'_>,
+    ) -> Result<Written, WriteFault> {
+        let histograms = request
+            .histograms
+            .iter()
+            .map(|bytes| wire::Histogram::decode(*bytes).map(from_wire))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut written = Written::default();
-        self.learn(appender, &request, &mut written)?;
+        self.learn(appender, request, &mut written)?;
         for (metric, metadata) in &request.metadata {
             appender.database().set_metadata(metric, metadata.clone());
         }
         self.plan.clear();
         for series in &request.series {
-            if series.has_histograms {
-                written.refuse("native histograms are not supported yet".to_owned());
-            }
+            let of_series = histograms.get(series.histograms.clone()).unwrap_or_default();
+            self.write_histograms(appender, series, of_series, &mut written).await?;
             let Some(&slot) = self.slots.get(series.labels.as_ref()) else { continue };
             let Some(width) = self.groups.get(slot.group as usize).map(|group| group.columns().len()) else {
                 continue;
@@ -88,10 +107,47 @@ impl SeriesCache {
             }
         }
         self.append_planned(appender, &mut written.appended).await?;
+        written.exemplars = exemplars(request);
         if self.slots.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
             *self = SeriesCache::default();
         }
         Ok(written)
+    }
+
+    async fn write_histograms(
+        &mut self,
+        appender: &Appender,
+        series: &RawSeries<'_>,
+        histograms: &[Result<HistogramSample, HistogramFault>],
+        written: &mut Written,
+    ) -> Result<(), WriteFault> {
+        if histograms.is_empty() {
+            return Ok(());
+        }
+        let labels = match label_pairs(&series.labels).and_then(|pairs| Ok(checked_labels(pairs)?)) {
+            Ok(labels) => labels,
+            Err(LabelsFault::Labels(fault)) => {
+                written.refuse(fault.to_string());
+                return Ok(());
+            }
+            Err(LabelsFault::Wire(error)) => return Err(error.into()),
+        };
+        for histogram in histograms {
+            match histogram {
+                Ok(sample) => {
+                    match self.histograms.append(appender, &labels, sample, Source::RemoteWrite).await {
+                        Ok(appended) => {
+                            written.histograms += appended.samples + appended.duplicates;
+                            add(&mut written.appended, &appended);
+                        }
+                        Err(error @ TsdbError::TooManySeries { .. }) => written.refuse(error.to_string()),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(fault) => written.refuse(format!("{labels}: {fault}")),
+            }
+        }
+        Ok(())
     }
 
     /// Finds slots for series that were never seen before; one that is refused gets none.
@@ -196,4 +252,16 @@ impl SeriesCache {
         self.plan.clear();
         Ok(())
     }
+}
+
+/// Exemplars with the labels of their series. One whose labels cannot be used is left out: a sender that
+/// sent its samples again for it would not help it.
+fn exemplars(request: &Request<'_>) -> Vec<(Labels, Exemplar)> {
+    let read = |raw: &RawExemplar<'_>| {
+        let series = request.series.get(raw.series)?;
+        let series = checked_labels(label_pairs(&series.labels).ok()?).ok()?;
+        let labels = Labels::from_pairs(label_pairs(&raw.labels).ok()?);
+        Some((series, Exemplar { labels, timestamp_ms: raw.timestamp_ms, value: raw.value }))
+    };
+    request.exemplars.iter().filter_map(read).collect()
 }

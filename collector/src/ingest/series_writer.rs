@@ -8,7 +8,7 @@ use crate::limits::{ROWS_PER_APPEND_MAX, SERIES_CACHE_ENTRIES_MAX};
 use foldhash::HashMap;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_tsdb::{Appended, TsdbError};
+use pharos_tsdb::{Appended, Database, TsdbError};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -35,6 +35,11 @@ impl SeriesWriter {
     /// A writer with an empty table.
     pub fn new(appender: Appender, source: Source) -> Self {
         SeriesWriter { appender, source, groups: Arc::default() }
+    }
+
+    /// The engine underneath.
+    pub fn database(&self) -> &Database {
+        self.appender.database()
     }
 
     /// Appends samples, in commits of bounded size. They can be read when this returns; the last answer's

@@ -15,6 +15,13 @@ pub const RESOLVED_RETENTION_MS: i64 = 15 * 60_000;
 /// How often an alert is sent again.
 pub const RESEND_DELAY_MS: i64 = 60_000;
 
+/// How long a rule may keep an alert whose data is missing: as long as a lost node is expected back.
+pub const MISSING_KEPT_MS_MAX: i64 = 24 * 3_600_000;
+
+/// Subjects from here on are nobody's: alerts of before a restart or reload whose series are not there.
+/// Whoever finds the same alert takes it over.
+pub const ORPHANS_FROM: u64 = 1 << 63;
+
 /// Where an alert stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -49,6 +56,8 @@ pub struct Holds {
 /// One thing that an expression found to be true.
 #[derive(Clone, Debug)]
 pub struct Breach {
+    /// The labels that the expression found, without a metric's name.
+    pub found: Labels,
     /// The alert's labels, `alertname` among them.
     pub labels: Labels,
     /// The alert's annotations, sorted by name.
@@ -57,9 +66,24 @@ pub struct Breach {
     pub value: f64,
 }
 
+/// When an alert's last change came about, milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// When the sample was taken that decided it.
+    pub sampled_ms: TimestampMs,
+    /// When it arrived here; `None` if time decided and not a sample.
+    pub received_ms: Option<TimestampMs>,
+    /// When it was durable, once that is known.
+    pub durable_ms: Option<TimestampMs>,
+    /// When the rule was judged.
+    pub decided_ms: TimestampMs,
+}
+
 /// One alert of a rule.
 #[derive(Clone, Debug)]
 pub struct Alert {
+    /// What the expression found, without a metric's name.
+    pub found: Labels,
     /// What names it.
     pub labels: Labels,
     /// What it says.
@@ -76,6 +100,12 @@ pub struct Alert {
     pub resolved_at_ms: Option<TimestampMs>,
     /// Since when `keep_firing_for` alone keeps it.
     pub keep_firing_since_ms: Option<TimestampMs>,
+    /// Since when its data is missing, of a rule that keeps such alerts.
+    pub missing_since_ms: Option<TimestampMs>,
+    /// How its last change of phase came about.
+    pub timeline: Option<Timeline>,
+    /// Whether the value changed since the annotations were written.
+    pub texts_outdated: bool,
     last_sent_ms: Option<TimestampMs>,
     subject: u64,
 }
@@ -86,11 +116,7 @@ impl Alert {
         if self.phase == Phase::Pending {
             return false;
         }
-        match (self.last_sent_ms, self.resolved_at_ms) {
-            (None, _) => true,
-            (Some(sent), Some(resolved)) if resolved > sent => true,
-            (Some(sent), _) => now_ms - sent >= resend_delay_ms,
-        }
+        self.last_sent_ms.is_none_or(|sent| now_ms - sent >= resend_delay_ms)
     }
 }
 
@@ -136,9 +162,127 @@ impl ActiveAlerts {
         self.remembered.insert(labels, remembered);
     }
 
-    /// Forgets what was remembered and not used by now.
-    pub fn forget_remembered(&mut self) {
-        self.remembered = HashMap::new();
+    /// Forgets what was remembered and not used by now. What fired then and was not found again has
+    /// resolved meanwhile: it becomes a resolved alert, so that the alertmanagers learn of it.
+    /// Those that another rule `has` go on there. Gives the alerts that ended.
+    pub fn forget_remembered(
+        &mut self,
+        now_ms: TimestampMs,
+        holds: Holds,
+        has: impl Fn(&Labels) -> bool,
+    ) -> Vec<Labels> {
+        let mut ended = Vec::new();
+        for (index, (labels, before)) in std::mem::take(&mut self.remembered).into_iter().enumerate() {
+            let fired = before.seen_at_ms - before.active_at_ms >= holds.hold_ms;
+            if !fired || has(&labels) || self.by_labels.contains_key(&labels) {
+                continue;
+            }
+            ended.push(labels.clone());
+            let subject = u64::MAX - index as u64;
+            let breach = Breach { found: labels.clone(), labels, annotations: Vec::new(), value: 0.0 };
+            self.insert(subject, breach, before.active_at_ms);
+            let alert = self.by_subject.get(&subject).and_then(|of| self.by_labels.get_mut(of.first()?));
+            if let Some(alert) = alert {
+                alert.phase = Phase::Resolved;
+                alert.fired_at_ms = Some(before.active_at_ms + holds.hold_ms);
+                alert.resolved_at_ms = Some(now_ms);
+            }
+        }
+        ended
+    }
+
+    /// Makes what is remembered an alert again, as if its data were missing: for rules that keep alerts
+    /// then. `subject` gives each its subject, `found` what the expression must have found.
+    pub fn keep_remembered(
+        &mut self,
+        now_ms: TimestampMs,
+        holds: Holds,
+        subject: impl Fn(u64) -> u64,
+        found: impl Fn(&Labels) -> Labels,
+    ) {
+        for (index, (labels, before)) in (0u64..).zip(std::mem::take(&mut self.remembered)) {
+            if self.by_labels.contains_key(&labels) {
+                continue;
+            }
+            let breach = Breach {
+                found: found(&labels),
+                labels: labels.clone(),
+                annotations: Vec::new(),
+                value: f64::NAN,
+            };
+            self.insert(subject(index), breach, before.active_at_ms);
+            if let Some(alert) = self.by_labels.get_mut(&labels) {
+                alert.missing_since_ms = Some(now_ms);
+                alert.texts_outdated = true;
+                if before.seen_at_ms - before.active_at_ms >= holds.hold_ms {
+                    alert.phase = Phase::Firing;
+                    alert.fired_at_ms = Some(before.active_at_ms + holds.hold_ms);
+                }
+            }
+        }
+    }
+
+    /// Whether alerts of nobody are among them.
+    pub fn has_orphans(&self) -> bool {
+        self.by_subject.keys().any(|&subject| subject >= ORPHANS_FROM)
+    }
+
+    /// The subject of nobody that has this alert.
+    pub fn orphan(&self, labels: &Labels) -> Option<u64> {
+        self.by_labels.get(labels).map(|alert| alert.subject).filter(|&subject| subject >= ORPHANS_FROM)
+    }
+
+    /// The usual case, cheaply: a subject's one alert goes on with this value. `false` if anything else is
+    /// to be decided. `steady` tells that the alert's labels do not depend on the value.
+    pub fn touch(
+        &mut self,
+        subject: u64,
+        value: f64,
+        steady: bool,
+        now_ms: TimestampMs,
+        holds: Holds,
+    ) -> bool {
+        let Some([labels]) = self.by_subject.get(&subject).map(Vec::as_slice) else { return false };
+        let Some(alert) = self.by_labels.get_mut(labels) else { return false };
+        let settled = match alert.phase {
+            Phase::Pending => now_ms - alert.active_at_ms < holds.hold_ms,
+            Phase::Firing => alert.keep_firing_since_ms.is_none(),
+            Phase::Resolved => false,
+        };
+        let same = alert.value.to_bits() == value.to_bits();
+        if !settled || alert.missing_since_ms.is_some() || !(same || steady) {
+            return false;
+        }
+        if !same {
+            alert.value = value;
+            alert.texts_outdated = true;
+        }
+        true
+    }
+
+    /// Writes annotations again whose value changed.
+    pub fn refresh_texts(&mut self, mut write: impl FnMut(&Labels, f64) -> Vec<(String, String)>) {
+        for alert in self.by_labels.values_mut().filter(|alert| alert.texts_outdated) {
+            alert.annotations = write(&alert.found, alert.value);
+            alert.texts_outdated = false;
+        }
+    }
+
+    /// Notes how changes of phase came about.
+    pub fn set_timeline(&mut self, changes: &[Change], timeline: Timeline) {
+        for change in changes.iter().filter(|change| change.to != Phase::Pending) {
+            if let Some(alert) = self.by_labels.get_mut(&change.labels) {
+                alert.timeline = Some(timeline);
+            }
+        }
+    }
+
+    /// Notes when the sample was durable that decided an alert.
+    pub fn set_durable(&mut self, labels: &Labels, decided_ms: TimestampMs, durable_ms: TimestampMs) {
+        let timeline = self.by_labels.get_mut(labels).and_then(|alert| alert.timeline.as_mut());
+        if let Some(timeline) = timeline.filter(|timeline| timeline.decided_ms == decided_ms) {
+            timeline.durable_ms = Some(durable_ms);
+        }
     }
 
     /// Takes the alerts away from their subjects; each must be adopted again.
@@ -156,6 +300,16 @@ impl ActiveAlerts {
             alert.subject = subject;
             self.by_subject.entry(subject).or_default().push(labels.clone());
         }
+    }
+
+    /// What the expression found when it raised an alert.
+    pub fn found(&self, labels: &Labels) -> Option<Labels> {
+        self.by_labels.get(labels).map(|alert| alert.found.clone())
+    }
+
+    /// Whether there is no alert at all.
+    pub fn is_empty(&self) -> bool {
+        self.by_labels.is_empty()
     }
 
     /// Whether a subject has an alert, resolved ones included.
@@ -202,6 +356,23 @@ impl ActiveAlerts {
         now_ms: TimestampMs,
         holds: Holds,
     ) -> Result<Vec<Change>, DuplicateAlert> {
+        self.judge_unless_missing(subject, breaches, sampled_ms, now_ms, holds, |_| false)
+    }
+
+    /// The same for rules that keep an alert while its data is missing: what is not among `breaches` stays
+    /// as it is where `is_missing`, for [`MISSING_KEPT_MS_MAX`].
+    ///
+    /// # Errors
+    /// As [`ActiveAlerts::judge`].
+    pub fn judge_unless_missing(
+        &mut self,
+        subject: u64,
+        breaches: Vec<Breach>,
+        sampled_ms: TimestampMs,
+        now_ms: TimestampMs,
+        holds: Holds,
+        is_missing: impl Fn(&Alert) -> bool,
+    ) -> Result<Vec<Change>, DuplicateAlert> {
         self.refuse_duplicates(subject, &breaches)?;
         let mut changes = Vec::new();
         let mut present: Vec<Labels> = Vec::with_capacity(breaches.len());
@@ -216,13 +387,19 @@ impl ActiveAlerts {
             let from = alert.phase;
             let keep = if present.contains(labels) {
                 alert.keep_firing_since_ms = None;
+                alert.missing_since_ms = None;
                 true
+            } else if alert.phase != Phase::Resolved
+                && is_missing(alert)
+                && now_ms - *alert.missing_since_ms.get_or_insert(now_ms) < MISSING_KEPT_MS_MAX
+            {
+                return true;
             } else {
                 absent(alert, now_ms, holds)
             };
             if alert.phase == Phase::Pending && now_ms - alert.active_at_ms >= holds.hold_ms && keep {
                 alert.phase = Phase::Firing;
-                alert.fired_at_ms = Some(now_ms);
+                alert.fired_at_ms.get_or_insert(now_ms);
                 alert.last_sent_ms = None;
             }
             let to = if keep { alert.phase } else { Phase::Resolved };
@@ -248,10 +425,9 @@ impl ActiveAlerts {
     fn refuse_duplicates(&self, subject: u64, breaches: &[Breach]) -> Result<(), DuplicateAlert> {
         let mut seen = std::collections::HashSet::with_capacity(breaches.len());
         for breach in breaches {
-            let foreign = self
-                .by_labels
-                .get(&breach.labels)
-                .is_some_and(|alert| alert.subject != subject && alert.phase != Phase::Resolved);
+            let foreign = self.by_labels.get(&breach.labels).is_some_and(|alert| {
+                alert.subject != subject && alert.phase != Phase::Resolved && alert.subject < ORPHANS_FROM
+            });
             if foreign || !seen.insert(&breach.labels) {
                 return Err(DuplicateAlert(breach.labels.clone()));
             }
@@ -272,18 +448,41 @@ impl ActiveAlerts {
             && alert.phase != Phase::Resolved
         {
             alert.value = breach.value;
+            alert.found = breach.found;
             alert.annotations = breach.annotations;
+            alert.texts_outdated = false;
+            if alert.subject != subject {
+                let orphan = std::mem::replace(&mut alert.subject, subject);
+                self.disown(orphan, &breach.labels);
+                self.by_subject.entry(subject).or_default().push(breach.labels);
+            }
             return;
         }
+        let mut fired_at_ms = None;
         let active_at_ms = match self.remembered.remove(&breach.labels) {
             None => active_at_ms,
-            Some(before) if before.seen_at_ms - before.active_at_ms >= holds.hold_ms => before.active_at_ms,
+            Some(before) if before.seen_at_ms - before.active_at_ms >= holds.hold_ms => {
+                fired_at_ms = Some(before.active_at_ms + holds.hold_ms);
+                before.active_at_ms
+            }
             // It was pending. The time in between is not known to have been a breach, so it does not count.
             Some(before) => before.active_at_ms + (now_ms - before.seen_at_ms).max(0),
         };
+        let labels = breach.labels.clone();
+        self.insert(subject, breach, active_at_ms);
+        if let Some(alert) = self.by_labels.get_mut(&labels) {
+            // One that fired before a restart goes on under the same start, so nobody is told twice.
+            alert.fired_at_ms = fired_at_ms;
+        }
+        changes.push(Change { labels, from: None, to: Phase::Pending, active_at_ms });
+    }
+
+    /// Puts a pending alert in place, also of one that has resolved.
+    fn insert(&mut self, subject: u64, breach: Breach, active_at_ms: TimestampMs) {
         let before = self.by_labels.insert(
             breach.labels.clone(),
             Alert {
+                found: breach.found,
                 labels: breach.labels.clone(),
                 annotations: breach.annotations,
                 phase: Phase::Pending,
@@ -292,21 +491,31 @@ impl ActiveAlerts {
                 fired_at_ms: None,
                 resolved_at_ms: None,
                 keep_firing_since_ms: None,
+                missing_since_ms: None,
+                timeline: None,
+                texts_outdated: false,
                 last_sent_ms: None,
                 subject,
             },
         );
         if let Some(before) = before
             && before.subject != subject
-            && let Some(of_other) = self.by_subject.get_mut(&before.subject)
         {
-            of_other.retain(|labels| *labels != breach.labels);
+            self.disown(before.subject, &breach.labels);
         }
         let of_subject = self.by_subject.entry(subject).or_default();
         if !of_subject.contains(&breach.labels) {
-            of_subject.push(breach.labels.clone());
+            of_subject.push(breach.labels);
         }
-        changes.push(Change { labels: breach.labels, from: None, to: Phase::Pending, active_at_ms });
+    }
+
+    fn disown(&mut self, subject: u64, labels: &Labels) {
+        if let Some(of_subject) = self.by_subject.get_mut(&subject) {
+            of_subject.retain(|other| other != labels);
+            if of_subject.is_empty() {
+                self.by_subject.remove(&subject);
+            }
+        }
     }
 
     /// When a subject must be judged again although no sample may come: the end of `for`, of
@@ -317,6 +526,9 @@ impl ActiveAlerts {
             .iter()
             .filter_map(|labels| self.by_labels.get(labels))
             .filter_map(|alert| match alert.phase {
+                Phase::Pending | Phase::Firing if alert.missing_since_ms.is_some() => {
+                    alert.missing_since_ms.map(|since| since + MISSING_KEPT_MS_MAX)
+                }
                 Phase::Pending => Some(alert.active_at_ms + holds.hold_ms),
                 Phase::Firing => alert.keep_firing_since_ms.map(|since| since + holds.keep_firing_ms),
                 Phase::Resolved => alert.resolved_at_ms.map(|at| at + RESOLVED_RETENTION_MS + 1),
@@ -326,16 +538,43 @@ impl ActiveAlerts {
 
     /// Alerts to send now; they count as sent.
     pub fn take_due(&mut self, now_ms: TimestampMs) -> Vec<Alert> {
-        let mut due = Vec::new();
-        for alert in self.by_labels.values_mut() {
-            if alert.needs_sending(now_ms, RESEND_DELAY_MS) {
-                alert.last_sent_ms = Some(now_ms);
-                due.push(alert.clone());
-            }
-        }
+        self.drop_remote(now_ms);
+        let mut due: Vec<Alert> =
+            self.by_labels.values_mut().filter_map(|alert| take_if_due(alert, now_ms)).collect();
         due.sort_by(|a, b| a.labels.cmp(&b.labels));
         due
     }
+
+    /// Drops resolved alerts that were told for long enough and whose subject nobody judges.
+    fn drop_remote(&mut self, now_ms: TimestampMs) {
+        let told = |alert: &Alert| alert.resolved_at_ms.is_some_and(|at| now_ms - at > RESOLVED_RETENTION_MS);
+        let told: Vec<(u64, Labels)> = self
+            .by_labels
+            .values()
+            .filter(|alert| alert.subject >= ORPHANS_FROM && told(alert))
+            .map(|alert| (alert.subject, alert.labels.clone()))
+            .collect();
+        for (subject, labels) in told {
+            self.by_labels.remove(&labels);
+            self.disown(subject, &labels);
+        }
+    }
+
+    /// Those among the changed ones that are to be sent now; they count as sent.
+    pub fn take_changed(&mut self, changes: &[Change], now_ms: TimestampMs) -> Vec<Alert> {
+        let mut due = Vec::with_capacity(changes.len());
+        for change in changes {
+            due.extend(self.by_labels.get_mut(&change.labels).and_then(|alert| take_if_due(alert, now_ms)));
+        }
+        due
+    }
+}
+
+fn take_if_due(alert: &mut Alert, now_ms: TimestampMs) -> Option<Alert> {
+    alert.needs_sending(now_ms, RESEND_DELAY_MS).then(|| {
+        alert.last_sent_ms = Some(now_ms);
+        alert.clone()
+    })
 }
 
 /// The expression is not true for this alert (any more). Says whether the alert stays in the list.
@@ -351,6 +590,7 @@ fn absent(alert: &mut Alert, now_ms: TimestampMs, holds: Holds) -> bool {
             }
             alert.phase = Phase::Resolved;
             alert.resolved_at_ms = Some(now_ms);
+            alert.last_sent_ms = None;
             true
         }
         Phase::Resolved => alert.resolved_at_ms.is_some_and(|at| now_ms - at <= RESOLVED_RETENTION_MS),

@@ -7,7 +7,7 @@ fn labels(instance: &str) -> Labels {
 }
 
 fn breach(instance: &str, value: f64) -> Breach {
-    Breach { labels: labels(instance), annotations: Vec::new(), value }
+    Breach { found: Labels::empty(), labels: labels(instance), annotations: Vec::new(), value }
 }
 
 /// One line a moment: the time, whether the expression is true, and the phases then (`-` for none).
@@ -120,4 +120,63 @@ fn a_restart_keeps_the_for_timers() {
     assert_eq!(alerts.by_labels[&labels("a")].active_at_ms, 0);
     assert_eq!(phase(&alerts, "b"), Phase::Pending);
     assert_eq!(alerts.next_deadline_ms(1, HOLDS), Some(13_000));
+}
+
+#[test]
+fn an_alert_whose_data_is_missing_stays_as_it_is_for_a_day() {
+    let mut alerts = ActiveAlerts::default();
+    let phases = |alerts: &ActiveAlerts| alerts.active().map(|alert| alert.phase).collect::<Vec<_>>();
+    let missing = |alerts: &mut ActiveAlerts, at_ms| {
+        alerts.judge_unless_missing(1, Vec::new(), at_ms, at_ms, HOLDS, |_| true).unwrap()
+    };
+    alerts.judge(1, vec![breach("a", 1.0)], 0, 0, HOLDS).unwrap();
+    assert!(missing(&mut alerts, 6_000).is_empty());
+    assert_eq!(phases(&alerts), [Phase::Pending], "what nobody saw does not fire");
+    alerts.judge(1, vec![breach("a", 1.0)], 7_000, 7_000, HOLDS).unwrap();
+    assert_eq!(phases(&alerts), [Phase::Firing]);
+    assert!(missing(&mut alerts, 10_000).is_empty());
+    assert_eq!(alerts.next_deadline_ms(1, HOLDS), Some(10_000 + MISSING_KEPT_MS_MAX));
+    assert_eq!(phases(&alerts), [Phase::Firing]);
+    missing(&mut alerts, 10_000 + MISSING_KEPT_MS_MAX);
+    assert_eq!(phases(&alerts), []);
+}
+
+#[test]
+fn what_fired_before_a_restart_and_never_came_back_is_sent_as_resolved() {
+    let mut alerts = ActiveAlerts::default();
+    alerts.remember(labels("fired"), Remembered { active_at_ms: 0, seen_at_ms: 9_000 });
+    alerts.remember(labels("pending"), Remembered { active_at_ms: 8_000, seen_at_ms: 9_000 });
+    let ended = alerts.forget_remembered(20_000, HOLDS, |_| false);
+    assert_eq!(ended, [labels("fired")]);
+    let due = alerts.take_due(20_000);
+    assert_eq!(due.len(), 1);
+    assert_eq!((due[0].phase, due[0].resolved_at_ms), (Phase::Resolved, Some(20_000)));
+    assert_eq!(due[0].fired_at_ms, Some(5_000));
+    assert_eq!(alerts.take_due(20_000 + RESOLVED_RETENTION_MS).len(), 1);
+    assert!(alerts.take_due(20_001 + RESOLVED_RETENTION_MS).is_empty() && alerts.is_empty());
+}
+
+#[test]
+fn whoever_finds_an_alert_of_nobody_takes_it_over() {
+    let mut alerts = ActiveAlerts::default();
+    alerts.remember(labels("a"), Remembered { active_at_ms: 0, seen_at_ms: 9_000 });
+    alerts.keep_remembered(20_000, HOLDS, |index| u64::MAX - index, Labels::clone);
+    assert_eq!(alerts.active_count(), 1);
+    assert!(alerts.has_orphans());
+    let changes = alerts.judge(3, vec![breach("a", 1.0)], 21_000, 21_000, HOLDS).unwrap();
+    assert!(changes.is_empty() && !alerts.has_orphans() && alerts.has_subject(3));
+    alerts.judge(3, Vec::new(), 22_000, 22_000, HOLDS).unwrap();
+    assert_eq!(alerts.active_count(), 0);
+}
+
+#[test]
+fn an_alert_that_goes_on_is_touched_and_nothing_else() {
+    let mut alerts = ActiveAlerts::default();
+    assert!(!alerts.touch(1, 1.0, true, 0, HOLDS), "there is none");
+    alerts.judge(1, vec![breach("a", 1.0)], 0, 0, HOLDS).unwrap();
+    assert!(alerts.touch(1, 2.0, true, 4_999, HOLDS));
+    assert!(!alerts.touch(1, 3.0, false, 4_999, HOLDS), "its labels may change with the value");
+    assert!(!alerts.touch(1, 2.0, true, 5_000, HOLDS), "it is to fire");
+    alerts.refresh_texts(|_, value| vec![("at".into(), value.to_string())]);
+    assert_eq!(alerts.iter().next().unwrap().annotations, [("at".to_owned(), "2".to_owned())]);
 }

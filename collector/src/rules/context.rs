@@ -1,7 +1,7 @@
 //! What evaluating rules needs from the rest of the collector.
 
 use super::alert_series;
-use super::alert_state::{Alert, Change};
+use super::alert_state::{Alert, Change, Phase};
 use super::notify::{Notice, Notifier};
 use super::rule::Rule;
 use super::text;
@@ -14,12 +14,26 @@ use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::template::{FunctionError, Functions};
 use pharos_promql::Value;
+use pharos_tsdb::{CommitNumber, Database};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// Batches of series that wait to be written.
 const OUTBOX_BATCHES_MAX: usize = 4_096;
+
+/// A commit that alerts are based on.
+struct AwaitedCommit {
+    rule: Arc<Rule>,
+    labels: Vec<Labels>,
+    commit: CommitNumber,
+    received_ms: TimestampMs,
+    decided_ms: TimestampMs,
+}
+
+/// Commits of alerts that are waited for.
+const COMMITS_AWAITED_MAX: usize = 4_096;
 
 /// Shared by all rules.
 pub struct RuleContext {
@@ -36,6 +50,10 @@ pub struct RuleContext {
     /// What templates may call.
     pub functions: Functions,
     external_labels: ArcSwap<Labels>,
+    /// Whether alerts tell when they came about.
+    tells_timeline: AtomicBool,
+    writer: SeriesWriter,
+    durable: mpsc::Sender<AwaitedCommit>,
     outbox: Mutex<Option<mpsc::Sender<Vec<LoneSample>>>>,
     writing: Mutex<Option<JoinHandle<()>>>,
 }
@@ -51,10 +69,18 @@ impl RuleContext {
         external_url: String,
     ) -> Self {
         let (outbox, mut batches) = mpsc::channel::<Vec<LoneSample>>(OUTBOX_BATCHES_MAX);
-        // Rules never wait for the storage: what they write may itself be watched by rules.
+        // The judge never waits for the storage: what it writes may itself be watched by rules.
+        let of_judge = writer.clone();
+        let (durable, awaited) = mpsc::channel(COMMITS_AWAITED_MAX);
+        tokio::spawn(note_durable(
+            writer.database().clone(),
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            awaited,
+        ));
         let writing = tokio::spawn(async move {
             while let Some(batch) = batches.recv().await {
-                if let Err(error) = writer.write(&batch).await {
+                if let Err(error) = of_judge.write(&batch).await {
                     tracing::warn!(%error, "Series of rules cannot be stored");
                 }
             }
@@ -75,6 +101,9 @@ impl RuleContext {
             external_url,
             functions,
             external_labels,
+            tells_timeline: AtomicBool::new(true),
+            writer,
+            durable,
             outbox: Mutex::new(Some(outbox)),
             writing: Mutex::new(Some(writing)),
         }
@@ -88,6 +117,49 @@ impl RuleContext {
     /// Replaces the labels of this collector.
     pub fn set_external_labels(&self, labels: Labels) {
         self.external_labels.store(Arc::new(labels));
+    }
+
+    /// The engine underneath.
+    pub fn database(&self) -> &Database {
+        self.writer.database()
+    }
+
+    /// How far back an instant selector looks.
+    pub fn lookback_ms(&self) -> i64 {
+        self.queries.engine().options().lookback_delta.as_millis() as i64
+    }
+
+    /// Whether alerts tell in annotations when they came about.
+    pub fn set_tells_timeline(&self, tells: bool) {
+        self.tells_timeline.store(tells, Ordering::Relaxed);
+    }
+
+    /// Writes series of a rule that the next rule of its group may read.
+    pub async fn write_now(&self, samples: &[LoneSample]) {
+        if let Err(error) = self.writer.write(samples).await {
+            tracing::warn!(%error, "Series of rules cannot be stored");
+        }
+    }
+
+    /// Has it noted when the commit is durable that changes of alerts are based on. Never waits; when too
+    /// many are awaited, that alert tells nothing of it.
+    pub fn await_durable(
+        &self,
+        rule: &Arc<Rule>,
+        changes: &[Change],
+        commit: CommitNumber,
+        received_ms: TimestampMs,
+        decided_ms: TimestampMs,
+    ) {
+        let labels: Vec<Labels> = changes
+            .iter()
+            .filter(|change| change.to != Phase::Pending)
+            .map(|change| change.labels.clone())
+            .collect();
+        if !labels.is_empty() {
+            let rule = Arc::clone(rule);
+            let _ = self.durable.try_send(AwaitedCommit { rule, labels, commit, received_ms, decided_ms });
+        }
     }
 
     /// Hands series over to be written.
@@ -122,20 +194,39 @@ impl RuleContext {
             return;
         }
         let external = self.external_labels();
+        let tells_timeline = self.tells_timeline.load(Ordering::Relaxed);
         let link = text::link(rule.definition.expr.query(), 1);
         let notices = due
             .into_iter()
-            .map(|alert| {
-                Notice::of(
-                    alert,
-                    &external,
-                    &format!("{}{link}", self.external_url),
-                    rule.interval_ms,
-                    now_ms,
-                )
+            .map(|mut alert| {
+                if !tells_timeline {
+                    alert.timeline = None;
+                }
+                let url = format!("{}{link}", self.external_url);
+                Notice::of(alert, &external, &url, rule.interval_ms, now_ms)
             })
             .collect();
         self.notifier.send(notices);
+    }
+}
+
+/// Notes for alerts when what they are based on was durable: the next time they are sent, they tell.
+async fn note_durable(
+    database: Database,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    mut awaited: mpsc::Receiver<AwaitedCommit>,
+) {
+    while let Some(AwaitedCommit { rule, labels, commit, received_ms, decided_ms }) = awaited.recv().await {
+        if database.durable(commit).await.is_err() {
+            continue;
+        }
+        let durable_ms = clock.now_ms();
+        metrics.alert_durable.observe((durable_ms - received_ms).max(0) as f64 / 1e3);
+        let mut state = rule.state();
+        for labels in &labels {
+            state.alerts.set_durable(labels, decided_ms, durable_ms);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Rules that are evaluated on their group's interval, one after the other.
 
 use super::alert_series;
+use super::alert_state::{Alert, Breach, Timeline};
 use super::context::RuleContext;
 use super::file::RuleKind;
-use super::rule::{Group, Rule};
+use super::missing;
+use super::rule::{Group, Rule, WHOLE};
 use crate::ingest::series_writer::LoneSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::{STALE_NAN, TimestampMs};
@@ -12,9 +14,6 @@ use pharos_promql::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// The one subject of rules that are evaluated as a whole.
-const WHOLE: u64 = 0;
 
 /// Evaluates a group on its interval until `stop`. An evaluation that takes longer than the interval
 /// delays the next one; what was missed is counted, not made up for.
@@ -77,12 +76,12 @@ async fn evaluate_rule(
         }
     };
     match rule.definition.kind {
-        RuleKind::Record(_) => record(context, rule, vector, at_ms),
-        RuleKind::Alert { .. } => alert(context, rule, vector, at_ms),
+        RuleKind::Record(_) => record(context, rule, vector, at_ms).await,
+        RuleKind::Alert { .. } => alert(context, rule, vector, at_ms).await,
     }
 }
 
-fn record(
+async fn record(
     context: &RuleContext,
     rule: &Rule,
     vector: Vec<(Labels, f64)>,
@@ -107,35 +106,56 @@ fn record(
         samples.push(LoneSample { labels: labels.clone(), timestamp_ms: at_ms, value: STALE_NAN });
     }
     rule.state().recorded = now_there;
-    context.write(samples);
+    // The rules after it in the group see them.
+    context.write_now(&samples).await;
     Ok(())
 }
 
-fn alert(
+async fn alert(
     context: &RuleContext,
     rule: &Rule,
     vector: Vec<(Labels, f64)>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
-    let found = vector.iter().map(|(labels, value)| rule.breach(context, labels, *value)).collect();
+    let found: Vec<Breach> =
+        vector.iter().map(|(labels, value)| rule.breach(context, labels, *value)).collect();
+    let missing = missing::alerts_without_data(context, rule, &found, at_ms).await;
+    let (series, outcome) = take_found(context, rule, found, &missing, at_ms);
+    context.write_now(&series).await;
+    outcome
+}
+
+/// Lets what was found take effect. Gives the series to write.
+fn take_found(
+    context: &RuleContext,
+    rule: &Rule,
+    found: Vec<Breach>,
+    missing: &HashSet<Labels>,
+    at_ms: TimestampMs,
+) -> (Vec<LoneSample>, Result<(), String>) {
     let mut state = rule.state();
-    let changes = state
-        .alerts
-        .judge(WHOLE, found, at_ms, at_ms, rule.definition.holds())
-        .map_err(|duplicate| duplicate.to_string())?;
+    let is_missing = |alert: &Alert| missing.contains(&alert.labels);
+    let holds = rule.definition.holds();
+    let changes = match state.alerts.judge_unless_missing(WHOLE, found, at_ms, at_ms, holds, is_missing) {
+        Ok(changes) => changes,
+        Err(duplicate) => return (Vec::new(), Err(duplicate.to_string())),
+    };
+    let decided_ms = context.clock.now_ms();
+    let timeline = Timeline { sampled_ms: at_ms, received_ms: None, durable_ms: None, decided_ms };
+    state.alerts.set_timeline(&changes, timeline);
     let active = state.alerts.active_count();
     if rule.limit > 0 && active > rule.limit {
         let dropped = state.alerts.clear();
-        context.write(alert_series::of_dropped(&dropped, at_ms));
-        return Err(format!("exceeded limit of {} with {active} alerts", rule.limit));
+        let failure = format!("exceeded limit of {} with {active} alerts", rule.limit);
+        return (alert_series::of_dropped(&dropped, at_ms), Err(failure));
     }
     let due = state.alerts.take_due(at_ms);
     let changed: HashSet<&Labels> = changes.iter().map(|change| &change.labels).collect();
     // What changed is written with its change.
     let lasting = state.alerts.active().filter(|alert| !changed.contains(&alert.labels));
-    let series = alert_series::of_active(lasting, at_ms);
+    let mut series = alert_series::of_active(lasting, at_ms);
     drop(state);
-    context.write(series);
-    context.publish(rule, &changes, due, at_ms);
-    Ok(())
+    series.extend(alert_series::of_changes(&changes, at_ms));
+    context.send(rule, due, at_ms);
+    (series, Ok(()))
 }

@@ -5,6 +5,7 @@
 
 use super::alert_state::Holds;
 use super::text::RuleText;
+use super::threshold::Threshold;
 use pharos_common::config::{self, ConfigError};
 use pharos_common::duration::PrometheusDuration;
 use pharos_common::labels::METRIC_NAME;
@@ -65,8 +66,26 @@ pub enum RuleKind {
         holds: Holds,
         /// Its annotations.
         annotations: Vec<(String, RuleText)>,
+        /// What missing data means.
+        on_missing: OnMissing,
     },
 }
+
+/// What becomes of an alert whose data is missing: the annotation `pharos_on_missing`. It instructs the
+/// collector and is left out of what is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMissing {
+    /// It resolves, as in Prometheus.
+    #[default]
+    Resolve,
+    /// It stays as it is, for a day at most.
+    Keep,
+    /// It fires, for a day at most.
+    Fire,
+}
+
+/// The annotation that says [`OnMissing`].
+pub const ON_MISSING: &str = "pharos_on_missing";
 
 impl RuleDefinition {
     /// The name of the series or alert.
@@ -81,6 +100,14 @@ impl RuleDefinition {
         match &self.kind {
             RuleKind::Record(_) => Holds::default(),
             RuleKind::Alert { holds, .. } => *holds,
+        }
+    }
+
+    /// What missing data means.
+    pub fn on_missing(&self) -> OnMissing {
+        match self.kind {
+            RuleKind::Record(_) => OnMissing::Resolve,
+            RuleKind::Alert { on_missing, .. } => on_missing,
         }
     }
 
@@ -177,7 +204,7 @@ fn check_group(
 
 fn check_rule(
     key: &str,
-    rule: Rule,
+    mut rule: Rule,
     group_labels: &BTreeMap<String, String>,
     fault: &Fault<'_>,
 ) -> Result<RuleDefinition, ConfigError> {
@@ -228,6 +255,8 @@ fn check_rule(
             if alert.is_empty() {
                 return Err(fault(at("alert"), "the alert has no name".to_owned()));
             }
+            let on_missing = on_missing(rule.annotations.remove(ON_MISSING).as_deref(), &expr)
+                .map_err(|message| fault(at(&format!("annotations.{ON_MISSING}")), message))?;
             let millis = |duration: Option<PrometheusDuration>| duration.map_or(0, |d| d.as_millis_i64());
             RuleKind::Alert {
                 name: alert,
@@ -237,10 +266,23 @@ fn check_rule(
                     .into_iter()
                     .map(|pair| template("annotations", pair))
                     .collect::<Result<_, _>>()?,
+                on_missing,
             }
         }
     };
     Ok(RuleDefinition { kind, expr, labels, identity })
+}
+
+fn on_missing(text: Option<&str>, expr: &Expr) -> Result<OnMissing, String> {
+    match text {
+        None | Some("resolve") => Ok(OnMissing::Resolve),
+        Some("keep") => Ok(OnMissing::Keep),
+        Some("fire") if Threshold::of(expr).is_some() => Ok(OnMissing::Fire),
+        Some("fire") => Err("\"fire\" needs a threshold over plain selectors (x > 90); \
+             use absent() or unless for other expressions"
+            .to_owned()),
+        Some(other) => Err(format!("{other:?} is none of keep, resolve and fire")),
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +334,14 @@ groups:
         check(
             &rule("        annotations:\n          a: '{{ .x'\n"),
             "r.yml:7:11: groups[0].rules[0].annotations.a: could not parse template: ",
+        );
+        check(
+            &rule("        annotations:\n          pharos_on_missing: ignore\n"),
+            "r.yml:7:11: groups[0].rules[0].annotations.pharos_on_missing: \"ignore\" is none of",
+        );
+        check(
+            &rule("        annotations:\n          pharos_on_missing: fire\n"),
+            "r.yml:7:11: groups[0].rules[0].annotations.pharos_on_missing: \"fire\" needs a threshold",
         );
         check(
             "groups:\n  - name: a\n    rules:\n      - alert: X\n        expr: sum(\n",

@@ -1,25 +1,31 @@
 //! Judges threshold rules the moment their samples arrive.
 //!
 //! Samples flow in from the appender, alerts flow out to the notifier and as series. One task owns the
-//! newest sample of every watched series. A rule over one selector is judged per series, a rule over
-//! several per node, once for each batch. Deadlines (the end of `for` and `keep_firing_for`, a series
-//! that goes silent) are kept in a heap, so nothing is polled.
+//! newest sample of every watched series. A rule over one selector is judged per series; most samples lie
+//! where none of a series' rules has anything to say, and cost two comparisons. A rule over several
+//! selectors is judged per set of labels or node, once for each tick: when all of its series that are due
+//! have come, or after a tenth of a second. Deadlines (the end of `for` and `keep_firing_for`, a series
+//! that goes silent, a tick that stays incomplete) are kept in a heap, so nothing is polled.
 //!
 //! Only a sample newer than all before of its series is judged. One that is older than the lookback, or
 //! more than 10 s ahead of the clock, is not, and is counted.
 
 use super::alert_series;
-use super::alert_state::{Breach, Change};
+use super::alert_state::{Change, MISSING_KEPT_MS_MAX, ORPHANS_FROM, Timeline};
 use super::context::RuleContext;
-use super::newest::{Newest, NewestBySlot, NewestOf};
-use super::rule::Rule;
-use super::threshold::{NODE_LABEL, Threshold};
-use super::watch::{Arrived, WatchIndex, WatchedSeries};
-use crate::limits::JUDGED_AHEAD_MS_MAX;
+use super::file::OnMissing;
+use super::judge_series::{Called, NewestOf, SeriesTable, joint_key};
+use super::rule::{Rule, RuleState};
+use super::threshold::Threshold;
+use super::urgency;
+use super::watch::{Arrived, WatchIndex};
+use crate::limits::{JUDGED_AHEAD_MS_MAX, TICK_WAIT_MS_MAX};
 use foldhash::{HashMap, HashSet};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_promql::{QueryOptions, Value};
+use pharos_tsdb::CommitNumber;
+use prometheus::local::LocalHistogram;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -34,8 +40,28 @@ pub struct ThresholdTable {
     pub generation: u64,
 }
 
-/// A rule and what of it is judged on its own: a series' slot, or the number of a node.
-type Subject = (usize, u64);
+/// A rule and what of it is judged on its own: the slot of a series or the number of a joint.
+type Subject = (u32, u64);
+
+/// When something is judged, and because of what.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    now_ms: TimestampMs,
+    /// When the samples arrived, and what must be durable for them to be; `None` if time is the reason.
+    arrival: Option<(TimestampMs, CommitNumber)>,
+}
+
+/// What the newest samples of a subject say.
+enum Finding {
+    /// No breach.
+    Nothing,
+    /// These breaches.
+    Breaches(Vec<(Labels, f64)>),
+    /// No breach, and data that was there is not now, since `since_ms`.
+    Missing { found: Labels, since_ms: TimestampMs },
+    /// The expression cannot be evaluated.
+    Failed(String),
+}
 
 /// The state of judging. [`super::judge_task`] drives it.
 pub struct Judge {
@@ -43,31 +69,36 @@ pub struct Judge {
     watch: WatchIndex,
     lookback_ms: i64,
     table: ThresholdTable,
-    newest: NewestBySlot,
-    nodes: HashMap<String, u64>,
-    /// Watched series of rules over several selectors, by rule and node.
-    members: HashMap<Subject, Vec<u64>>,
-    /// Subjects that have an alert.
-    alerting: HashSet<Subject>,
+    series: SeriesTable,
+    called: Called,
+    changed: HashMap<u32, Vec<Change>>,
+    /// Rules whose last judgement failed.
+    failing: HashSet<u32>,
+    /// Rules with alerts whose series are not there.
+    orphaned: HashSet<u32>,
     deadlines: BinaryHeap<Reverse<(TimestampMs, Subject)>>,
     /// The earliest deadline in the heap of each subject.
     scheduled: HashMap<Subject, TimestampMs>,
+    age: LocalHistogram,
 }
 
 impl Judge {
     /// A judge without rules.
     pub fn new(context: Arc<RuleContext>, watch: WatchIndex, lookback_ms: i64) -> Self {
+        let age = context.metrics.decision_age.local();
         Judge {
             context,
             watch,
             lookback_ms,
             table: ThresholdTable::default(),
-            newest: NewestBySlot::default(),
-            nodes: HashMap::default(),
-            members: HashMap::default(),
-            alerting: HashSet::default(),
+            series: SeriesTable::default(),
+            called: Called::default(),
+            changed: HashMap::default(),
+            failing: HashSet::default(),
+            orphaned: HashSet::default(),
             deadlines: BinaryHeap::new(),
             scheduled: HashMap::default(),
+            age,
         }
     }
 
@@ -75,75 +106,108 @@ impl Judge {
     /// so alerts of before a restart or reload go on without a gap.
     pub fn load(&mut self, table: ThresholdTable, stored: Vec<(Labels, TimestampMs, f64)>) {
         self.table = table;
-        self.newest.clear();
-        self.members.clear();
-        self.alerting.clear();
+        self.series.clear();
+        self.called = Called::default();
+        self.failing.clear();
         self.deadlines.clear();
         self.scheduled.clear();
-        let mut touched = HashMap::default();
         for (labels, timestamp_ms, value) in stored {
             if let Some(series) = self.watch.series(&labels) {
-                self.note(&series, timestamp_ms, value, &mut touched);
+                self.series.note(&self.table.rules, &series, timestamp_ms, value, &mut self.called);
             }
         }
-        self.adopt_alerts(&mut touched);
-        let now_ms = self.context.clock.now_ms();
+        let moment = Moment { now_ms: self.context.clock.now_ms(), arrival: None };
+        let orphans = self.adopt_alerts(moment.now_ms);
         for rule in &self.table.rules {
             // A rule whose series never came is as well as one whose series are fine.
-            rule.state().evaluated(now_ms, Duration::ZERO, None);
+            rule.state().evaluated(moment.now_ms, Duration::ZERO, None);
         }
-        self.judge_all(touched);
+        for number in self.series.joint_numbers().collect::<Vec<_>>() {
+            self.series.unqueue(number);
+            self.judge_joint(number, moment);
+        }
+        self.called.joints.clear();
+        for slot in self.series.slots().collect::<Vec<_>>() {
+            self.judge_series(slot, moment);
+        }
+        self.called.slots.clear();
+        for (rule, subject) in orphans {
+            self.judge_orphan(rule, subject, moment);
+        }
+        self.publish(moment.now_ms);
+        self.note_orphans();
     }
 
-    /// Alerts that came over from before a reload belong to subjects of the old numbering. They are
-    /// judged again under the new one; those whose series are gone resolve.
-    fn adopt_alerts(&mut self, touched: &mut HashMap<Subject, TimestampMs>) {
-        let now_ms = self.context.clock.now_ms();
-        let mut adopted = Vec::new();
-        for (index, rule) in self.table.rules.iter().enumerate() {
-            let orphans = rule.state().alerts.take_subjects();
-            if orphans.is_empty() {
+    /// Alerts that came over from before a restart or reload belong to subjects of the old numbering. They
+    /// get those of the new one; for an alert whose series are not there that is a subject of nobody.
+    fn adopt_alerts(&mut self, now_ms: TimestampMs) -> Vec<(u32, u64)> {
+        let mut of_nobody = Vec::new();
+        let rules: Vec<(u32, Arc<Rule>)> = (0u32..).zip(self.table.rules.iter().cloned()).collect();
+        for (number, rule) in rules {
+            let mut state = rule.state();
+            if rule.definition.on_missing() == OnMissing::Keep {
+                rule.keep_remembered(&mut state, now_ms);
+            }
+            let before = state.alerts.take_subjects();
+            if before.is_empty() {
                 continue;
             }
-            let by_alert = self.subjects_by_alert(rule, index, touched.keys());
-            let mut state = rule.state();
-            for (old, alert) in orphans {
-                // An alert whose series are gone gets a subject that nothing will ever touch again.
+            self.orphaned.insert(number);
+            let mut by_found: Option<HashMap<Labels, u32>> = None;
+            for (index, (_, labels)) in before.into_iter().enumerate() {
+                let Some(found) = state.alerts.found(&labels) else { continue };
                 let subject = match &rule.threshold {
-                    Some(Threshold::Joined { .. }) => self.nodes.get(alert.get(NODE_LABEL).unwrap_or("")),
-                    _ => by_alert.get(&alert),
+                    Some(Threshold::Single(_)) => {
+                        let by_found = by_found.get_or_insert_with(|| self.slots_by_found(number));
+                        by_found.get(&found).copied()
+                    }
+                    Some(threshold) => self.series.joint_of(number, &joint_key(threshold, &found)),
+                    None => None,
                 };
-                let subject = subject.copied().unwrap_or(u64::MAX - old);
-                state.alerts.adopt(subject, &alert);
-                adopted.push((index, subject));
+                let subject = match (subject, &rule.threshold) {
+                    (Some(slot), Some(Threshold::Single(_))) => {
+                        if let Some(newest) = self.series.get_mut(slot) {
+                            newest.alerts.push(number);
+                        }
+                        u64::from(slot)
+                    }
+                    (Some(joint), _) => {
+                        if let Some(joint) = self.series.joint_mut(joint) {
+                            joint.has_alert = true;
+                        }
+                        u64::from(joint)
+                    }
+                    (None, _) => {
+                        let subject = u64::MAX - index as u64;
+                        of_nobody.push((number, subject));
+                        subject
+                    }
+                };
+                state.alerts.adopt(subject, &labels);
             }
         }
-        for subject in adopted {
-            self.alerting.insert(subject);
-            touched.entry(subject).or_insert(now_ms);
-        }
+        of_nobody
     }
 
-    /// Which series of a rule over one selector would raise which alert.
-    fn subjects_by_alert<'s>(
-        &self,
-        rule: &Rule,
-        index: usize,
-        touched: impl Iterator<Item = &'s Subject>,
-    ) -> HashMap<Labels, u64> {
-        touched
-            .filter(|(of_rule, _)| *of_rule == index)
-            .filter_map(|(_, slot)| {
-                let newest = self.newest.get(slot)?;
-                Some((rule.breach(&self.context, &newest.series.labels, newest.value).labels, *slot))
-            })
+    /// Which series of a rule over one selector would be found under which labels.
+    fn slots_by_found(&self, rule: u32) -> HashMap<Labels, u32> {
+        self.series
+            .slots()
+            .filter_map(|slot| self.series.get(slot))
+            .filter(|newest| newest.series.watchers.iter().any(|watcher| watcher.rule == rule))
+            .map(|newest| (newest.series.labels.without_name(), newest.series.slot))
             .collect()
+    }
+
+    fn note_orphans(&mut self) {
+        let rules = &self.table.rules;
+        self.orphaned
+            .retain(|rule| rules.get(*rule as usize).is_some_and(|rule| rule.state().alerts.has_orphans()));
     }
 
     /// Takes what one append brought.
     pub fn take(&mut self, arrived: &Arrived) {
         let now_ms = self.context.clock.now_ms();
-        let mut touched: HashMap<Subject, TimestampMs> = HashMap::default();
         let (mut judged, mut ahead, mut late) = (0u64, 0u64, 0u64);
         for row in &arrived.rows {
             if row.interest.generation != self.table.generation {
@@ -151,24 +215,32 @@ impl Judge {
                 continue;
             }
             let values = arrived.values.get(row.first_value..).unwrap_or_default();
-            for ((_, series), &value) in row.interest.columns.iter().zip(values) {
-                if pharos_tsdb::is_absent(value) {
-                    continue;
-                }
-                if row.timestamp_ms > now_ms + JUDGED_AHEAD_MS_MAX {
-                    ahead += 1;
-                } else if row.timestamp_ms <= now_ms - self.lookback_ms
-                    || !self.note(series, row.timestamp_ms, value, &mut touched)
-                {
-                    late += 1;
-                } else {
+            let present = row.interest.columns.iter().zip(values);
+            let present = present.filter(|(_, value)| !pharos_tsdb::is_absent(**value));
+            if row.timestamp_ms > now_ms + JUDGED_AHEAD_MS_MAX {
+                ahead += present.count() as u64;
+                continue;
+            }
+            if row.timestamp_ms <= now_ms - self.lookback_ms {
+                late += present.count() as u64;
+                continue;
+            }
+            let rules = &self.table.rules;
+            let before = judged;
+            for ((_, series), &value) in present {
+                if self.series.note(rules, series, row.timestamp_ms, value, &mut self.called) {
                     judged += 1;
-                    let age_ms = (now_ms - row.timestamp_ms).max(0);
-                    self.context.metrics.decision_age.observe(age_ms as f64 / 1e3);
+                } else {
+                    late += 1;
                 }
             }
+            if judged > before {
+                self.age.observe((now_ms - row.timestamp_ms).max(0) as f64 / 1e3);
+            }
         }
-        self.judge_all(touched);
+        let waited_ms = arrived.at.elapsed().as_millis() as i64;
+        self.judge_called(Moment { now_ms, arrival: Some((now_ms - waited_ms, arrived.commit)) });
+        self.age.flush();
         let metrics = &self.context.metrics;
         metrics.decision_latency.observe(arrived.at.elapsed().as_secs_f64());
         metrics.samples_judged.inc_by(judged);
@@ -179,170 +251,331 @@ impl Judge {
         }
     }
 
-    /// Remembers a sample if it is the newest of its series, and which subjects it touches.
-    fn note(
-        &mut self,
-        series: &Arc<WatchedSeries>,
-        timestamp_ms: TimestampMs,
-        value: f64,
-        touched: &mut HashMap<Subject, TimestampMs>,
-    ) -> bool {
-        match self.newest.get_mut(&series.slot) {
-            Some(newest) if newest.timestamp_ms >= timestamp_ms => return false,
-            Some(newest) => {
-                newest.timestamp_ms = timestamp_ms;
-                newest.value = value;
-            }
-            None => {
-                self.newest.insert(series.slot, Newest { series: Arc::clone(series), timestamp_ms, value });
-                self.join(series);
+    fn judge_called(&mut self, moment: Moment) {
+        let mut called = std::mem::take(&mut self.called);
+        for slot in called.slots.drain(..) {
+            self.judge_series(slot, moment);
+        }
+        for number in called.joints.drain(..) {
+            self.series.unqueue(number);
+            let Some(joint) = self.series.joint(number) else { continue };
+            if self.series.is_complete(joint) {
+                self.judge_joint(number, moment);
+            } else {
+                let subject = (joint.rule, u64::from(number));
+                self.schedule(subject, Some(moment.now_ms + TICK_WAIT_MS_MAX));
             }
         }
-        for &rule in &series.rules {
-            let Some(subject) = self.subject(rule, series) else { continue };
-            let sampled_ms = touched.entry((rule, subject)).or_insert(timestamp_ms);
-            *sampled_ms = timestamp_ms.max(*sampled_ms);
-        }
-        true
+        self.called = called;
+        self.publish(moment.now_ms);
     }
 
-    fn join(&mut self, series: &WatchedSeries) {
-        for &rule in &series.rules {
-            if let Some(Threshold::Joined { .. }) =
-                self.table.rules.get(rule).and_then(|r| r.threshold.as_ref())
-            {
-                let node = self.node(series);
-                self.members.entry((rule, node)).or_default().push(series.slot);
-            }
+    /// Judges all rules over one series alone.
+    fn judge_series(&mut self, slot: u32, moment: Moment) {
+        let Some(series) = self.series.get(slot).map(|newest| Arc::clone(&newest.series)) else { return };
+        for watcher in &series.watchers {
+            self.judge_single(watcher.rule, slot, moment);
         }
+        self.set_urgency(slot, moment.now_ms);
     }
 
-    fn node(&mut self, series: &WatchedSeries) -> u64 {
-        let name = series.labels.get(NODE_LABEL).unwrap_or("");
-        if let Some(&node) = self.nodes.get(name) {
-            return node;
-        }
-        let node = self.nodes.len() as u64;
-        self.nodes.insert(name.to_owned(), node);
-        node
-    }
-
-    fn subject(&mut self, rule: usize, series: &WatchedSeries) -> Option<u64> {
-        match self.table.rules.get(rule)?.threshold.as_ref()? {
-            Threshold::Single(_) => Some(series.slot),
-            Threshold::Joined { .. } => Some(self.node(series)),
-        }
-    }
-
-    fn judge_all(&mut self, touched: HashMap<Subject, TimestampMs>) {
-        let now_ms = self.context.clock.now_ms();
-        let mut changed: HashMap<usize, Vec<Change>> = HashMap::default();
-        for (subject, sampled_ms) in touched {
-            self.judge(subject, sampled_ms, now_ms, &mut changed);
-        }
-        for (index, changes) in changed {
-            let Some(rule) = self.table.rules.get(index) else { continue };
-            let due = rule.state().alerts.take_due(now_ms);
-            self.context.publish(rule, &changes, due, now_ms);
-        }
-    }
-
-    fn judge(
-        &mut self,
-        subject: Subject,
-        sampled_ms: TimestampMs,
-        now_ms: TimestampMs,
-        changed: &mut HashMap<usize, Vec<Change>>,
-    ) {
-        let Some(rule) = self.table.rules.get(subject.0).cloned() else { return };
-        let started = Instant::now();
-        let found = match self.find(&rule, subject, sampled_ms.max(now_ms)) {
-            Ok(found) => found,
-            Err(error) => {
-                rule.state().evaluated(now_ms, started.elapsed(), Some(error));
-                return;
-            }
-        };
-        if found.is_empty() && !self.alerting.contains(&subject) {
-            let mut state = rule.state();
-            state.evaluated(now_ms, started.elapsed(), None);
+    fn judge_single(&mut self, number: u32, slot: u32, moment: Moment) {
+        let Some(rule) = self.table.rules.get(number as usize) else { return };
+        let Some(Threshold::Single(comparison)) = &rule.threshold else { return };
+        let Some(newest) = self.series.get(slot) else { return };
+        let has_alert = newest.alerts.contains(&number);
+        let on_missing = rule.definition.on_missing();
+        let at_ms = moment.now_ms.max(newest.timestamp_ms);
+        let live = newest.live_value(at_ms, self.lookback_ms);
+        let orphaned = self.orphaned.contains(&number);
+        let holds = live.filter(|&value| comparison.holds(value));
+        if holds.is_none() && !has_alert && !orphaned && on_missing != OnMissing::Fire {
             return;
         }
-        let mut state = rule.state();
-        let outcome = state.alerts.judge(subject.1, found, sampled_ms, now_ms, rule.definition.holds());
-        let mut failure = None;
-        match outcome {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => changed.entry(subject.0).or_default().extend(changes),
-            Err(duplicate) => failure = Some(duplicate.to_string()),
+        let (rule, labels) = (Arc::clone(rule), newest.series.labels.clone());
+        let (sampled_ms, value) = (newest.timestamp_ms, newest.value);
+        let finding = match (holds, live) {
+            (Some(value), _) => {
+                let mut state = rule.state();
+                let goes_on = has_alert
+                    && state.alerts.touch(
+                        u64::from(slot),
+                        value,
+                        rule.steady_labels,
+                        moment.now_ms,
+                        rule.definition.holds(),
+                    );
+                if goes_on {
+                    drop(state);
+                    if moment.arrival.is_none() {
+                        self.schedule_silence((number, u64::from(slot)), &[slot], moment.now_ms);
+                    }
+                    return;
+                }
+                Finding::Breaches(vec![(labels, value)])
+            }
+            (None, Some(_)) => {
+                if orphaned {
+                    self.resolve_orphan(&rule, number, &labels, value, sampled_ms, moment);
+                }
+                Finding::Nothing
+            }
+            (None, None) => Finding::Missing { found: labels, since_ms: sampled_ms },
+        };
+        let has_alert = self.decide(&rule, (number, u64::from(slot)), finding, has_alert, sampled_ms, moment);
+        if let Some(newest) = self.series.get_mut(slot) {
+            newest.alerts.retain(|other| *other != number);
+            if has_alert {
+                newest.alerts.push(number);
+            }
         }
-        let active = state.alerts.active_count();
-        if rule.limit > 0 && active > rule.limit {
-            failure = Some(format!("exceeded limit of {} with {active} alerts", rule.limit));
-            let dropped = state.alerts.clear();
-            changed.remove(&subject.0);
-            self.context.write(alert_series::of_dropped(&dropped, now_ms));
-        }
-        state.evaluated(now_ms, started.elapsed(), failure);
-        let next_ms = state.alerts.next_deadline_ms(subject.1, rule.definition.holds());
-        let has_alert = state.alerts.has_subject(subject.1);
-        drop(state);
-        if has_alert {
-            self.alerting.insert(subject);
-            let silent_ms = self.silent_at_ms(&rule, subject, now_ms);
-            self.schedule(subject, next_ms.into_iter().chain(silent_ms).min());
-        } else {
-            self.alerting.remove(&subject);
+        if has_alert || on_missing == OnMissing::Fire {
+            self.schedule_silence((number, u64::from(slot)), &[slot], moment.now_ms);
         }
     }
 
-    /// What the newest samples of a subject breach.
-    fn find(&self, rule: &Rule, subject: Subject, at_ms: TimestampMs) -> Result<Vec<Breach>, String> {
-        match &rule.threshold {
-            Some(Threshold::Single(comparison)) => {
-                let Some(newest) = self.newest.get(&subject.1) else { return Ok(Vec::new()) };
-                let breached =
-                    newest.live_value(at_ms, self.lookback_ms).filter(|&value| comparison.holds(value));
-                Ok(breached
-                    .map(|value| rule.breach(&self.context, &newest.series.labels, value))
-                    .into_iter()
-                    .collect())
+    /// Judges a rule over several selectors for one set of labels.
+    fn judge_joint(&mut self, number: u32, moment: Moment) {
+        let Some(joint) = self.series.joint_mut(number) else { return };
+        let tick_ms = joint.tick_ms.take().unwrap_or(moment.now_ms);
+        joint.is_new = false;
+        let (had_alert, of_rule, key) = (joint.has_alert, joint.rule, joint.key.clone());
+        let Some(rule) = self.table.rules.get(of_rule as usize).cloned() else { return };
+        let on_missing = rule.definition.on_missing();
+        let finding = self.find(&rule, number, tick_ms.max(moment.now_ms));
+        let orphaned = self.orphaned.contains(&of_rule);
+        match &finding {
+            Finding::Nothing if orphaned => {
+                self.resolve_orphan(&rule, of_rule, &key, f64::NAN, tick_ms, moment);
             }
-            Some(Threshold::Joined { .. }) => {
-                let Some(slots) = self.members.get(&subject) else { return Ok(Vec::new()) };
-                let storage = NewestOf::new(&self.newest, slots);
+            Finding::Breaches(breaches) if had_alert && breaches.len() == 1 => {
+                let value = breaches.first().map_or(f64::NAN, |(_, value)| *value);
+                let mut state = rule.state();
+                let (id, holds) = (u64::from(number), rule.definition.holds());
+                if state.alerts.touch(id, value, rule.steady_labels, moment.now_ms, holds) {
+                    drop(state);
+                    if moment.arrival.is_none() {
+                        let slots = self.series.joint(number).map(|joint| joint.slots.clone());
+                        self.schedule_silence((of_rule, id), &slots.unwrap_or_default(), moment.now_ms);
+                    }
+                    return;
+                }
+            }
+            _ => {}
+        }
+        let subject = (of_rule, u64::from(number));
+        let has_alert = self.decide(&rule, subject, finding, had_alert, tick_ms, moment);
+        let mut slots = Vec::new();
+        if let Some(joint) = self.series.joint_mut(number) {
+            joint.has_alert = has_alert;
+            if has_alert || had_alert || on_missing == OnMissing::Fire {
+                slots.clone_from(&joint.slots);
+            }
+        }
+        if has_alert != had_alert {
+            for slot in &slots {
+                self.set_urgency(*slot, moment.now_ms);
+            }
+        }
+        if has_alert || on_missing == OnMissing::Fire {
+            self.schedule_silence(subject, &slots, moment.now_ms);
+        }
+    }
+
+    /// What the newest samples of a joint say.
+    fn find(&self, rule: &Rule, number: u32, at_ms: TimestampMs) -> Finding {
+        let Some(joint) = self.series.joint(number) else { return Finding::Nothing };
+        let breaches: Vec<(Labels, f64)> = match &rule.threshold {
+            Some(Threshold::Pointwise(pointwise)) if !joint.ambiguous => {
+                let value = |selector| self.series.column(joint, selector, at_ms, self.lookback_ms);
+                pointwise.evaluate(value).map(|value| (joint.key.clone(), value)).into_iter().collect()
+            }
+            _ => {
+                let storage = NewestOf::new(&self.series, &joint.slots);
                 let options = QueryOptions {
                     lookback_delta: Some(Duration::from_millis(self.lookback_ms.unsigned_abs())),
                     ..QueryOptions::default()
                 };
                 let engine = self.context.queries.engine();
-                let result = engine
-                    .instant_expr(&storage, &rule.definition.expr, at_ms, &options)
-                    .map_err(|error| error.to_string())?;
-                let Value::Vector(vector) = result.value else { return Ok(Vec::new()) };
-                Ok(vector
-                    .iter()
-                    .filter_map(|sample| Some((&sample.labels, sample.value.as_float()?)))
-                    .map(|(labels, value)| rule.breach(&self.context, labels, value))
-                    .collect())
+                match engine.instant_expr(&storage, &rule.definition.expr, at_ms, &options) {
+                    Err(error) => return Finding::Failed(error.to_string()),
+                    Ok(result) => match result.value {
+                        Value::Vector(vector) => vector
+                            .into_iter()
+                            .filter_map(|sample| Some((sample.labels, sample.value.as_float()?)))
+                            .collect(),
+                        _ => Vec::new(),
+                    },
+                }
             }
-            None => Ok(Vec::new()),
+        };
+        if !breaches.is_empty() {
+            return Finding::Breaches(breaches);
+        }
+        if rule.definition.on_missing() != OnMissing::Resolve
+            && self.series.is_missing(&joint.slots, at_ms, self.lookback_ms)
+        {
+            let newest = joint.slots.iter().filter_map(|slot| self.series.get(*slot));
+            let since_ms = newest.map(|newest| newest.timestamp_ms).max().unwrap_or(at_ms);
+            return Finding::Missing { found: joint.key.clone(), since_ms };
+        }
+        Finding::Nothing
+    }
+
+    /// Alerts whose series are not there: kept or resolved, as the rule says.
+    fn judge_orphan(&mut self, number: u32, subject: u64, moment: Moment) {
+        let Some(rule) = self.table.rules.get(number as usize).cloned() else { return };
+        let finding = match rule.definition.on_missing() {
+            OnMissing::Keep => Finding::Missing { found: Labels::empty(), since_ms: moment.now_ms },
+            OnMissing::Resolve | OnMissing::Fire => Finding::Nothing,
+        };
+        self.decide(&rule, (number, subject), finding, true, moment.now_ms, moment);
+    }
+
+    /// The data of an alert of nobody is back, and says that it is over.
+    fn resolve_orphan(
+        &mut self,
+        rule: &Arc<Rule>,
+        number: u32,
+        found: &Labels,
+        value: f64,
+        sampled_ms: TimestampMs,
+        moment: Moment,
+    ) {
+        let labels = rule.breach(&self.context, found, value).labels;
+        let orphan = rule.state().alerts.orphan(&labels);
+        if let Some(orphan) = orphan {
+            self.decide(rule, (number, orphan), Finding::Nothing, true, sampled_ms, moment);
         }
     }
 
-    /// When the first live series of a subject will have been silent for the lookback.
-    fn silent_at_ms(&self, rule: &Rule, subject: Subject, now_ms: TimestampMs) -> Option<TimestampMs> {
-        let own = [subject.1];
-        let slots: &[u64] = match rule.threshold {
-            Some(Threshold::Single(_)) => &own,
-            _ => self.members.get(&subject).map(Vec::as_slice).unwrap_or_default(),
+    /// Lets a finding take effect. Says whether the subject has an alert now, resolved ones included.
+    fn decide(
+        &mut self,
+        rule: &Arc<Rule>,
+        subject: Subject,
+        finding: Finding,
+        has_alert: bool,
+        sampled_ms: TimestampMs,
+        moment: Moment,
+    ) -> bool {
+        let started = Instant::now();
+        let now_ms = moment.now_ms;
+        let (found, missing) = match finding {
+            Finding::Failed(error) => {
+                self.failing.insert(subject.0);
+                rule.state().evaluated(now_ms, started.elapsed(), Some(error));
+                return has_alert;
+            }
+            Finding::Nothing => (Vec::new(), false),
+            Finding::Breaches(breaches) => (breaches, false),
+            Finding::Missing { found, since_ms } => match rule.definition.on_missing() {
+                OnMissing::Resolve => (Vec::new(), false),
+                OnMissing::Keep => (Vec::new(), true),
+                OnMissing::Fire if now_ms - since_ms < MISSING_KEPT_MS_MAX => {
+                    (vec![(found, f64::NAN)], false)
+                }
+                OnMissing::Fire => (Vec::new(), false),
+            },
         };
-        slots
-            .iter()
-            .filter_map(|slot| self.newest.get(slot))
-            .filter(|newest| newest.live_value(now_ms, self.lookback_ms).is_some())
-            .map(|newest| newest.timestamp_ms + self.lookback_ms)
-            .min()
+        let was_failing = !self.failing.is_empty() && self.failing.remove(&subject.0);
+        if found.is_empty() && !has_alert {
+            if was_failing {
+                rule.state().evaluated(now_ms, started.elapsed(), None);
+            }
+            return false;
+        }
+        let breaches =
+            found.iter().map(|(labels, value)| rule.breach(&self.context, labels, *value)).collect();
+        let (id, holds) = (subject.1, rule.definition.holds());
+        let mut state = rule.state();
+        let outcome = state.alerts.judge_unless_missing(id, breaches, sampled_ms, now_ms, holds, |_| missing);
+        let mut failure = None;
+        match outcome {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => self.take_changes(rule, &mut state, subject.0, changes, sampled_ms, moment),
+            Err(duplicate) => failure = Some(duplicate.to_string()),
+        }
+        if rule.limit > 0 {
+            let active = state.alerts.active_count();
+            if active > rule.limit {
+                failure = Some(format!("exceeded limit of {} with {active} alerts", rule.limit));
+                let dropped = state.alerts.clear();
+                self.changed.remove(&subject.0);
+                self.context.write(alert_series::of_dropped(&dropped, now_ms));
+            }
+        }
+        if failure.is_some() {
+            self.failing.insert(subject.0);
+        }
+        state.evaluated(now_ms, started.elapsed(), failure);
+        let next_ms = state.alerts.next_deadline_ms(id, holds);
+        let has_alert = state.alerts.has_subject(id);
+        drop(state);
+        self.schedule(subject, next_ms);
+        has_alert
+    }
+
+    fn take_changes(
+        &mut self,
+        rule: &Arc<Rule>,
+        state: &mut RuleState,
+        number: u32,
+        changes: Vec<Change>,
+        sampled_ms: TimestampMs,
+        moment: Moment,
+    ) {
+        let timeline = Timeline {
+            sampled_ms,
+            received_ms: moment.arrival.map(|(received_ms, _)| received_ms),
+            durable_ms: None,
+            decided_ms: moment.now_ms,
+        };
+        state.alerts.set_timeline(&changes, timeline);
+        if let Some((received_ms, commit)) = moment.arrival {
+            self.context.await_durable(rule, &changes, commit, received_ms, moment.now_ms);
+        }
+        self.changed.entry(number).or_default().extend(changes);
+    }
+
+    fn publish(&mut self, now_ms: TimestampMs) {
+        for (number, changes) in self.changed.drain() {
+            let Some(rule) = self.table.rules.get(number as usize) else { continue };
+            let due = rule.state().alerts.take_changed(&changes, now_ms);
+            self.context.publish(rule, &changes, due, now_ms);
+        }
+    }
+
+    /// Tells the series' agent, by way of its stream, how near it is to a threshold.
+    fn set_urgency(&mut self, slot: u32, now_ms: TimestampMs) {
+        let Some(newest) = self.series.get(slot) else { return };
+        let joined = |joint: &u32| self.series.joint(*joint).is_some_and(|joint| joint.has_alert);
+        let live = newest.live_value(now_ms.max(newest.timestamp_ms), self.lookback_ms);
+        let level = if !newest.alerts.is_empty() || newest.joints.iter().any(joined) {
+            urgency::ALERTING
+        } else if live.is_some_and(|value| !value.is_nan() && !newest.quiet.contains(value)) {
+            urgency::NEAR
+        } else {
+            urgency::FAR
+        };
+        if let Some(newest) = self.series.get_mut(slot) {
+            newest.near = level == urgency::NEAR;
+            newest.series.urgency.set(level);
+        }
+    }
+
+    /// Schedules a look at a subject for when the first of its live series will have been silent for the
+    /// lookback, or when missing ones no longer count.
+    fn schedule_silence(&mut self, subject: Subject, slots: &[u32], now_ms: TimestampMs) {
+        let newest = slots.iter().filter_map(|slot| self.series.get(*slot));
+        let at_ms = newest
+            .map(|newest| match newest.live_value(now_ms, self.lookback_ms) {
+                Some(_) => newest.timestamp_ms + self.lookback_ms,
+                None => newest.timestamp_ms + MISSING_KEPT_MS_MAX,
+            })
+            .filter(|at_ms| *at_ms > now_ms)
+            .min();
+        self.schedule(subject, at_ms);
     }
 
     fn schedule(&mut self, subject: Subject, at_ms: Option<TimestampMs>) {
@@ -361,34 +594,51 @@ impl Judge {
     /// Judges what is due without a sample.
     pub fn deadline(&mut self) {
         let now_ms = self.context.clock.now_ms();
-        let mut touched = HashMap::default();
+        let moment = Moment { now_ms, arrival: None };
         while let Some(Reverse((at_ms, subject))) = self.deadlines.peek().copied()
             && at_ms <= now_ms
         {
             self.deadlines.pop();
-            if self.scheduled.get(&subject) == Some(&at_ms) {
-                self.scheduled.remove(&subject);
-                touched.insert(subject, now_ms);
+            if self.scheduled.get(&subject) != Some(&at_ms) {
+                continue;
+            }
+            self.scheduled.remove(&subject);
+            let (number, id) = subject;
+            let threshold = self.table.rules.get(number as usize).and_then(|rule| rule.threshold.as_ref());
+            match threshold {
+                _ if id >= ORPHANS_FROM => self.judge_orphan(number, id, moment),
+                Some(Threshold::Single(_)) => {
+                    self.judge_single(number, id as u32, moment);
+                    self.set_urgency(id as u32, now_ms);
+                }
+                Some(_) => self.judge_joint(id as u32, moment),
+                None => {}
             }
         }
-        if !touched.is_empty() {
-            self.judge_all(touched);
-        }
+        self.publish(now_ms);
     }
 
     /// Keeps the series of alerts alive and sends alerts again that are due.
     pub fn refresh(&mut self, write_series: bool) {
         let now_ms = self.context.clock.now_ms();
         for rule in &self.table.rules {
-            let (due, series) = {
-                let mut state = rule.state();
-                let series = if write_series {
-                    alert_series::of_active(state.alerts.active(), now_ms)
-                } else {
-                    Vec::new()
-                };
-                (state.alerts.take_due(now_ms), series)
-            };
+            let mut state = rule.state();
+            if state.last_error.is_empty() {
+                // What arrived by now was judged, also where nothing was to be said.
+                state.last_evaluation_ms = Some(now_ms);
+            }
+            if state.alerts.is_empty() {
+                continue;
+            }
+            let mut series = Vec::new();
+            if write_series {
+                series = alert_series::of_active(state.alerts.active(), now_ms);
+            }
+            let mut due = state.alerts.take_due(now_ms);
+            drop(state);
+            for alert in &mut due {
+                rule.write_texts(&self.context, alert);
+            }
             self.context.write(series);
             self.context.send(rule, due, now_ms);
         }
@@ -397,13 +647,8 @@ impl Judge {
     /// Forgets series that were silent for twice the lookback.
     pub fn purge(&mut self) {
         let now_ms = self.context.clock.now_ms();
-        let horizon_ms = now_ms - 2 * self.lookback_ms;
-        let newest = &mut self.newest;
-        newest.retain(|_, of| of.timestamp_ms > horizon_ms);
-        self.members.retain(|_, slots| {
-            slots.retain(|slot| newest.contains_key(slot));
-            !slots.is_empty()
-        });
+        self.series.forget_before(now_ms - 2 * self.lookback_ms);
         self.watch.purge();
+        self.note_orphans();
     }
 }

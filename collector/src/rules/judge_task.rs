@@ -44,7 +44,7 @@ impl StoredNewest {
         let read = tokio::task::spawn_blocking(move || {
             let mut newest = Vec::new();
             for selector in selectors {
-                match database.select(&selector.matchers, start_ms, end_ms, &Unlimited) {
+                match database.select_newest(&selector.matchers, start_ms, end_ms, &Unlimited) {
                     Ok(selected) => newest.extend(selected.into_iter().filter_map(|series| {
                         Some((series.labels, *series.timestamps.last()?, *series.values.last()?))
                     })),

@@ -11,9 +11,10 @@ use super::rule::{Group, Rule};
 use super::watch::{Arrived, WatchIndex, WatchedSelector};
 use arc_swap::ArcSwap;
 use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
 use pharos_common::shutdown::Shutdown;
 use pharos_tsdb::Database;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
@@ -108,22 +109,26 @@ impl RuleManager {
         };
         for rule in rules {
             let mut state = rule.state();
-            for (labels, remembered) in &alerts {
-                if labels.get("alertname") == Some(rule.definition.name()) {
-                    state.alerts.remember(labels.clone(), *remembered);
-                }
+            for (labels, remembered) in alerts.iter().filter(|(labels, _)| rule.may_have_raised(labels)) {
+                state.alerts.remember(labels.clone(), *remembered);
             }
         }
-        let (rules, clock, end) = (rules.to_vec(), self.context.clock.clone(), self.shutdown.clone());
-        tokio::spawn(async move {
-            tokio::select! {
-                () = clock.sleep(TAKE_UP_TIME_MAX) => {}
-                () = end.cancelled() => return,
-            }
-            for rule in rules {
-                rule.state().alerts.forget_remembered();
-            }
-        });
+        // An alert may be found again once its rule was evaluated.
+        let mut waits: BTreeMap<i64, Vec<Arc<Rule>>> = BTreeMap::new();
+        for rule in rules.iter().filter(|_| !alerts.is_empty()) {
+            let interval_ms = if rule.threshold.is_some() { 0 } else { rule.interval_ms };
+            waits.entry(interval_ms).or_default().push(Arc::clone(rule));
+        }
+        for (interval_ms, waiting) in waits {
+            let (all, clock, end) = (rules.to_vec(), self.context.clock.clone(), self.shutdown.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = clock.sleep(TAKE_UP_TIME_MAX + Duration::from_millis(interval_ms.unsigned_abs())) => {}
+                    () = end.cancelled() => return,
+                }
+                forget_remembered(&all, &waiting, clock.now_ms());
+            });
+        }
     }
 
     async fn watch_for(&self, rules: Vec<Arc<Rule>>) {
@@ -132,7 +137,8 @@ impl RuleManager {
             .enumerate()
             .filter_map(|(index, rule)| Some((index, rule.threshold.as_ref()?)))
             .flat_map(|(rule, threshold)| {
-                threshold.selectors().into_iter().map(move |matchers| WatchedSelector { rule, matchers })
+                let selectors = threshold.selectors().into_iter().enumerate();
+                selectors.map(move |(selector, matchers)| WatchedSelector { rule, selector, matchers })
             })
             .collect();
         // What arrives from here on is watched for the new rules. The judge reads what came before from the
@@ -143,5 +149,19 @@ impl RuleManager {
         if self.loads.send(load).await.is_ok() {
             let _ = in_force.await;
         }
+    }
+}
+
+/// Ends what was remembered of rules and not found again, unless another rule has the alert.
+fn forget_remembered(all: &[Arc<Rule>], waiting: &[Arc<Rule>], now_ms: TimestampMs) {
+    let mut known: HashSet<Labels> = HashSet::new();
+    for rule in all {
+        known.extend(rule.state().alerts.active().map(|alert| alert.labels.clone()));
+    }
+    for rule in waiting {
+        let mut state = rule.state();
+        let ended =
+            state.alerts.forget_remembered(now_ms, rule.definition.holds(), |labels| known.contains(labels));
+        known.extend(ended);
     }
 }

@@ -1,6 +1,6 @@
 //! Rules that are loaded: their definition and where they stand.
 
-use super::alert_state::{ActiveAlerts, Breach};
+use super::alert_state::{ActiveAlerts, Alert, Breach};
 use super::context::RuleContext;
 use super::file::{GroupDefinition, RuleDefinition, RuleKind};
 use super::text::TextContext;
@@ -11,6 +11,9 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// The one subject of rules that are evaluated as a whole.
+pub const WHOLE: u64 = 0;
 
 /// Whether a rule works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub struct Rule {
     pub limit: usize,
     /// Its group's interval.
     pub interval_ms: i64,
+    /// Whether its alerts' labels are the same for every value.
+    pub steady_labels: bool,
     /// Shared with the same rule of before a reload, which may still be judging a sample.
     state: Arc<Mutex<RuleState>>,
 }
@@ -76,8 +81,10 @@ impl Rule {
         let on_arrival = alerting && group.query_offset_ms == 0;
         let threshold = on_arrival.then(|| Threshold::of(&definition.expr)).flatten();
         let state = before.map(|before| Arc::clone(&before.state)).unwrap_or_default();
+        let steady_labels = definition.labels.iter().all(|(_, text)| text.is_steady());
         Rule {
             definition,
+            steady_labels,
             threshold,
             group: group.name.clone(),
             limit: group.limit,
@@ -93,28 +100,78 @@ impl Rule {
 
     /// The alert that a result stands for.
     pub fn breach(&self, context: &RuleContext, found: &Labels, value: f64) -> Breach {
+        let found = found.without_name();
         let external = context.external_labels();
         let text = TextContext {
-            labels: &found.without_name(),
+            labels: &found,
             value,
             external_labels: &external,
             external_url: &context.external_url,
             functions: &context.functions,
         };
         let mut labels = found.to_builder();
-        labels.remove(METRIC_NAME);
         for (name, label) in &self.definition.labels {
             labels.set(name, &label.expand(&text));
         }
         labels.set("alertname", self.definition.name());
-        let annotations = match &self.definition.kind {
+        let (labels, annotations) = (labels.build(), self.annotations(&text));
+        Breach { found, labels, annotations, value }
+    }
+
+    fn annotations(&self, text: &TextContext<'_>) -> Vec<(String, String)> {
+        match &self.definition.kind {
             RuleKind::Record(_) => Vec::new(),
-            RuleKind::Alert { annotations, .. } => annotations
+            RuleKind::Alert { annotations, .. } => {
+                annotations.iter().map(|(name, annotation)| (name.clone(), annotation.expand(text))).collect()
+            }
+        }
+    }
+
+    /// Writes the annotations of alerts again whose value changed since: it is done when somebody reads
+    /// them, not with every sample.
+    pub fn refresh_texts(&self, context: &RuleContext, state: &mut RuleState) {
+        let external = context.external_labels();
+        state.alerts.refresh_texts(|found, value| {
+            self.annotations(&TextContext {
+                labels: found,
+                value,
+                external_labels: &external,
+                external_url: &context.external_url,
+                functions: &context.functions,
+            })
+        });
+    }
+
+    /// Writes an alert's annotations for its present value.
+    pub fn write_texts(&self, context: &RuleContext, alert: &mut Alert) {
+        alert.annotations = self.annotations(&TextContext {
+            labels: &alert.found,
+            value: alert.value,
+            external_labels: &context.external_labels(),
+            external_url: &context.external_url,
+            functions: &context.functions,
+        });
+    }
+
+    /// Whether an alert with these labels, written down before a restart, may be one of this rule.
+    pub fn may_have_raised(&self, labels: &Labels) -> bool {
+        let alerting = matches!(self.definition.kind, RuleKind::Alert { .. });
+        alerting
+            && labels.get("alertname") == Some(self.definition.name())
+            && self
+                .definition
+                .labels
                 .iter()
-                .map(|(name, annotation)| (name.clone(), annotation.expand(&text)))
-                .collect(),
-        };
-        Breach { labels: labels.build(), annotations, value }
+                .all(|(name, text)| !text.is_plain() || labels.get(name).unwrap_or("") == text.source())
+    }
+
+    /// Takes alerts of before a restart up again whose data may be missing now.
+    pub fn keep_remembered(&self, state: &mut RuleState, now_ms: TimestampMs) {
+        let own =
+            |name: &str| name == "alertname" || self.definition.labels.iter().any(|(own, _)| own == name);
+        let subject = |index| if self.threshold.is_some() { u64::MAX - index } else { WHOLE };
+        let found = |labels: &Labels| labels.filtered(|name| !own(name));
+        state.alerts.keep_remembered(now_ms, self.definition.holds(), subject, found);
     }
 
     /// The series that a result of a recording rule is written to.

@@ -42,6 +42,17 @@ impl RuleText {
         &self.source
     }
 
+    /// Whether the text stands for itself.
+    pub fn is_plain(&self) -> bool {
+        self.template.is_none()
+    }
+
+    /// Whether the text is surely the same for every value: plain, or of labels only.
+    pub fn is_steady(&self) -> bool {
+        let rest = self.source.replace("$labels.", "").replace(".Labels.", "");
+        self.template.is_none() || !(rest.contains(['.', '$']) || rest.contains("query"))
+    }
+
     /// The text for one result. What fails is said in the text, as Prometheus does.
     pub fn expand(&self, context: &TextContext<'_>) -> String {
         let Some(template) = &self.template else { return self.source.clone() };
@@ -184,6 +195,16 @@ mod tests {
         check("{{ humanize 1234567.0 }} {{ $externalLabels.cluster }}", "1.235M eu");
         check("{{ with query \"up\" }}{{ . | first | value }}{{ . | first | label \"job\" }}{{ end }}", "2b");
         check("{{ pathPrefix }}{{ tableLink \"a b>1\" }}", "/pharos/graph?g0.expr=a+b%3E1&g0.tab=1");
+    }
+
+    #[test]
+    fn texts_of_labels_alone_do_not_change_with_the_value() {
+        let steady = |text: &str| RuleText::template(text).unwrap().is_steady();
+        assert!(steady("plain 1.5 $"));
+        assert!(steady("{{ $labels.instance }}/{{ .Labels.gpu }}"));
+        for text in ["{{ $value }}", "{{ .Value }}", "{{ printf \"%v\" . }}", "{{ query \"up\" }}"] {
+            assert!(!steady(text), "{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Which expressions are thresholds: those that the newest samples alone decide.
 //!
 //! `gpu_temp > 90` is decided by one sample of one series. `a < 1 and b > 2` is decided by the newest
-//! samples of one node, as long as the series that meet carry the same `instance`; then the node is
-//! judged on its own. Anything with a range, a function or an aggregation is evaluated on the interval.
+//! samples of the series that have the same labels; `a < 1 and on (instance) b > 2` by those of one node,
+//! as long as the series that meet carry the same `instance`. Anything with a range, a function or an
+//! aggregation is evaluated on the interval.
 
+use super::pointwise::{Pointwise, compare};
 use pharos_common::matcher::Matcher;
 use pharos_promql::ast::{Binary, BinaryOp, Expr, NodeId, NodeKind};
 
@@ -15,6 +17,8 @@ pub const NODE_LABEL: &str = "instance";
 pub enum Threshold {
     /// One series against one number.
     Single(Comparison),
+    /// Several selectors whose series meet one with one: judged per set of labels.
+    Pointwise(Pointwise),
     /// Several selectors that meet within a node: evaluated over the node's newest samples.
     Joined {
         /// The selectors' matchers.
@@ -36,19 +40,22 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// The operator as it reads with the number on the right.
+    pub fn upright(&self) -> BinaryOp {
+        match (self.bound_first, self.op) {
+            (true, BinaryOp::Greater) => BinaryOp::Less,
+            (true, BinaryOp::Less) => BinaryOp::Greater,
+            (true, BinaryOp::GreaterEqual) => BinaryOp::LessEqual,
+            (true, BinaryOp::LessEqual) => BinaryOp::GreaterEqual,
+            (_, op) => op,
+        }
+    }
+
     /// Whether a value breaches the threshold.
     #[inline]
     pub fn holds(&self, value: f64) -> bool {
         let (left, right) = if self.bound_first { (self.bound, value) } else { (value, self.bound) };
-        match self.op {
-            BinaryOp::Equal => left == right,
-            BinaryOp::NotEqual => left != right,
-            BinaryOp::Greater => left > right,
-            BinaryOp::Less => left < right,
-            BinaryOp::GreaterEqual => left >= right,
-            BinaryOp::LessEqual => left <= right,
-            _ => false,
-        }
+        compare(self.op, left, right)
     }
 }
 
@@ -64,6 +71,9 @@ impl Threshold {
         if !filters || !expr.nodes().all(|(_, node)| decided_within_a_node(&node.kind)) {
             return None;
         }
+        if let Some(pointwise) = Pointwise::of(expr) {
+            return Some(Threshold::Pointwise(pointwise));
+        }
         let selectors: Vec<_> = expr.selectors().map(|selector| selector.matchers.clone()).collect();
         (!selectors.is_empty()).then_some(Threshold::Joined { selectors })
     }
@@ -72,6 +82,7 @@ impl Threshold {
     pub fn selectors(&self) -> Vec<Vec<Matcher>> {
         match self {
             Threshold::Single(comparison) => vec![comparison.matchers.clone()],
+            Threshold::Pointwise(pointwise) => pointwise.selectors.clone(),
             Threshold::Joined { selectors } => selectors.clone(),
         }
     }
@@ -134,6 +145,7 @@ mod tests {
         let got = match Threshold::of(&pharos_promql::parse(query).unwrap()) {
             None => "interval".to_owned(),
             Some(Threshold::Single(c)) => format!("single {} {} {}", c.op, c.bound, c.bound_first),
+            Some(Threshold::Pointwise(p)) => format!("pointwise {}", p.selectors.len()),
             Some(Threshold::Joined { selectors }) => format!("joined {}", selectors.len()),
         };
         assert_eq!(got, want, "{query}");
@@ -144,11 +156,12 @@ mod tests {
         check("gpu_temp > 90", "single > 90 false");
         check("(gpu_temp{gpu=\"0\"}) >= (-5)", "single >= -5 false");
         check("0 == up", "single == 0 true");
-        check("a < 1 and b > 2", "joined 2");
+        check("a < 1 and b > 2", "pointwise 2");
         check("a < 1 unless on (instance) b", "joined 2");
-        check("1 - a / b > 0.9", "joined 2");
+        check("1 - a / b > 0.9", "pointwise 2");
         check("a / ignoring (mode) b > 1", "joined 2");
-        check("a or b", "joined 2");
+        check("a or b", "pointwise 2");
+        check("a == 48 or a == 64", "pointwise 1");
     }
 
     #[test]

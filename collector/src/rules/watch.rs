@@ -4,12 +4,15 @@
 //! keeps the answer beside the group. An append then hands over the values of just those columns; a
 //! group that no rule watches costs one comparison.
 
+use super::threshold::NODE_LABEL;
+use super::urgency::{NodeHints, Urgency};
 use arc_swap::ArcSwap;
 use foldhash::HashMap;
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
-use std::sync::atomic::{AtomicU64, Ordering};
+use pharos_tsdb::CommitNumber;
+use pharos_tsdb::histogram::PART_LABEL;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,6 +21,8 @@ use std::time::Instant;
 pub struct WatchedSelector {
     /// Index of the rule among the threshold rules.
     pub rule: usize,
+    /// Index of the selector among the rule's.
+    pub selector: usize,
     /// All must hold.
     pub matchers: Vec<Matcher>,
 }
@@ -25,12 +30,23 @@ pub struct WatchedSelector {
 /// A series that at least one threshold rule watches.
 #[derive(Debug)]
 pub struct WatchedSeries {
-    /// Names it within its generation.
-    pub slot: u64,
+    /// Names it among those that are watched now: small, and used again once nobody holds the series.
+    pub slot: u32,
     /// What names it for people.
     pub labels: Labels,
-    /// The threshold rules that watch it, by index, without repetition.
-    pub rules: Box<[usize]>,
+    /// What watches it, in order.
+    pub watchers: Box<[Watcher]>,
+    /// How near to a threshold it is, for the agent that samples it.
+    pub urgency: Urgency,
+}
+
+/// A selector of a threshold rule, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watcher {
+    /// Which threshold rule.
+    pub rule: u32,
+    /// Which of its selectors.
+    pub selector: u32,
 }
 
 /// The watched columns of one group.
@@ -62,6 +78,8 @@ pub struct Arrived {
     pub values: Vec<f64>,
     /// When they were appended.
     pub at: Instant,
+    /// Durable when this is.
+    pub commit: CommitNumber,
 }
 
 #[derive(Debug, Default)]
@@ -71,8 +89,15 @@ struct Watched {
     by_name: HashMap<String, Vec<WatchedSelector>>,
     /// Those that do not.
     any_name: Vec<WatchedSelector>,
-    series: Mutex<HashMap<Labels, Arc<WatchedSeries>>>,
-    next_slot: AtomicU64,
+    series: Mutex<SeriesTable>,
+}
+
+#[derive(Debug, Default)]
+struct SeriesTable {
+    by_labels: HashMap<Labels, Arc<WatchedSeries>>,
+    nodes: HashMap<String, Arc<NodeHints>>,
+    free_slots: Vec<u32>,
+    slots: u32,
 }
 
 /// The selectors of all threshold rules. Clones share it.
@@ -124,14 +149,19 @@ impl WatchIndex {
         self.current.load().series(labels)
     }
 
-    /// Forgets series that no group holds any more.
+    /// Forgets series that no group and no rule holds any more.
     pub fn purge(&self) {
         let watched = self.current.load();
-        watched
-            .series
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, series| Arc::strong_count(series) > 1);
+        let mut guard = watched.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let SeriesTable { by_labels, nodes, free_slots, .. } = &mut *guard;
+        by_labels.retain(|_, series| {
+            let held = Arc::strong_count(series) > 1;
+            if !held {
+                free_slots.push(series.slot);
+            }
+            held
+        });
+        nodes.retain(|_, hints| Arc::strong_count(hints) > 1);
     }
 }
 
@@ -141,22 +171,35 @@ impl Watched {
         if named.is_empty() && self.any_name.is_empty() {
             return None;
         }
-        let mut rules: Vec<usize> = named
+        let mut watchers: Vec<Watcher> = named
             .iter()
             .chain(&self.any_name)
             .filter(|selector| selector.matchers.iter().all(|matcher| matcher.matches_labels(labels)))
-            .map(|selector| selector.rule)
+            .map(|selector| Watcher { rule: selector.rule as u32, selector: selector.selector as u32 })
             .collect();
-        if rules.is_empty() {
+        // Parts of histograms are no samples that a threshold could be about.
+        if watchers.is_empty() || labels.get(PART_LABEL).is_some() {
             return None;
         }
-        rules.sort_unstable();
-        rules.dedup();
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let series = series.entry(labels.clone()).or_insert_with(|| {
-            let slot = self.next_slot.fetch_add(1, Ordering::Relaxed) + 1;
-            Arc::new(WatchedSeries { slot, labels: labels.clone(), rules: rules.into() })
+        watchers.sort_unstable();
+        watchers.dedup();
+        let mut guard = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let SeriesTable { by_labels, nodes, free_slots, slots } = &mut *guard;
+        if let Some(known) = by_labels.get(labels) {
+            return Some(Arc::clone(known));
+        }
+        let slot = free_slots.pop().unwrap_or_else(|| {
+            *slots += 1;
+            *slots - 1
         });
-        Some(Arc::clone(series))
+        let node = labels.get(NODE_LABEL).unwrap_or("");
+        let hints = match nodes.get(node) {
+            Some(hints) => Arc::clone(hints),
+            None => Arc::clone(nodes.entry(node.to_owned()).or_default()),
+        };
+        let (labels, watchers, urgency) = (labels.clone(), watchers.into(), Urgency::new(hints));
+        let series = Arc::new(WatchedSeries { slot, labels: labels.clone(), watchers, urgency });
+        by_labels.insert(labels, Arc::clone(&series));
+        Some(series)
     }
 }

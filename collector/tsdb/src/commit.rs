@@ -11,7 +11,7 @@ use crate::head::registry::Registry;
 use crate::journal_entry::EntryWriter;
 use crate::metadata::Metadata;
 use crate::row::{Lane, StreamId, StreamMark};
-use pharos_common::journal::{Journal, JournalError};
+use pharos_common::journal::{Journal, JournalError, Position};
 use pharos_common::sample::TimestampMs;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,10 +39,21 @@ const RETRY_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     /// Commits up to here are durable.
     pub(crate) durable: u64,
-    /// The segment that takes records.
-    pub(crate) segment: u64,
+    /// The last boundary that somebody requested.
+    pub(crate) boundary: Boundary,
     /// Why the journal takes nothing now.
     pub(crate) failure: Option<Failure>,
+}
+
+/// A place between two records that somebody requested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Boundary {
+    /// The commit before it.
+    commit: u64,
+    /// Everything behind that commit lies here or later.
+    pub(crate) position: Position,
+    /// Epoch and number of the record that comes next, as the journal has them.
+    pub(crate) next_record: (u32, u64),
 }
 
 /// Why the journal takes nothing.
@@ -74,13 +85,24 @@ pub(crate) struct Pending {
     epoch: u64,
     /// Number of the commit that is gathering.
     commit: u64,
-    /// Close the segment behind this commit.
-    rotate: bool,
+    /// Somebody wants a boundary behind this commit.
+    requested: Option<BoundaryKind>,
+    /// Counts the boundaries; groups tell their first row behind each in full.
+    era: u64,
     closing: bool,
     /// Newest timestamp among the rows gathered.
     newest_ms: TimestampMs,
     marks: HashMap<StreamId, StreamMarks>,
     metadata: BTreeMap<String, Metadata>,
+}
+
+/// What is to lie at a boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BoundaryKind {
+    /// The beginning of a new segment.
+    Segment,
+    /// Any record.
+    Record,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,6 +123,8 @@ pub(crate) struct CommitQueue {
     /// Newest timestamp in each segment, and segments that may be removed.
     segments: Mutex<SegmentBook>,
     pub(crate) bytes_written: AtomicU64,
+    /// Bytes of records that no checkpoint covers.
+    pub(crate) uncovered_bytes: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) journal_bytes: AtomicU64,
 }
@@ -113,13 +137,14 @@ struct SegmentBook {
 
 impl CommitQueue {
     /// `epoch` must differ from those the journal holds.
-    pub(crate) fn new(epoch: u32, segment: u64) -> Self {
+    pub(crate) fn new(epoch: u32) -> Self {
         CommitQueue {
             pending: Mutex::new(Pending {
                 entries: EntryWriter::new(epoch),
                 epoch: 1,
                 commit: 1,
-                rotate: false,
+                requested: None,
+                era: 1,
                 closing: false,
                 newest_ms: TimestampMs::MIN,
                 marks: HashMap::new(),
@@ -127,9 +152,10 @@ impl CommitQueue {
             }),
             wake: Condvar::new(),
             moved: Condvar::new(),
-            progress: watch::channel(Progress { durable: 0, segment, failure: None }).0,
+            progress: watch::channel(Progress::default()).0,
             segments: Mutex::default(),
             bytes_written: AtomicU64::new(0),
+            uncovered_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             journal_bytes: AtomicU64::new(0),
         }
@@ -177,9 +203,10 @@ impl CommitQueue {
         }
     }
 
-    /// Closes the segment behind everything gathered so far. Returns the commit to wait for.
-    pub(crate) fn request_rotation(&self, pending: &mut Pending) -> u64 {
-        pending.rotate = true;
+    /// Asks for a boundary behind everything gathered so far. Returns the commit to wait for with
+    /// [`CommitQueue::wait_boundary`]. One request at a time: its owner waits before anybody asks again.
+    pub(crate) fn request_boundary(&self, pending: &mut Pending, kind: BoundaryKind) -> u64 {
+        pending.requested = Some(kind);
         self.wake();
         pending.commit
     }
@@ -197,6 +224,12 @@ impl CommitQueue {
             }
             pending = self.moved.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Blocks until the boundary behind the commit is there, and everything before it durable.
+    pub(crate) fn wait_boundary(&self, commit: u64) -> Result<Boundary, TsdbError> {
+        let boundary = self.wait_durable(commit)?.boundary;
+        if boundary.commit == commit { Ok(boundary) } else { Err(TsdbError::Closed) }
     }
 
     /// Tells everybody who waits how far the journal has come.
@@ -241,7 +274,13 @@ impl CommitQueue {
     }
 
     /// The writing thread. Returns when the queue is closed or poisoned.
-    pub(crate) fn run(&self, mut journal: Journal, now_ms: impl Fn() -> TimestampMs) {
+    /// `written` is called behind every commit.
+    pub(crate) fn run(
+        &self,
+        mut journal: Journal,
+        now_ms: impl Fn() -> TimestampMs,
+        mut written: impl FnMut(),
+    ) {
         let mut spare = Vec::new();
         while let Some(batch) = self.next_batch(std::mem::take(&mut spare), &journal, &now_ms) {
             if let Err(reason) = self.write(&mut journal, &batch) {
@@ -255,9 +294,13 @@ impl CommitQueue {
             self.journal_bytes.store(journal.total_bytes(), Ordering::Relaxed);
             self.tell(|progress| {
                 progress.durable = batch.commit;
-                progress.segment = journal.current_segment();
                 progress.failure = None;
+                if batch.requested {
+                    let (position, next_record) = (journal.end(), batch.next_record);
+                    progress.boundary = Boundary { commit: batch.commit, position, next_record };
+                }
             });
+            written();
             spare = batch.record;
         }
         self.tell(|progress| progress.failure = Some(Failure::Closed));
@@ -272,27 +315,32 @@ impl CommitQueue {
         let mut pending = self
             .wake
             .wait_while(self.lock(), |pending| {
-                pending.entries.is_empty() && !pending.rotate && !pending.closing
+                pending.entries.is_empty() && pending.requested.is_none() && !pending.closing
             })
             .unwrap_or_else(PoisonError::into_inner);
-        if pending.entries.is_empty() && !pending.rotate {
+        if pending.entries.is_empty() && pending.requested.is_none() {
             return None;
         }
         let empty = pending.entries.is_empty();
         let record = if empty { spare } else { pending.entries.swap(spare) };
         let full = journal.current_segment_bytes() + record.len() as u64 > SEGMENT_BYTES_MAX;
-        let batch = Batch {
+        let mut batch = Batch {
             record,
             empty,
+            requested: pending.requested.is_some(),
+            next_record: (0, 0),
             commit: pending.commit,
             newest_ms: std::mem::replace(&mut pending.newest_ms, TimestampMs::MIN),
-            rotate: pending.rotate || full,
+            rotate: pending.requested == Some(BoundaryKind::Segment) || full,
         };
         pending.commit += 1;
-        pending.rotate = false;
+        if pending.requested.take().is_some() {
+            pending.era += 1;
+        }
         if batch.rotate {
             pending.begin_epoch(now_ms());
         }
+        batch.next_record = pending.entries.next_record();
         Some(batch)
     }
 
@@ -310,15 +358,17 @@ impl CommitQueue {
                         tracing::error!(%reason, "The journal cannot be written; trying again until it can");
                     }
                     self.tell(|progress| progress.failure = Some(Failure::Full(reason)));
-                    if self.lock().closing {
+                    let waited =
+                        self.wake.wait_timeout_while(self.lock(), RETRY_EVERY, |pending| !pending.closing);
+                    if waited.unwrap_or_else(PoisonError::into_inner).0.closing {
                         return Err("closed while the disk took no writes".to_owned());
                     }
-                    std::thread::sleep(RETRY_EVERY);
                 }
                 Err(error) => return Err(error.to_string()),
             }
         }
         self.bytes_written.fetch_add(batch.record.len() as u64, Ordering::Relaxed);
+        self.uncovered_bytes.fetch_add(batch.record.len() as u64, Ordering::Relaxed);
         journal.sync().map_err(|error| error.to_string())?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.note_segment(journal.current_segment(), batch.newest_ms);
@@ -339,11 +389,20 @@ impl CommitQueue {
         }
         book.newest_ms = book.newest_ms.split_off(&remove_before);
     }
+
+    /// The newest timestamp in each segment up to `segment`.
+    pub(crate) fn segments_until(&self, segment: u64) -> Vec<(u64, TimestampMs)> {
+        let book = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        book.newest_ms.range(..=segment).map(|(&number, &newest_ms)| (number, newest_ms)).collect()
+    }
 }
 
 struct Batch {
     record: Vec<u8>,
     empty: bool,
+    /// Somebody waits for the boundary behind it.
+    requested: bool,
+    next_record: (u32, u64),
     commit: u64,
     newest_ms: TimestampMs,
     rotate: bool,
@@ -373,6 +432,12 @@ impl Pending {
             state.journal_epoch = self.epoch;
             full = true;
         }
+        if state.journal_era != self.era {
+            state.journal_era = self.era;
+            state.rows_in_era = 0;
+            full = true;
+        }
+        state.rows_in_era += 1;
         state.journal_rows = if full { 0 } else { state.journal_rows + 1 };
         self.entries.row(id, timestamp_ms, &mut state.journal_row, values, full);
         self.newest_ms = self.newest_ms.max(timestamp_ms);
@@ -417,20 +482,40 @@ impl Pending {
         self.metadata.iter().map(|(metric, metadata)| (metric.clone(), metadata.clone())).collect()
     }
 
+    /// Counts the boundaries so far.
+    pub(crate) fn era(&self) -> u64 {
+        self.era
+    }
+
+    /// Marks and metadata as a record of their own, as a new epoch repeats them.
+    pub(crate) fn state_record(&self) -> Vec<u8> {
+        let mut entries = EntryWriter::new(0);
+        repeat(&self.marks, &self.metadata, &mut entries);
+        entries.swap(Vec::new())
+    }
+
     /// A new epoch stands alone: it repeats marks and metadata, and groups are defined again.
     pub(crate) fn begin_epoch(&mut self, now_ms: TimestampMs) {
         self.epoch += 1;
         self.entries.restart();
         self.marks.retain(|_, marks| now_ms - marks.seen_ms < STREAM_KEPT_MS);
-        for (&stream, marks) in &self.marks {
-            for (lane, sequence) in [(Lane::Live, marks.live), (Lane::Backfill, marks.backfill)] {
-                if sequence > 0 {
-                    self.entries.mark(&StreamMark { stream, lane, sequence });
-                }
+        repeat(&self.marks, &self.metadata, &mut self.entries);
+    }
+}
+
+fn repeat(
+    marks: &HashMap<StreamId, StreamMarks>,
+    metadata: &BTreeMap<String, Metadata>,
+    entries: &mut EntryWriter,
+) {
+    for (&stream, marks) in marks {
+        for (lane, sequence) in [(Lane::Live, marks.live), (Lane::Backfill, marks.backfill)] {
+            if sequence > 0 {
+                entries.mark(&StreamMark { stream, lane, sequence });
             }
         }
-        for (metric, metadata) in &self.metadata {
-            self.entries.metadata(metric, metadata);
-        }
+    }
+    for (metric, metadata) in metadata {
+        entries.metadata(metric, metadata);
     }
 }

@@ -4,28 +4,37 @@
 //! folder/VERSION           which format this is
 //! folder/LOCK              held by the process that has it open
 //! folder/journal/          rows that are not in blocks yet
+//! folder/checkpoints/      the head as it was, so that little of the journal has to be replayed
+//! folder/exemplars/        the newest exemplars
 //! folder/blocks/*.block    blocks, named by window and sequence
 //! folder/snapshots/        copies of the blocks by hard links
 //! folder/damaged/          files set aside
 //! ```
 
+mod checkpoint;
+mod delete;
 mod housekeeping;
 mod open;
 mod read;
 mod replay;
+mod restore;
 mod snapshot;
+mod summarize;
 
 pub use open::{OpenReport, Options};
+pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::exemplars::{AppendedExemplars, Exemplar, ExemplarLog};
 use crate::head::{Head, Window};
 use crate::metadata::Metadata;
 use crate::row::{AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId};
 use housekeeping::Housekeeping;
 use pharos_common::clock::SharedClock;
 use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{FolderLock, StorageIo};
 use std::path::PathBuf;
@@ -60,6 +69,7 @@ struct Inner {
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
     housekeeping: Mutex<Housekeeping>,
+    exemplars: ExemplarLog,
     counters: Counters,
     _lock: Box<dyn FolderLock>,
 }
@@ -72,6 +82,8 @@ struct Counters {
     too_new: AtomicU64,
     appended: AtomicU64,
     block_bytes_written: AtomicU64,
+    checkpoint_bytes_written: AtomicU64,
+    checkpoints: AtomicU64,
     compactions: AtomicU64,
     compactions_failed: AtomicU64,
     damaged_bytes: AtomicU64,
@@ -80,12 +92,12 @@ struct Counters {
 struct Threads {
     inner: Arc<Inner>,
     handles: Mutex<Vec<JoinHandle<()>>>,
-    stop: Arc<housekeeping::Stop>,
+    alarm: Arc<housekeeping::Alarm>,
 }
 
 impl Threads {
     fn end(&self) {
-        self.stop.now();
+        self.alarm.stop();
         self.inner.commits.close();
         let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
         for handle in handles {
@@ -125,6 +137,8 @@ pub struct Stats {
     pub blocks: u64,
     pub block_bytes: u64,
     pub block_bytes_written: u64,
+    pub checkpoints: u64,
+    pub checkpoint_bytes_written: u64,
     pub compactions: u64,
     pub compactions_failed: u64,
     /// Bytes of journal or blocks found damaged.
@@ -213,6 +227,25 @@ impl Database {
         self.inner.commits.lock().all_metadata()
     }
 
+    /// Keeps exemplars of series: durable, and there for readers, when this returns. Blocks the thread.
+    ///
+    /// # Errors
+    /// If their journal cannot take them now.
+    pub fn append_exemplars(&self, exemplars: &[(Labels, Exemplar)]) -> Result<AppendedExemplars, TsdbError> {
+        self.inner.exemplars.append(exemplars)
+    }
+
+    /// The exemplars of all series that one of the selectors matches, in the range (both ends included),
+    /// sorted by series, oldest first.
+    pub fn exemplars(
+        &self,
+        selectors: &[Vec<Matcher>],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+    ) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.inner.exemplars.select(selectors, start_ms, end_ms)
+    }
+
     /// Seals the head into blocks, merges those that are due, and returns when all is durable. Blocks the
     /// thread.
     ///
@@ -220,6 +253,15 @@ impl Database {
     /// If a file operation fails; nothing is lost then, and it can be tried again.
     pub fn flush(&self) -> Result<(), TsdbError> {
         self.inner.flush()
+    }
+
+    /// Writes what only the journal has into a checkpoint, so that the next opening has nothing to replay.
+    /// Blocks the thread.
+    ///
+    /// # Errors
+    /// If a file operation fails; nothing is lost then.
+    pub fn checkpoint(&self) -> Result<(), TsdbError> {
+        self.inner.checkpoint(&mut self.inner.housekeeping())
     }
 
     /// Why the engine takes no writes until it is restarted, if so.
@@ -253,7 +295,7 @@ impl Database {
         Stats {
             head_series,
             head_groups,
-            head_samples: inner.head.samples_in_order() + load(&inner.counters.late),
+            head_samples: inner.head.samples(),
             head_memory_bytes: inner.head.memory_bytes() as u64,
             head_late_samples: inner.head.late_len() as u64,
             head_min_ms: inner.head.oldest_ms(),
@@ -269,6 +311,8 @@ impl Database {
             blocks: blocks.len() as u64,
             block_bytes: blocks.iter().map(|block| block.bytes()).sum(),
             block_bytes_written: load(&inner.counters.block_bytes_written),
+            checkpoints: load(&inner.counters.checkpoints),
+            checkpoint_bytes_written: load(&inner.counters.checkpoint_bytes_written),
             compactions: load(&inner.counters.compactions),
             compactions_failed: load(&inner.counters.compactions_failed),
             damaged_bytes: load(&inner.counters.damaged_bytes),

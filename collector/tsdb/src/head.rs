@@ -13,7 +13,7 @@ use crate::merge::{Piece, Pieces};
 use crate::newest::Newest;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
 use group::Group;
-use late::LateSamples;
+use late::{LateLog, LateSamples};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{Sample, TimestampMs};
@@ -29,6 +29,8 @@ pub(crate) struct Head {
     late: Mutex<LateSamples>,
     /// Late samples that are being written into blocks; readers still find them here.
     late_being_cut: Mutex<Arc<LateSamples>>,
+    /// Late rows that no checkpoint has.
+    late_log: Mutex<LateLog>,
     /// Rows older than this are late even for a group that has nothing newer.
     cut_before_ms: AtomicI64,
     newest_ms: AtomicI64,
@@ -60,6 +62,7 @@ impl Head {
             registry: RwLock::default(),
             late: Mutex::default(),
             late_being_cut: Mutex::default(),
+            late_log: Mutex::default(),
             cut_before_ms: AtomicI64::new(cut_before_ms),
             newest_ms: AtomicI64::new(TimestampMs::MIN),
             samples: AtomicU64::new(0),
@@ -146,7 +149,33 @@ impl Head {
         journal(&group, &mut state, row.values);
         drop(state);
         self.append_late(&group, row, appended);
+        self.late_log().push(row.group, row.timestamp_ms, row.values);
         Ok(())
+    }
+
+    fn late_log(&self) -> MutexGuard<'_, LateLog> {
+        self.late_log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the late rows since the checkpoint before.
+    pub(crate) fn take_late_log(&self) -> LateLog {
+        std::mem::take(&mut *self.late_log())
+    }
+
+    /// Puts late rows back that could not be written.
+    pub(crate) fn put_back_late_log(&self, log: LateLog) {
+        self.late_log().put_back(log);
+    }
+
+    /// Adds a late row of a checkpoint.
+    pub(crate) fn restore_late(&self, group: &Group, row: &Row<'_>, appended: &mut Appended) {
+        self.append_late(group, row, appended);
+    }
+
+    /// Counts rows that came as pages.
+    pub(crate) fn count_restored(&self, samples: usize, newest_ms: TimestampMs) {
+        self.newest_ms.fetch_max(newest_ms, Ordering::Relaxed);
+        self.samples.fetch_add(samples as u64, Ordering::Relaxed);
     }
 
     fn append_late(&self, group: &Group, row: &Row<'_>, appended: &mut Appended) {
@@ -156,6 +185,7 @@ impl Head {
                 continue;
             }
             if late.insert(series, row.timestamp_ms, value) {
+                self.samples.fetch_add(1, Ordering::Relaxed);
                 appended.samples += 1;
                 appended.late += 1;
             } else {
@@ -332,9 +362,14 @@ impl Head {
         self.cut_before_ms.load(Ordering::Relaxed)
     }
 
-    /// Samples that arrived in order since the start.
-    pub(crate) fn samples_in_order(&self) -> u64 {
+    /// Samples that arrived since the start, those of journal and checkpoints included.
+    pub(crate) fn samples(&self) -> u64 {
         self.samples.load(Ordering::Relaxed)
+    }
+
+    /// Cells of rows that are no pages yet.
+    pub(crate) fn open_cells(&self) -> usize {
+        self.registry().groups().map(|(_, group)| group.lock().open_cells()).sum()
     }
 
     /// Late samples in memory.
@@ -358,6 +393,7 @@ impl Head {
     /// anew. The caller holds appends back meanwhile.
     pub(crate) fn begin_cut(&self, before_ms: TimestampMs) -> Arc<LateSamples> {
         self.cut_before_ms.fetch_max(before_ms, Ordering::Relaxed);
+        self.late_log().begin_cut();
         let late = Arc::new(std::mem::take(&mut *self.late()));
         *self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&late);
         late
@@ -381,6 +417,7 @@ impl Head {
         for group in self.registry().groups().map(|(_, group)| group).collect::<Vec<_>>() {
             group.lock().cut(before_ms);
         }
+        self.late_log().finish_cut();
         *self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
         let mut registry = self.registry_mut();
         let late: HashSet<u32> = self.late().series.keys().copied().collect();

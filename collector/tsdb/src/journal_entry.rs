@@ -51,6 +51,11 @@ impl EntryWriter {
         writer
     }
 
+    /// Epoch and number of the record that is gathering.
+    pub(crate) fn next_record(&self) -> (u32, u64) {
+        (self.epoch, self.number)
+    }
+
     /// Begins a new epoch, in which every group is defined again. Only an empty record may be restarted.
     pub(crate) fn restart(&mut self) {
         debug_assert!(self.is_empty());
@@ -157,6 +162,17 @@ struct RowBase {
 }
 
 impl ReadState {
+    /// Goes on in the middle of an epoch: `next_record` is the one to come, `widths` tells the groups that
+    /// the records before define. What their rows were is not known, so each has to be told in full first.
+    pub(crate) fn resume(next_record: (u32, u64), widths: impl Iterator<Item = (u32, usize)>) -> Self {
+        let base = |width| RowBase { values: vec![0.0; width], known: false };
+        ReadState {
+            expected: Some(next_record),
+            rows: widths.map(|(group, width)| (group, base(width))).collect(),
+            ..ReadState::default()
+        }
+    }
+
     fn begin_record(&mut self, cursor: &mut Cursor<'_>) -> Option<()> {
         let epoch = cursor.array().map(u32::from_le_bytes)?;
         let number = cursor.varint()?;

@@ -9,25 +9,35 @@
 //! head and blocks. The engine knows nothing of HTTP, protobuf or PromQL.
 
 mod block;
+mod checkpoint;
 mod codec;
 mod commit;
 mod compact;
 mod cut;
 mod database;
 mod error;
+mod exemplars;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
+pub mod histogram;
 mod journal_entry;
 mod merge;
+mod metadata;
+mod newest;
 mod postings;
+mod rollup;
 mod row;
+mod select;
+mod summarize;
+mod tombstones;
 
-pub use database::{Database, OpenReport, Options, Stats};
+pub use database::{Database, OpenReport, Options, SUMMARY_GRAIN_MS, Stats, Summaries};
 pub use error::{ReadError, TsdbError};
+pub use exemplars::{AppendedExemplars, Exemplar};
+pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
 pub use select::{ReadBudget, SelectedSeries, Unlimited};
-mod metadata;
-mod newest;
-mod select;
-pub use metadata::{Metadata, MetricKind};
+pub use summarize::SummaryStats;

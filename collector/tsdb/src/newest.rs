@@ -48,7 +48,12 @@ impl Newest {
             .map(|(labels, sample)| {
                 let timestamps =
                     shared.entry(sample.timestamp_ms).or_insert_with(|| [sample.timestamp_ms].into());
-                SelectedSeries { labels, timestamps: Arc::clone(timestamps), values: vec![sample.value] }
+                SelectedSeries {
+                    labels,
+                    timestamps: Arc::clone(timestamps),
+                    values: vec![sample.value],
+                    histograms: Vec::new(),
+                }
             })
             .collect();
         all.sort_unstable_by(|left, right| left.labels.cmp(&right.labels));

@@ -1,5 +1,6 @@
 //! Reads: matchers and a time range in, whole columns out.
 
+use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub struct SelectedSeries {
     pub timestamps: Arc<[TimestampMs]>,
     /// One value per timestamp; stale markers are among them.
     pub values: Vec<f64>,
+    /// Native histograms, for the few series that have them. No timestamp is also in `timestamps`.
+    pub histograms: Vec<HistogramSample>,
 }
 
 /// What a read may cost, decided by the reader.
@@ -25,6 +28,9 @@ pub trait ReadBudget: Sync {
     /// # Errors
     /// To end the read.
     fn take(&self, samples: usize) -> Result<(), Self::Refusal>;
+
+    /// Called when `samples` that were taken are not held any more.
+    fn give_back(&self, samples: usize);
 
     /// Called at least once per series.
     ///
@@ -43,6 +49,8 @@ impl ReadBudget for Unlimited {
     fn take(&self, _samples: usize) -> Result<(), Self::Refusal> {
         Ok(())
     }
+
+    fn give_back(&self, _samples: usize) {}
 
     fn check(&self) -> Result<(), Self::Refusal> {
         Ok(())

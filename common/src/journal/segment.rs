@@ -75,7 +75,7 @@ pub(super) fn parse_segment(
     path: &Path,
     number: u64,
     bytes: &[u8],
-    mut visit: impl FnMut(u64, &[u8]) -> Result<(), JournalError>,
+    visit: impl FnMut(u64, &[u8]) -> Result<(), JournalError>,
 ) -> Result<Parsed, JournalError> {
     let header_length = HEADER_BYTES as usize;
     if bytes.len() < header_length {
@@ -88,20 +88,32 @@ pub(super) fn parse_segment(
         }
         damaged_bytes += HEADER_BYTES;
     }
-    let mut valid_end = header_length;
-    let mut at = header_length;
+    let mut parsed = parse_records(HEADER_BYTES, &bytes[header_length..], visit)?;
+    parsed.damaged_bytes += damaged_bytes;
+    Ok(parsed)
+}
+
+/// Hands the undamaged records of the part of a segment that begins at offset `base` to `visit`.
+pub(super) fn parse_records(
+    base: u64,
+    bytes: &[u8],
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), JournalError>,
+) -> Result<Parsed, JournalError> {
+    let mut damaged_bytes = 0;
+    let mut valid_end = 0;
+    let mut at = 0;
     while at < bytes.len() {
         match decode_record(&bytes[at..]) {
             Some(payload) => {
                 damaged_bytes += (at - valid_end) as u64;
-                visit(at as u64, payload)?;
+                visit(base + at as u64, payload)?;
                 at += RECORD_HEADER_BYTES + payload.len();
                 valid_end = at;
             }
             None => at = next_marker(bytes, at + 1),
         }
     }
-    Ok(Parsed { valid_end: valid_end as u64, damaged_bytes })
+    Ok(Parsed { valid_end: base + valid_end as u64, damaged_bytes })
 }
 
 /// Whether what is left at the end of a segment looks like a record that a crash cut short: shorter than

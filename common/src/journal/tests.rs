@@ -85,6 +85,44 @@ fn every_truncation_keeps_the_whole_records_before_it() {
 }
 
 #[test]
+fn records_that_their_owner_knows_are_kept_unread() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"one").unwrap();
+    journal.rotate().unwrap();
+    journal.append(b"two").unwrap();
+    let known = journal.end();
+    let six = journal.append(b"six").unwrap();
+    assert_eq!(known, six);
+    journal.rotate().unwrap();
+    journal.append(b"seven").unwrap();
+    io.corrupt(&segment(1), |bytes| bytes.fill(0));
+    io.corrupt(&segment(2), |bytes| bytes[..known.offset as usize].fill(0));
+    let read = |first| {
+        let mut records = Vec::new();
+        let visit = |position, payload: &[u8]| {
+            records.push((position, payload.to_vec()));
+            Ok(())
+        };
+        let (journal, recovery) =
+            Journal::open_from(Arc::new(io.clone()), Path::new(FOLDER), first, visit).unwrap();
+        assert_eq!((recovery.torn_bytes, recovery.damaged_bytes), (0, 0));
+        (journal, records)
+    };
+    let (mut journal, records) = read(known);
+    let seven = Position::first_of(3);
+    assert_eq!(records, [(six, b"six".to_vec()), (seven, b"seven".to_vec())]);
+    let after = journal.append(b"after").unwrap();
+    assert_eq!(read(seven).1, [(seven, b"seven".to_vec()), (after, b"after".to_vec())]);
+    assert_eq!(read(after).1, [(after, b"after".to_vec())]);
+    assert_eq!(journal.oldest_segment(), 1);
+    journal.remove_before(3).unwrap();
+    assert_eq!(journal.oldest_segment(), 3);
+    journal.advance_to(7).unwrap();
+    assert_eq!(journal.current_segment(), 7);
+}
+
+#[test]
 fn a_damaged_middle_is_set_aside_and_the_rest_served() {
     let io = MemoryIo::new();
     let (mut journal, ..) = open(&io);

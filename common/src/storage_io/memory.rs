@@ -73,6 +73,42 @@ impl MemoryIo {
         }
     }
 
+    /// As [`MemoryIo::after_power_cut`], on a file system that had written part of what nobody synced: of
+    /// each file's unsynced bytes a prefix, and some of the names, chosen by `seed`.
+    #[must_use]
+    pub fn after_torn_power_cut(&self, seed: u64) -> MemoryIo {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut below = |limit: usize| {
+            random ^= random >> 12;
+            random ^= random << 25;
+            random ^= random >> 27;
+            (random >> 8) as usize % limit
+        };
+        let left = self.after_power_cut();
+        let mut names = lock(&self.state).durable_files.clone();
+        for (path, inode) in &lock(&self.state).files {
+            if below(2) == 0 {
+                names.insert(path.clone(), Arc::clone(inode));
+            }
+        }
+        let files: BTreeMap<PathBuf, Inode> = names
+            .into_iter()
+            .map(|(path, inode)| {
+                let content = lock(&inode);
+                let mut bytes = content.durable.clone();
+                if let Some(unsynced) = content.seen.strip_prefix(content.durable.as_slice()) {
+                    bytes.extend_from_slice(&unsynced[..below(unsynced.len() + 1)]);
+                }
+                (path, Arc::new(Mutex::new(Content { seen: bytes.clone(), durable: bytes })))
+            })
+            .collect();
+        let mut state = lock(&left.state);
+        state.files = files.clone();
+        state.durable_files = files;
+        drop(state);
+        left
+    }
+
     /// Operations so far that change something.
     pub fn operations(&self) -> u64 {
         lock(&self.state).operations

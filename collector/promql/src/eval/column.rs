@@ -61,8 +61,7 @@ impl Column {
 
     /// What the column takes of a budget.
     pub(crate) fn cost(&self) -> usize {
-        self.floats.len()
-            + self.histograms.iter().flatten().map(|h| crate::storage::histogram_cost(h)).sum::<usize>()
+        self.floats.len() + self.histograms.iter().flatten().map(|h| h.cost_in_samples()).sum::<usize>()
     }
 
     /// First stored step, and one past the last.
@@ -258,9 +257,7 @@ impl Column {
         match self.point(0) {
             None => 0,
             Some(Point::Float(_)) => steps,
-            Some(Point::Histogram(histogram)) => {
-                steps.saturating_mul(1 + crate::storage::histogram_cost(&histogram))
-            }
+            Some(Point::Histogram(histogram)) => steps.saturating_mul(1 + histogram.cost_in_samples()),
         }
     }
 

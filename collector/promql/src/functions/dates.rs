@@ -5,8 +5,8 @@ use super::DatePart;
 /// A part of the date that is `seconds` after 1970.
 pub(crate) fn part(part: DatePart, seconds: f64) -> f64 {
     let seconds = whole_seconds(seconds);
-    let days = seconds.div_euclid(86_400);
-    let of_day = seconds.rem_euclid(86_400);
+    let days = seconds.div_euclid(86_400) as i64;
+    let of_day = seconds.rem_euclid(86_400) as i64;
     match part {
         DatePart::Hour => (of_day / 3_600) as f64,
         DatePart::Minute => (of_day / 60 % 60) as f64,
@@ -23,13 +23,19 @@ pub(crate) fn part(part: DatePart, seconds: f64) -> f64 {
     }
 }
 
-/// What is no 64-bit number of seconds is the least one, as on the machines Prometheus runs on.
-fn whole_seconds(seconds: f64) -> i64 {
-    if seconds.is_nan() || seconds >= i64::MAX as f64 || seconds < i64::MIN as f64 {
+/// The second, as far from 1970, at which Go's calendar begins. What is before wraps around to its end.
+const CALENDAR_START: i128 = -9_223_371_966_579_724_800;
+
+/// What is no 64-bit number of seconds is the least one, as on the machines Prometheus runs on; and that
+/// is before Go's calendar begins.
+fn whole_seconds(seconds: f64) -> i128 {
+    let whole = if seconds.is_nan() || seconds >= i64::MAX as f64 || seconds < i64::MIN as f64 {
         i64::MIN
     } else {
         seconds as i64
-    }
+    };
+    let whole = i128::from(whole);
+    if whole < CALENDAR_START { whole + (1 << 64) } else { whole }
 }
 
 struct Date {

@@ -62,6 +62,11 @@ impl<'a> Cursor<'a> {
         None
     }
 
+    /// Everything that is left.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn usize(&mut self) -> Option<usize> {
         self.varint()?.try_into().ok()
     }

@@ -1,13 +1,17 @@
 //! What the engine does by itself: cut the head, merge blocks, drop what retention has passed.
 
 use super::Inner;
+use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
 use crate::block::reader::{Block, BlockError};
 use crate::block::writer::BlockWriter;
 use crate::block::{BLOCK_SPAN_MS, Provenance};
+use crate::checkpoint::chain::InBlocks;
+use crate::commit::BoundaryKind;
 use crate::compact::{self, Candidate};
 use crate::cut;
 use crate::error::TsdbError;
+use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -31,6 +35,11 @@ const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 #[derive(Debug)]
 pub(super) struct Housekeeping {
     next_sequence: u64,
+    /// Deletions that are not cleaned away.
+    pub(super) tombstones: Vec<Tombstone>,
+    pub(super) checkpoints: Checkpoints,
+    /// What the newest cut moved into blocks.
+    pub(super) in_blocks: InBlocks,
     /// What the cut before released; segments outlive their block by one.
     released: Option<(u64, TimestampMs)>,
     last_cut_before_ms: TimestampMs,
@@ -39,13 +48,26 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(next_sequence: u64) -> Self {
+    pub(super) fn new(
+        next_sequence: u64,
+        tombstones: Vec<Tombstone>,
+        checkpoints: Checkpoints,
+        in_blocks: InBlocks,
+    ) -> Self {
         Housekeeping {
             next_sequence,
+            tombstones,
+            checkpoints,
+            in_blocks,
             released: None,
             last_cut_before_ms: TimestampMs::MIN,
             damaged: HashSet::new(),
         }
+    }
+
+    /// Blocks from now on have this sequence or a higher one.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence
     }
 
     fn next_name(&mut self, window_ms: TimestampMs) -> String {
@@ -55,47 +77,65 @@ impl Housekeeping {
     }
 }
 
-/// Ends the housekeeping thread.
+/// Wakes the housekeeping thread, or ends it.
 #[derive(Debug, Default)]
-pub(super) struct Stop {
-    stopped: Mutex<bool>,
+pub(super) struct Alarm {
+    state: Mutex<AlarmState>,
     wake: Condvar,
 }
 
-impl Stop {
-    pub(super) fn now(&self) {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+#[derive(Debug, Default)]
+struct AlarmState {
+    stopped: bool,
+    rung: bool,
+}
+
+impl Alarm {
+    fn lock(&self) -> MutexGuard<'_, AlarmState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
         self.wake.notify_all();
     }
 
-    fn is_now(&self) -> bool {
-        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets the thread look at once whether something is due.
+    pub(super) fn ring(&self) {
+        self.lock().rung = true;
+        self.wake.notify_all();
     }
 
-    /// Waits; `true` when it is time to stop.
-    fn wait(&self, time: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.wake.wait_timeout_while(stopped, time, |stopped| !*stopped);
-        *outcome.unwrap_or_else(PoisonError::into_inner).0
+    fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// Waits for the time to pass, or (if `early`) for somebody to ring; `true` when it is time to stop.
+    fn wait(&self, time: Duration, early: bool) -> bool {
+        let waiting = |state: &mut AlarmState| !(state.stopped || early && state.rung);
+        let outcome = self.wake.wait_timeout_while(self.lock(), time, waiting);
+        let mut state = outcome.unwrap_or_else(PoisonError::into_inner).0;
+        state.rung = false;
+        state.stopped
     }
 }
 
 impl Inner {
-    fn housekeeping(&self) -> MutexGuard<'_, Housekeeping> {
+    pub(super) fn housekeeping(&self) -> MutexGuard<'_, Housekeeping> {
         self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The housekeeping thread.
-    pub(super) fn keep_house(&self, stop: &Stop) {
-        while !stop.wait(EVERY) {
-            let outcome = self.tidy(|| !stop.is_now());
+    pub(super) fn keep_house(&self, alarm: &Alarm) {
+        while !alarm.wait(EVERY, true) {
+            let outcome = self.tidy(|| !alarm.is_stopped());
             if let Err(error) = outcome
-                && !stop.is_now()
+                && !alarm.is_stopped()
             {
                 self.counters.compactions_failed.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "Cutting or merging blocks failed; trying again");
                 // The disk may be full: do not hammer it.
-                if stop.wait(EVERY * 10) {
+                if alarm.wait(EVERY * 10, false) {
                     return;
                 }
             }
@@ -111,6 +151,9 @@ impl Inner {
             if !go_on() {
                 return Ok(());
             }
+        }
+        if self.checkpoint_is_due() {
+            self.checkpoint(&mut housekeeping)?;
         }
         while go_on() && self.merge_next(&mut housekeeping, &go_on)? {}
         Ok(())
@@ -129,8 +172,8 @@ impl Inner {
         }
         if let Some((segment, before_ms)) = housekeeping.released {
             self.commits.release_segments(segment, before_ms);
-            let commit = self.commits.request_rotation(&mut self.commits.lock());
-            self.commits.wait_durable(commit)?;
+            let commit = self.commits.request_boundary(&mut self.commits.lock(), BoundaryKind::Segment);
+            self.commits.wait_boundary(commit)?;
         }
         while self.merge_next(&mut housekeeping, || true)? {}
         Ok(())
@@ -148,7 +191,7 @@ impl Inner {
         visit(&files)
     }
 
-    fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
+    pub(super) fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
         let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
         self.cut(housekeeping, before_ms)
     }
@@ -182,7 +225,7 @@ impl Inner {
         let (late, commit) = {
             let mut pending = self.commits.lock();
             let late = self.head.begin_cut(before_ms);
-            (late, self.commits.request_rotation(&mut pending))
+            (late, self.commits.request_boundary(&mut pending, BoundaryKind::Segment))
         };
         let outcome = self.write_cut(housekeeping, before_ms, &late, commit);
         if outcome.is_err() {
@@ -198,7 +241,7 @@ impl Inner {
         late: &crate::head::late::LateSamples,
         commit: u64,
     ) -> Result<(), TsdbError> {
-        let segment = self.commits.wait_durable(commit)?.segment;
+        let segment = self.commits.wait_boundary(commit)?.position.segment;
         let folder = self.blocks_folder();
         let provenance =
             Provenance { cut_before_ms: before_ms, journal_segment: segment, replaces: Vec::new() };
@@ -216,6 +259,8 @@ impl Inner {
             self.commits.release_segments(segment, before_ms);
         }
         housekeeping.last_cut_before_ms = before_ms;
+        self.begin_scope(housekeeping, InBlocks { before_ms, segment });
+        self.remove_checkpoints(housekeeping)?;
         tracing::debug!(
             blocks = written.files.len(),
             samples = written.samples,

@@ -1,19 +1,24 @@
 //! Opens a folder: takes the lock, looks at the blocks, replays the journal, starts the threads.
 
-use super::housekeeping::{Housekeeping, Stop};
+use super::checkpoint::UNCOVERED_BYTES_MIN;
+use super::delete;
+use super::housekeeping::{Alarm, Housekeeping};
 use super::replay::replay;
+use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
 use crate::block::reader::{Block, BlockError};
+use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
-use crate::head::Head;
+use crate::exemplars::ExemplarLog;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{StorageIo, write_atomically};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
 /// The format of the folder that this version writes.
@@ -28,6 +33,8 @@ pub struct Options {
     pub series_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
+    /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
+    pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
     pub housekeeping: bool,
 }
@@ -38,6 +45,7 @@ impl Default for Options {
             retention_ms: Some(30 * 86_400_000),
             series_max: 10_000_000,
             head_bytes_max: 2 << 30,
+            exemplars_max: 100_000,
             housekeeping: true,
         }
     }
@@ -48,6 +56,8 @@ impl Default for Options {
 pub struct OpenReport {
     /// Blocks that can be read.
     pub blocks: usize,
+    /// Samples loaded from checkpoints.
+    pub checkpoint_samples: u64,
     /// Samples replayed from the journal.
     pub replayed_samples: u64,
     /// Bytes of an unfinished record cut off the journal's end: never acknowledged.
@@ -80,16 +90,26 @@ impl Database {
         check_version(&*io, folder)?;
         let mut report = OpenReport::default();
         let (blocks, provenance) = open_blocks(&*io, folder, &mut report)?;
-        let head = Head::new(provenance.cut_before_ms);
         let now_ms = clock.now_ms();
-        let epoch = (now_ms / 1_000) as u32;
-        let commits = CommitQueue::new(epoch, 0);
-        let journal = replay(Arc::clone(&io), folder, &head, &commits, &provenance, now_ms, &mut report)?;
+        let commits = CommitQueue::new((now_ms / 1_000) as u32);
+        let in_blocks = InBlocks { before_ms: provenance.cut_before_ms, segment: provenance.journal_segment };
+        let mut restored = restore(&*io, folder, &commits, in_blocks, now_ms, &mut report)?;
+        let journal =
+            replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
         commits.lock().begin_epoch(now_ms);
+        let (exemplars, recovery) =
+            ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
+        report.torn_bytes += recovery.torn_bytes;
+        report.damaged_bytes += recovery.damaged_bytes;
+        report.set_aside.extend(recovery.set_aside);
         let counters = Counters::default();
-        counters.damaged_bytes.store(report.damaged_bytes, std::sync::atomic::Ordering::Relaxed);
-        let next_sequence =
-            blocks.iter().filter_map(|block| sequence_of(&block.file_name())).max().unwrap_or(0) + 1;
+        counters.damaged_bytes.store(report.damaged_bytes, Ordering::Relaxed);
+        let tombstones = delete::read(&*io, folder, &mut report)?;
+        blocks.iter().for_each(|block| delete::bury(block, &tombstones));
+        // A sequence is never used twice: deletions tell by it what they mean.
+        let used = blocks.iter().filter_map(|block| Some(sequence_of(&block.file_name())? + 1));
+        let meant = tombstones.iter().map(|tombstone| tombstone.before_sequence);
+        let next_sequence = used.chain(meant).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
         let inner = Arc::new(Inner {
@@ -97,10 +117,16 @@ impl Database {
             folder: folder.to_owned(),
             options,
             clock,
-            head,
+            head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
-            housekeeping: Mutex::new(Housekeeping::new(next_sequence)),
+            housekeeping: Mutex::new(Housekeeping::new(
+                next_sequence,
+                tombstones,
+                restored.checkpoints,
+                in_blocks,
+            )),
+            exemplars,
             counters,
             _lock: lock,
         });
@@ -110,7 +136,7 @@ impl Database {
 }
 
 fn start_threads(inner: &Arc<Inner>, journal: Journal, housekeeping: bool) -> Result<Threads, TsdbError> {
-    let stop = Arc::new(Stop::default());
+    let alarm = Arc::new(Alarm::default());
     let mut handles = Vec::new();
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new()
@@ -118,14 +144,28 @@ fn start_threads(inner: &Arc<Inner>, journal: Journal, housekeeping: bool) -> Re
             .spawn(run)
             .map_err(|error| TsdbError::Io(format!("starting a thread: {error}")))
     };
-    let committing = Arc::clone(inner);
-    let commit = move || committing.commits.run(journal, || committing.clock.now_ms());
+    let (committing, ringing) = (Arc::clone(inner), Arc::clone(&alarm));
+    let commit = move || {
+        let mut rung_at = 0;
+        committing.commits.run(
+            journal,
+            || committing.clock.now_ms(),
+            || {
+                // Not at every commit: whether it pays now is a walk over all groups.
+                let uncovered = committing.commits.uncovered_bytes.load(Ordering::Relaxed);
+                if uncovered.abs_diff(rung_at) >= UNCOVERED_BYTES_MIN / 4 {
+                    rung_at = uncovered;
+                    ringing.ring();
+                }
+            },
+        );
+    };
     handles.push(spawn("tsdb-commit", Box::new(commit))?);
     if housekeeping {
-        let (keeping, stop) = (Arc::clone(inner), Arc::clone(&stop));
-        handles.push(spawn("tsdb-housekeeping", Box::new(move || keeping.keep_house(&stop)))?);
+        let (keeping, alarm) = (Arc::clone(inner), Arc::clone(&alarm));
+        handles.push(spawn("tsdb-housekeeping", Box::new(move || keeping.keep_house(&alarm)))?);
     }
-    Ok(Threads { inner: Arc::clone(inner), handles: Mutex::new(handles), stop })
+    Ok(Threads { inner: Arc::clone(inner), handles: Mutex::new(handles), alarm })
 }
 
 /// Contents of the file `VERSION`.
@@ -138,11 +178,13 @@ fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
     match io.read(&path) {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
-            match text.trim().parse::<u32>() {
-                Ok(FORMAT_VERSION) => Ok(()),
-                Ok(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+            // Exactly as it is written: a file so short has no checksum but its only spelling.
+            let version = text.trim_end().parse::<u32>().ok();
+            match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
+                Some(FORMAT_VERSION) => Ok(()),
+                Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
                 // Only its first characters: whatever it is, it is not ours.
-                Err(_) => Err(TsdbError::Io(format!(
+                None => Err(TsdbError::Io(format!(
                     "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
                     path.display(),
                     text.chars().take(20).collect::<String>()

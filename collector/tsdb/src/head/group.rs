@@ -22,13 +22,33 @@ pub(crate) struct GroupState {
     pub(crate) journal_epoch: u64,
     /// Rows journalled since one was told in full.
     pub(crate) journal_rows: u32,
+    /// The journal's era in which a row was last told; 0 for never.
+    pub(crate) journal_era: u64,
+    /// Rows journalled in that era.
+    pub(crate) rows_in_era: u32,
+    /// The scope of checkpoints in which the group was last defined; 0 for never.
+    pub(crate) checkpoint_scope: u64,
     /// Newest timestamp ever appended, also of rows that were cut into blocks since.
     pub(crate) newest_ms: TimestampMs,
     open_timestamps: Vec<TimestampMs>,
     /// Open rows, one after the other.
     open_values: Vec<f64>,
     pages: Vec<Arc<Page>>,
+    /// The first so many pages are in checkpoints.
+    pages_covered: usize,
     width: usize,
+}
+
+/// What a checkpoint takes of a group.
+#[derive(Debug)]
+pub(crate) struct GroupCapture {
+    /// Pages that no checkpoint has.
+    pub(crate) pages: Vec<Arc<Page>>,
+    pub(crate) open_timestamps: Vec<TimestampMs>,
+    pub(crate) open_values: Vec<f64>,
+    /// Rows told since the journal's era asked for began, late ones included.
+    pub(crate) rows_in_era: u32,
+    pub(crate) newest_ms: TimestampMs,
 }
 
 impl Group {
@@ -40,10 +60,14 @@ impl Group {
                 journal_row: vec![0.0; width].into(),
                 journal_epoch: 0,
                 journal_rows: 0,
+                journal_era: 0,
+                rows_in_era: 0,
+                checkpoint_scope: 0,
                 newest_ms: TimestampMs::MIN,
                 open_timestamps: Vec::new(),
                 open_values: Vec::new(),
                 pages: Vec::new(),
+                pages_covered: 0,
                 width,
             }),
         }
@@ -92,6 +116,43 @@ impl GroupState {
         }
     }
 
+    /// Takes what no checkpoint has. `era` is the journal's.
+    pub(crate) fn capture(&self, era: u64) -> GroupCapture {
+        GroupCapture {
+            pages: self.pages.get(self.pages_covered..).unwrap_or_default().to_vec(),
+            open_timestamps: self.open_timestamps.clone(),
+            open_values: self.open_values.clone(),
+            rows_in_era: if self.journal_era == era { self.rows_in_era } else { 0 },
+            newest_ms: self.newest_ms,
+        }
+    }
+
+    /// So many pages more are in checkpoints now.
+    pub(crate) fn cover(&mut self, pages: usize) {
+        self.pages_covered = (self.pages_covered + pages).min(self.pages.len());
+    }
+
+    /// Adds a page of a checkpoint, of which rows before `before_ms` are in blocks. `None` if it is not
+    /// newer than all before.
+    pub(crate) fn restore_page(&mut self, page: Page, before_ms: TimestampMs) -> Option<()> {
+        if page.first_ms <= self.newest_ms || !self.open_timestamps.is_empty() {
+            return None;
+        }
+        self.newest_ms = page.last_ms;
+        if page.first_ms >= before_ms {
+            self.pages.push(Arc::new(page));
+        } else if page.last_ms >= before_ms {
+            self.pages.push(Arc::new(rest_of_page(&page, self.width, before_ms)));
+        }
+        self.pages_covered = self.pages.len();
+        Some(())
+    }
+
+    /// Open cells: what a checkpoint has to write again.
+    pub(crate) fn open_cells(&self) -> usize {
+        self.open_values.len()
+    }
+
     /// The newest row, if it was not cut yet.
     pub(crate) fn last_row(&self) -> Option<(TimestampMs, &[f64])> {
         let timestamp = *self.open_timestamps.last()?;
@@ -122,6 +183,7 @@ impl GroupState {
         let mut kept = Vec::new();
         for page in std::mem::take(&mut self.pages) {
             if page.last_ms < before_ms {
+                self.pages_covered = self.pages_covered.saturating_sub(1);
                 continue;
             }
             if page.first_ms >= before_ms {

@@ -1,8 +1,10 @@
 //! Samples that came late: older than what their group already has, or than the last cut.
 //!
 //! They are few or they are a backfill; either way they are kept per series, sorted by time, merged with
-//! everything else by reads, and written out with the next blocks.
+//! everything else by reads, and written out with the next blocks. [`LateLog`] has them once more, as they
+//! came, for the next checkpoint.
 
+use crate::row::GroupId;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashMap;
 
@@ -64,5 +66,50 @@ impl LateSamples {
         let first = self.series.values().filter_map(|column| column.timestamps.first()).min()?;
         let last = self.series.values().filter_map(|column| column.timestamps.last()).max()?;
         Some((*first, *last))
+    }
+}
+
+/// Late rows in the order in which they came, since the checkpoint before.
+#[derive(Debug, Default)]
+pub(crate) struct LateLog {
+    rows: Vec<(GroupId, TimestampMs, u16)>,
+    values: Vec<f64>,
+    /// Rows at the beginning that a cut is writing into blocks.
+    being_cut: usize,
+}
+
+impl LateLog {
+    pub(crate) fn push(&mut self, group: GroupId, timestamp_ms: TimestampMs, values: &[f64]) {
+        self.rows.push((group, timestamp_ms, values.len() as u16));
+        self.values.extend_from_slice(values);
+    }
+
+    /// A cut takes everything that is here.
+    pub(crate) fn begin_cut(&mut self) {
+        self.being_cut = self.rows.len();
+    }
+
+    /// What the cut took is in blocks.
+    pub(crate) fn finish_cut(&mut self) {
+        let gone = std::mem::take(&mut self.being_cut).min(self.rows.len());
+        let values: usize = self.rows.drain(..gone).map(|(.., width)| usize::from(width)).sum();
+        self.values.drain(..values);
+    }
+
+    /// Rows with their values.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (GroupId, TimestampMs, &[f64])> {
+        let mut rest = self.values.as_slice();
+        self.rows.iter().map(move |&(group, timestamp_ms, width)| {
+            let (values, behind) = rest.split_at(usize::from(width));
+            rest = behind;
+            (group, timestamp_ms, values)
+        })
+    }
+
+    /// Puts the rows of a checkpoint that failed back, before those that came since.
+    pub(crate) fn put_back(&mut self, mut before: LateLog) {
+        before.rows.append(&mut self.rows);
+        before.values.append(&mut self.values);
+        *self = before;
     }
 }

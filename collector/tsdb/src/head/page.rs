@@ -1,7 +1,8 @@
 //! A sealed piece of a group in memory: up to [`PAGE_ROWS`] rows, transposed to columns and compressed.
 
 use crate::codec::short;
-use crate::codec::varint::Cursor;
+use crate::codec::varint::{Cursor, push};
+use crate::codec::zigzag;
 use crate::row::is_absent;
 use pharos_common::sample::TimestampMs;
 
@@ -14,6 +15,8 @@ pub(crate) struct Page {
     pub(crate) first_ms: TimestampMs,
     pub(crate) last_ms: TimestampMs,
     rows: usize,
+    /// Values of all columns together.
+    samples: usize,
     /// Where each column starts in `bytes`; timestamps lie before the first.
     columns: Box<[u32]>,
     bytes: Box<[u8]>,
@@ -38,11 +41,13 @@ impl Page {
         let mut bytes = Vec::with_capacity(values.len() * 2 + 64);
         short::encode_timestamps(timestamps, &mut bytes);
         let mut starts = Vec::with_capacity(width);
+        let mut samples = 0;
         let mut column = Vec::with_capacity(rows);
         for at in 0..width {
             starts.push(bytes.len() as u32);
             column.clear();
             column.extend(values[at..].iter().step_by(width).copied().filter(|&value| !is_absent(value)));
+            samples += column.len();
             if column.len() == rows {
                 bytes.push(ALL_PRESENT);
             } else {
@@ -56,14 +61,52 @@ impl Page {
             first_ms: timestamps.first().copied().unwrap_or(0),
             last_ms: timestamps.last().copied().unwrap_or(0),
             rows,
+            samples,
             columns: starts.into(),
             bytes: bytes.into(),
         }
     }
 
+    /// Appends the page as checkpoints have it: rows, samples, first and last timestamp, length: varints;
+    /// then where the columns start, u32 each, and the compressed bytes.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        push(out, self.rows as u64);
+        push(out, self.samples as u64);
+        push(out, zigzag(self.first_ms));
+        push(out, zigzag(self.last_ms));
+        push(out, self.bytes.len() as u64);
+        for start in &self.columns {
+            out.extend_from_slice(&start.to_le_bytes());
+        }
+        out.extend_from_slice(&self.bytes);
+    }
+
+    /// Reads a page of `width` columns back. The caller has checked the bytes' checksum.
+    pub(crate) fn decode(cursor: &mut Cursor<'_>, width: usize) -> Option<Page> {
+        let rows = cursor.usize()?;
+        let samples = cursor.usize()?;
+        let first_ms = cursor.signed()?;
+        let last_ms = cursor.signed()?;
+        let length = cursor.usize()?;
+        let starts = cursor.take(width.checked_mul(4)?)?.chunks_exact(4);
+        let columns: Box<[u32]> =
+            starts.filter_map(|start| Some(u32::from_le_bytes(start.try_into().ok()?))).collect();
+        let bytes = cursor.take(length)?;
+        let sound = (1..=PAGE_ROWS).contains(&rows)
+            && samples <= rows * width
+            && first_ms <= last_ms
+            && columns.iter().all(|&start| (start as usize) < length);
+        sound.then(|| Page { first_ms, last_ms, rows, samples, columns, bytes: bytes.into() })
+    }
+
     /// Rows of the page.
     pub(crate) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Values of all columns together.
+    pub(crate) fn samples(&self) -> usize {
+        self.samples
     }
 
     /// Bytes in memory.
@@ -73,15 +116,20 @@ impl Page {
 
     /// Appends the timestamps of all rows.
     pub(crate) fn timestamps(&self, out: &mut Vec<TimestampMs>) {
-        let outcome = short::decode_timestamps(&mut Cursor::new(&self.bytes), self.rows, out);
-        debug_assert!(outcome.is_some(), "a page decodes what it encoded");
+        let end = out.len() + self.rows;
+        // A page that was read from a file may be none of ours, whatever its checksum says; then it has the
+        // right number of rows nevertheless, for others stand behind them.
+        if short::decode_timestamps(&mut Cursor::new(&self.bytes), self.rows, out).is_none() {
+            out.resize(end, self.last_ms);
+        }
     }
 
     /// Reads one column.
     pub(crate) fn column(&self, column: usize) -> PageColumn {
         let mut read = PageColumn::default();
-        let outcome = self.read_column(column, &mut read);
-        debug_assert!(outcome.is_some(), "a page decodes what it encoded");
+        if self.read_column(column, &mut read).is_none() {
+            return PageColumn { present: vec![false; self.rows], values: Vec::new() };
+        }
         read
     }
 
@@ -115,7 +163,13 @@ mod tests {
         ) {
             let timestamps: Vec<i64> = (0..values.len() as i64).map(|row| row * 1000).collect();
             let flat: Vec<f64> = values.iter().flatten().copied().collect();
-            let page = Page::seal(&timestamps, &flat);
+            let sealed = Page::seal(&timestamps, &flat);
+            let mut bytes = Vec::new();
+            sealed.encode(&mut bytes);
+            let mut cursor = Cursor::new(&bytes);
+            let page = Page::decode(&mut cursor, width).unwrap();
+            prop_assert!(cursor.is_empty());
+            prop_assert_eq!(page.samples(), flat.iter().filter(|&&value| !is_absent(value)).count());
             let mut back = Vec::new();
             page.timestamps(&mut back);
             prop_assert_eq!(&back, &timestamps);
@@ -128,6 +182,20 @@ mod tests {
                     if present {
                         prop_assert_eq!(dense.next().unwrap().to_bits(), want[column].to_bits());
                     }
+                }
+            }
+        }
+
+        #[test]
+        fn bytes_that_are_no_page_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), width in 1usize..4) {
+            if let Some(page) = Page::decode(&mut Cursor::new(&bytes), width) {
+                let mut timestamps = Vec::new();
+                page.timestamps(&mut timestamps);
+                prop_assert_eq!(timestamps.len(), page.rows());
+                for column in 0..width {
+                    let read = page.column(column);
+                    let rows = if read.present.is_empty() { read.values.len() } else { read.present.len() };
+                    prop_assert_eq!(rows, page.rows());
                 }
             }
         }

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
     let _ = std::fs::remove_dir_all(&arguments.folder);
     let open = || {
-        let options = Options { housekeeping: false, retention_ms: None, ..Options::default() };
+        let options = Options { retention_ms: None, ..Options::default() };
         Database::open(Arc::new(DiskIo), &arguments.folder, options, SystemClock::shared())
     };
     let (database, _) = open()?;
@@ -113,9 +113,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
         "samples_per_cpu_second": (samples as f64 / cpu_append).round(),
         "append_wall_seconds": appended_wall,
         "journal_bytes_per_sample": stats.journal_bytes_written as f64 / samples as f64,
+        "checkpoint_bytes_per_sample": stats.checkpoint_bytes_written as f64 / samples as f64,
+        "checkpoints": stats.checkpoints,
         "head_bytes_per_sample": stats.head_memory_bytes as f64 / samples as f64,
         "head_select_ms": selects,
         "reopen_seconds": reopen_seconds,
+        "checkpoint_samples": report.checkpoint_samples,
         "replayed_samples": report.replayed_samples,
         "flush_seconds": flush_seconds,
         "flush_samples_per_cpu_second":

@@ -1,11 +1,25 @@
-//! Benchmarks of Pharos: each prints one line of JSON on stdout and its progress on stderr.
+//! Benchmarks of Pharos: each prints one line of JSON on stdout, and its progress on stderr if that is a
+//! terminal.
 
 #![allow(clippy::print_stdout, reason = "the result is the output")]
 
+mod agent;
+mod agents;
+mod alerts;
+mod all;
+mod answer;
+mod backfill;
 mod compare;
 mod engine;
+mod feed;
+mod http;
 mod process;
+mod progress;
 mod push;
+mod query;
+mod questions;
+mod record;
+mod server;
 
 use clap::Parser;
 
@@ -15,18 +29,43 @@ use clap::Parser;
 enum Bench {
     /// The storage engine alone: appends, bytes, memory, reads
     Engine(engine::Arguments),
-    /// Beside Debian's victoria-metrics: the same data in one run, and the ratios
+    /// Ingest, disk, memory and restarts beside the peers: the same data in one run, and the ratios
     Compare(compare::Arguments),
     /// Pushes telemetry to a running server and measures its CPU time
     Push(push::Arguments),
+    /// Dashboard and rule queries beside the peers: warm, cold, and whether the answers agree
+    Query(query::Arguments),
+    /// Loads days of past data into a running server
+    Backfill(backfill::Arguments),
+    /// Simulated nodes in real time: the rate that is kept, how late acknowledgements come, what is lost
+    Agents(agents::Arguments),
+    /// pharos-agent beside node_exporter on this machine: CPU, memory, system calls
+    Agent(agent::Arguments),
+    /// From a breach written to a webhook received
+    Alerts(alerts::Arguments),
+    /// The main rows of all of these; some minutes with --quick
+    All(all::Arguments),
+    /// Records node_exporter on this machine for `--data recording`
+    Record(record::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
-    let result = match Bench::parse() {
-        Bench::Engine(arguments) => engine::run(&arguments)?,
-        Bench::Compare(arguments) => compare::run(&arguments)?,
-        Bench::Push(arguments) => push::run(&arguments)?,
-    };
-    println!("{result}");
+    println!("{}", execute(Bench::parse())?);
     Ok(())
+}
+
+/// Runs one of them.
+fn execute(bench: Bench) -> anyhow::Result<serde_json::Value> {
+    match bench {
+        Bench::Engine(arguments) => engine::run(&arguments),
+        Bench::Compare(arguments) => compare::run(&arguments),
+        Bench::Push(arguments) => push::run(&arguments),
+        Bench::Query(arguments) => query::run(&arguments),
+        Bench::Backfill(arguments) => backfill::run(&arguments),
+        Bench::Agents(arguments) => agents::run(&arguments),
+        Bench::Agent(arguments) => agent::run(&arguments),
+        Bench::Alerts(arguments) => alerts::run(&arguments),
+        Bench::All(arguments) => all::run(&arguments),
+        Bench::Record(arguments) => record::run(&arguments),
+    }
 }

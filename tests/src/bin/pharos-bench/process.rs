@@ -33,3 +33,16 @@ pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
         written_bytes: field(&read("io")?, "write_bytes:"),
     })
 }
+
+/// CPU seconds of all living threads of process `pid`, to the nanosecond.
+pub(crate) fn scheduled_seconds(pid: u32) -> anyhow::Result<f64> {
+    let folder = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0;
+    for thread in std::fs::read_dir(&folder).with_context(|| folder.clone())? {
+        // A thread may end while it is looked at.
+        let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        nanoseconds +=
+            text.split_whitespace().next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}

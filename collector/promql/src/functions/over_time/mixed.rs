@@ -12,7 +12,7 @@ use crate::functions::OverTime;
 use crate::functions::quantile::{invalid, quantile};
 use crate::histogram::{Blend, blend_plain, equal, is_reset, remark};
 use crate::quote::go_quote;
-use crate::storage::{SeriesColumns, histogram_cost};
+use crate::storage::SeriesColumns;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub(super) fn evaluate(
         if let Some(point) = mixed.value()? {
             // Histograms that are computed are large, so they count before the column is whole.
             if let Point::Histogram(histogram) = &point {
-                let cost = histogram_cost(histogram);
+                let cost = histogram.cost_in_samples();
                 meter.budget.take(cost)?;
                 held += cost;
             }

@@ -9,8 +9,10 @@ mod histogram_rate;
 mod mixed;
 mod rate;
 mod regression;
+mod summarized;
 mod sums;
 
+pub(crate) use summarized::{OfSummary, of_summary};
 pub(crate) use sums::Mean;
 
 use crate::annotations::{Annotations, Place};
@@ -89,13 +91,15 @@ pub(crate) fn evaluate(
     } else {
         mixed::evaluate(call, series, &bounds, annotations, meter)?
     };
-    if matches!(call.function, OverTime::Rate | OverTime::Increase) {
-        remark_on_name(call, series.labels.metric_name(), &column, annotations);
-    }
+    remark(call, series.labels.metric_name(), &column, annotations);
     Ok(column)
 }
 
-fn remark_on_name(call: &RangeCall, name: &str, column: &Column, annotations: &mut Annotations) {
+/// Remarks on a series whose name does not fit the function.
+pub(crate) fn remark(call: &RangeCall, name: &str, column: &Column, annotations: &mut Annotations) {
+    if !matches!(call.function, OverTime::Rate | OverTime::Increase) {
+        return;
+    }
     let suffixes = ["_total", "_sum", "_count", "_bucket"];
     if name.is_empty() || suffixes.iter().any(|suffix| name.ends_with(suffix)) {
         return;
@@ -268,7 +272,7 @@ mod tests {
     #[test]
     fn histograms_that_are_computed_count_as_they_come() {
         let series = histograms(30);
-        let one = crate::storage::histogram_cost(&series.histograms[0].histogram);
+        let one = series.histograms[0].histogram.cost_in_samples();
         for (limit, fits) in [(20 * one, true), (20 * one - 1, false)] {
             let budget = Budget::new(limit, None, Arc::default());
             let mut cache = BoundsCache::default();

@@ -1,0 +1,227 @@
+//! Remote write 2.0: the decompressed bytes of an `io.prometheus.write.v2.Request` in, the parts of a
+//! [`Request`] out.
+//!
+//! Its label sets are numbers of texts in the request's own table. They are written out as 1.0 has them,
+//! so that a series is recognised whichever version it comes by.
+//!
+//! Start timestamps are read over: no function asks for them yet.
+
+use super::protobuf::{Field, Fields, Wire, WireError};
+use super::stream_groups::shortened;
+use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, metric_kind, sample};
+use crate::limits::{HELP_BYTES_MAX, SAMPLES_PER_WRITE_MAX};
+use pharos_common::labels::METRIC_NAME;
+use pharos_tsdb::Metadata;
+use std::borrow::Cow;
+
+impl<'a> Request<'a> {
+    /// Reads a request of version 2.0.
+    pub(super) fn parse_v2(message: &'a [u8]) -> Result<Self, WriteFault> {
+        // Nothing says that the texts come before the series that refer to them.
+        let mut symbols: Vec<&'a str> = Vec::new();
+        for field in Fields::of(message) {
+            let field = field?;
+            if field.number == 4 {
+                symbols.push(field.text()?);
+            }
+        }
+        let mut request = Request::default();
+        for field in Fields::of(message) {
+            let field = field?;
+            if field.number == 5 {
+                request.add_series_v2(field.bytes()?, &symbols)?;
+            }
+            if request.entries() > SAMPLES_PER_WRITE_MAX {
+                return Err(WriteFault::TooManySamples);
+            }
+        }
+        Ok(request)
+    }
+
+    /// `io.prometheus.write.v2.TimeSeries`
+    fn add_series_v2(&mut self, message: &'a [u8], symbols: &[&'a str]) -> Result<(), WireError> {
+        let (first_sample, first_histogram) = (self.samples.len(), self.histograms.len());
+        let mut references: Vec<u64> = Vec::new();
+        let mut metadata = None;
+        let number = self.series.len();
+        for field in Fields::of(message) {
+            let field = field?;
+            match field.number {
+                1 => add_numbers(&field, &mut references)?,
+                2 => self.samples.push(sample(field.bytes()?)?),
+                3 => self.histograms.push(field.bytes()?),
+                4 => self.exemplars.push(exemplar(field.bytes()?, number, symbols)?),
+                5 => metadata = Some(field.bytes()?),
+                _ => {}
+            }
+        }
+        let pairs = pairs(&references, symbols)?;
+        let metric = pairs.iter().find(|[name, _]| *name == METRIC_NAME).map_or("", |[_, value]| *value);
+        if let Some(metadata) = metadata {
+            let metadata = read_metadata(metadata, symbols)?;
+            if !metric.is_empty() && metadata != Metadata::default() {
+                self.metadata.push((metric, metadata));
+            }
+        }
+        self.series.push(RawSeries {
+            labels: Cow::Owned(label_fields(&pairs)),
+            samples: first_sample..self.samples.len(),
+            histograms: first_histogram..self.histograms.len(),
+        });
+        Ok(())
+    }
+}
+
+/// `io.prometheus.write.v2.Exemplar`
+fn exemplar(message: &[u8], series: usize, symbols: &[&str]) -> Result<RawExemplar<'static>, WireError> {
+    let mut references: Vec<u64> = Vec::new();
+    let (mut timestamp_ms, mut value) = (0, 0.0);
+    for field in Fields::of(message) {
+        let field = field?;
+        match field.number {
+            1 => add_numbers(&field, &mut references)?,
+            2 => value = field.double()?,
+            3 => timestamp_ms = field.varint()? as i64,
+            _ => {}
+        }
+    }
+    let labels = Cow::Owned(label_fields(&pairs(&references, symbols)?));
+    Ok(RawExemplar { series, labels, timestamp_ms, value })
+}
+
+fn symbol<'a>(reference: u64, symbols: &[&'a str]) -> Result<&'a str, WireError> {
+    let at = usize::try_from(reference).ok();
+    at.and_then(|at| symbols.get(at)).copied().ok_or(WireError::Reference(reference))
+}
+
+/// Names and values.
+fn pairs<'a>(references: &[u64], symbols: &[&'a str]) -> Result<Vec<[&'a str; 2]>, WireError> {
+    let (pairs, rest) = references.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(WireError::Unpaired);
+    }
+    pairs.iter().map(|[name, value]| Ok([symbol(*name, symbols)?, symbol(*value, symbols)?])).collect()
+}
+
+/// Repeated numbers: packed, or one by one.
+fn add_numbers(field: &Field<'_>, numbers: &mut Vec<u64>) -> Result<(), WireError> {
+    match field.value {
+        Wire::Varint(number) => numbers.push(number),
+        _ => numbers.extend(super::protobuf::packed_numbers(field.bytes()?).collect::<Result<Vec<_>, _>>()?),
+    }
+    Ok(())
+}
+
+/// Labels as version 1.0 writes them: fields 1 of a series, each with the name in field 1 and the value in
+/// field 2.
+fn label_fields(pairs: &[[&str; 2]]) -> Vec<u8> {
+    let mut fields =
+        Vec::with_capacity(pairs.iter().map(|[name, value]| name.len() + value.len() + 12).sum());
+    pairs.iter().for_each(|[name, value]| push_label(&mut fields, name, value));
+    fields
+}
+
+fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    let text = |length: usize| 1 + varint_bytes(length) + length;
+    out.push(0x0a);
+    push_varint(out, text(name.len()) + text(value.len()));
+    for (tag, text) in [(0x0a, name), (0x12, value)] {
+        out.push(tag);
+        push_varint(out, text.len());
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn varint_bytes(number: usize) -> usize {
+    (number | 1).ilog2() as usize / 7 + 1
+}
+
+fn push_varint(out: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// `io.prometheus.write.v2.Metadata`
+fn read_metadata(message: &[u8], symbols: &[&str]) -> Result<Metadata, WireError> {
+    let mut metadata = Metadata::default();
+    for field in Fields::of(message) {
+        let field = field?;
+        match field.number {
+            1 => metadata.kind = metric_kind(field.varint()?),
+            3 => metadata.help = shortened(symbol(field.varint()?, symbols)?, HELP_BYTES_MAX).to_owned(),
+            4 => metadata.unit = shortened(symbol(field.varint()?, symbols)?, 64).to_owned(),
+            _ => {}
+        }
+    }
+    Ok(metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pharos_proto::prometheus as v1;
+    use pharos_proto::prometheus_v2 as v2;
+    use prost::Message;
+
+    fn request() -> Vec<u8> {
+        let symbols = ["", "__name__", "up", "job", "a", "Whether it is up"];
+        v2::Request {
+            symbols: symbols.map(str::to_owned).into(),
+            timeseries: vec![v2::TimeSeries {
+                labels_refs: vec![1, 2, 3, 4],
+                samples: vec![v2::Sample { value: 1.5, timestamp: -7, start_timestamp: 3 }],
+                metadata: Some(v2::Metadata { r#type: 2, help_ref: 5, unit_ref: 0 }),
+                ..v2::TimeSeries::default()
+            }],
+        }
+        .encode_to_vec()
+    }
+
+    #[test]
+    fn a_series_has_the_label_bytes_of_version_1() {
+        let label = |name: &str, value: &str| v1::Label { name: name.into(), value: value.into() };
+        let long = "v".repeat(200);
+        let old = v1::TimeSeries {
+            labels: vec![label("__name__", "up"), label("job", &long)],
+            ..Default::default()
+        };
+        assert_eq!(label_fields(&[["__name__", "up"], ["job", &long]]), old.encode_to_vec());
+    }
+
+    #[test]
+    fn samples_and_metadata_come_out() {
+        let message = request();
+        let parsed = Request::parse_v2(&message).unwrap();
+        assert_eq!(parsed.samples, [(-7, 1.5)]);
+        assert_eq!(parsed.series.len(), 1);
+        let (metric, metadata) = &parsed.metadata[0];
+        assert_eq!((*metric, metadata.help.as_str()), ("up", "Whether it is up"));
+    }
+
+    #[test]
+    fn references_outside_the_table_are_malformed() {
+        let mut request = v2::Request::decode(request().as_slice()).unwrap();
+        request.timeseries[0].labels_refs[1] = 99;
+        let outcome = Request::parse_v2(&request.encode_to_vec()).map(drop);
+        assert!(outcome.unwrap_err().to_string().contains("reference 99"));
+        request.timeseries[0].labels_refs = vec![1];
+        let message = request.encode_to_vec();
+        assert!(Request::parse_v2(&message).map(drop).unwrap_err().to_string().contains("without a value"));
+    }
+
+    #[test]
+    fn truncations_and_flipped_bits_never_panic() {
+        let whole = request();
+        for position in 0..whole.len() {
+            let _ = Request::parse_v2(&whole[..position]);
+            for bit in 0..8 {
+                let mut damaged = whole.clone();
+                damaged[position] ^= 1 << bit;
+                let _ = Request::parse_v2(&damaged);
+            }
+        }
+    }
+}

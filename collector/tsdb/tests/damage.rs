@@ -1,0 +1,140 @@
+//! A flipped byte or a missing end of any file: the right answer or a report, never a wrong value, and
+//! everything that is not damaged is served.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
+
+mod world;
+
+use pharos_common::storage_io::{MemoryIo, StorageIo};
+use pharos_tsdb::{TsdbError, Unlimited};
+use std::path::{Path, PathBuf};
+use world::{START_MS, Truth, append, durable, open, stored};
+
+/// A folder with two blocks, two checkpoints and a journal of several records.
+fn folder() -> (MemoryIo, Truth) {
+    let io = MemoryIo::new();
+    let mut truth = Truth::new();
+    let (database, _) = open(&io).unwrap();
+    let mut rows = |rows: std::ops::Range<i64>| {
+        for row in rows {
+            append(&database, &mut truth, START_MS + row * 1_000).unwrap();
+            durable(&database).unwrap();
+        }
+    };
+    rows(0..1_100);
+    database.flush().unwrap();
+    rows(7_200..7_230);
+    database.flush().unwrap();
+    rows(7_230..7_360);
+    database.checkpoint().unwrap();
+    rows(7_360..7_365);
+    database.checkpoint().unwrap();
+    rows(7_365..7_370);
+    database.close().unwrap();
+    (io, truth)
+}
+
+fn kind(path: &Path) -> &str {
+    path.extension().or(path.file_name()).and_then(|end| end.to_str()).unwrap_or_default()
+}
+
+/// What a reader finds: an error names the file, an answer has nothing wrong. Whether it was whole.
+#[track_caller]
+fn check(io: &MemoryIo, truth: &Truth, path: &Path, what: &str) -> bool {
+    let (database, report) = match open(io) {
+        Ok(opened) => opened,
+        Err(error) => {
+            assert!(
+                error.to_string().contains(path.file_name().unwrap().to_str().unwrap()),
+                "{what}: {error}"
+            );
+            assert!(!matches!(error, TsdbError::Poisoned(_)));
+            return false;
+        }
+    };
+    if let Err(error) = database.select(&[], i64::MIN, i64::MAX, &Unlimited) {
+        assert!(error.to_string().contains("block"), "{what}: {error}");
+        // Another range, whose files are whole, is answered all the same.
+        assert!(database.select(&[], START_MS + 7_300_000, i64::MAX, &Unlimited).is_ok(), "{what}");
+        return false;
+    }
+    let stored = stored(&database);
+    let wrong = stored.iter().find(|&(key, bits)| truth.get(key) != Some(bits));
+    assert_eq!(wrong, None, "{what}");
+    let whole = stored == *truth;
+    assert!(
+        whole || report.damaged_bytes > 0 || !report.set_aside.is_empty(),
+        "{what}: lost without a report"
+    );
+    whole
+}
+
+#[test]
+fn a_flipped_byte_of_any_file_is_noticed_or_harmless() {
+    let (io, truth) = folder();
+    for path in io.paths() {
+        let length = io.read(&path).unwrap().len();
+        let step = length / 30 + 1;
+        for place in (0..length).step_by(step).chain(length.saturating_sub(3)..length) {
+            let io = io.after_power_cut();
+            io.corrupt(&path, |bytes| bytes[place] ^= 1 << (place % 8));
+            let whole = check(&io, &truth, &path, &format!("{} byte {place}", path.display()));
+            // A checkpoint repeats what the journal has.
+            assert!(whole || kind(&path) != "checkpoint");
+        }
+    }
+}
+
+#[test]
+fn a_missing_end_of_any_file_is_noticed_or_harmless() {
+    let (io, truth) = folder();
+    for path in io.paths() {
+        let length = io.read(&path).unwrap().len();
+        for cut in (0..length).step_by(length / 25 + 1) {
+            let io = io.after_power_cut();
+            io.corrupt(&path, |bytes| bytes.truncate(cut));
+            // The journal's end may be missing: nobody can tell a record that a crash cut short from one
+            // that was cut off later.
+            if kind(&path) == "journal" {
+                let stored = stored(&open(&io).unwrap().0);
+                assert!(stored.iter().all(|(key, bits)| truth.get(key) == Some(bits)));
+            } else {
+                check(&io, &truth, &path, &format!("{} cut at {cut}", path.display()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_block_costs_its_own_samples_and_is_set_aside_or_named() {
+    let (io, truth) = folder();
+    let blocks: Vec<PathBuf> = io.paths().into_iter().filter(|path| kind(path) == "block").collect();
+    for path in blocks {
+        let io = io.after_power_cut();
+        io.corrupt(&path, |bytes| {
+            let end = bytes.len();
+            bytes[end - 70] ^= 1;
+        });
+        let (database, report) = open(&io).unwrap();
+        assert_eq!(report.set_aside.len(), 1, "its index is damaged");
+        let stored = stored(&database);
+        assert!(stored.keys().any(|(_, _, at)| *at >= START_MS + 7_360_000));
+        assert!(stored.iter().all(|(key, bits)| truth.get(key) == Some(bits)));
+    }
+}
+
+#[test]
+fn a_version_that_is_not_ours_is_refused_and_one_that_is_damaged_is_told() {
+    let (io, _) = folder();
+    let path = Path::new("/tsdb/VERSION");
+    let refused = |text: &[u8]| {
+        let io = io.after_power_cut();
+        io.corrupt(path, |bytes| *bytes = text.to_vec());
+        open(&io).unwrap_err()
+    };
+    assert!(matches!(refused(b"2\n"), TsdbError::NewerFormat { version: 2, .. }));
+    for damaged in [b"".as_slice(), b"\n", b"1", b"1 \n", b"01\n", b"x", b"\xff", b"-1\n"] {
+        let error = refused(damaged).to_string();
+        assert!(error.contains("VERSION") && error.contains("remove it"), "{error}");
+    }
+}

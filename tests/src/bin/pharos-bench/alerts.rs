@@ -1,0 +1,332 @@
+//! From a breach written to a webhook received, with many nodes sending once a second.
+//!
+//! Each node sends a group of gauges in real time. One after another, some of them rise above their rule's
+//! threshold once, and stay there. The clock starts when the breaching sample is handed to its connection,
+//! and stops when the webhook that names the node comes in. Every breach has to come, once.
+
+use crate::agents::Pace;
+use crate::feed::{add_readings, define, hello, now_ms, stream_id, write, write_request};
+use crate::http::Http;
+use crate::progress::Progress;
+use crate::server::{Kind, Server};
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use pharos_proto::prometheus as remote;
+use pharos_proto::v1::agent_message::Message as FromAgent;
+use pharos_proto::v1::ingest_client::IngestClient;
+use pharos_proto::v1::{AgentMessage, Lane, Tick};
+use pharos_tests::data::{GroupSpec, SeriesSpec, instance};
+use prost::Message;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Gauges of a node.
+const COLUMNS: usize = 20;
+/// Seconds before the first breach: every node is known by then.
+const QUIET_SECONDS: u64 = 5;
+/// Seconds after the last one, for what comes late or twice.
+const AFTER_SECONDS: u64 = 10;
+const IN_FLIGHT_MAX: usize = 64;
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+const WRITERS: usize = 8;
+
+/// See the program's help.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Simulated nodes
+    #[arg(long, default_value_t = 1_000)]
+    nodes: usize,
+    /// How many of them breach
+    #[arg(long, default_value_t = 300)]
+    breaches: usize,
+    /// Breaches a second
+    #[arg(long, default_value_t = 10)]
+    rate: usize,
+    /// Who judges the rule: pharos, or prometheus, which is fed by remote write
+    #[arg(long, value_enum, default_value = "pharos")]
+    server: Kind,
+    /// How often rules are evaluated; ours judges this one as samples arrive
+    #[arg(long, default_value = "1s")]
+    interval: String,
+    /// Who notifies: pharos or debian (prometheus-alertmanager)
+    #[arg(long, default_value = "pharos")]
+    alertmanager: String,
+    /// The route's group_wait
+    #[arg(long, default_value = "0s")]
+    group_wait: String,
+    /// Folder for everybody's data; removed before and after
+    #[arg(long, default_value = "/tmp/pharos-bench-alerts")]
+    folder: PathBuf,
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// When each node's firing notices came.
+type Notices = Arc<Mutex<HashMap<String, Vec<Instant>>>>;
+/// When each node's breach was written.
+type Breaches = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// Runs the benchmark; one line of JSON.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
+    if arguments.breaches > arguments.nodes {
+        bail!("a node breaches once: --breaches is at most --nodes");
+    }
+    let _ = std::fs::remove_dir_all(&arguments.folder);
+    std::fs::create_dir_all(&arguments.folder)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(measure(arguments));
+    let _ = std::fs::remove_dir_all(&arguments.folder);
+    result
+}
+
+async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
+    let notices = Notices::default();
+    let app = Router::new().fallback(take).with_state(Arc::clone(&notices));
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let webhook = format!("http://{}/", socket.local_addr()?);
+    tokio::spawn(async move { axum::serve(socket, app).await });
+
+    let folder = &arguments.folder;
+    let (_alertmanager, alertmanager) = start_alertmanager(arguments, &webhook)?;
+    let rules = folder.join("rules.yml");
+    let interval = &arguments.interval;
+    let rule = "{alert: Hot, expr: bench_temperature > 90, labels: {severity: critical}}";
+    std::fs::write(&rules, format!("groups:\n  - {{name: bench, interval: {interval}, rules: [{rule}]}}\n"))?;
+    let server = start_server(arguments, folder, &rules, &alertmanager)?;
+
+    let seconds = QUIET_SECONDS + (arguments.breaches as u64).div_ceil(arguments.rate as u64) + AFTER_SECONDS;
+    let breaches = Breaches::default();
+    let progress = Arc::new(Progress::new("ticks sent", arguments.nodes as u64 * seconds));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let clients: Vec<reqwest::Client> = (0..WRITERS)
+        .map(|_| reqwest::Client::builder().no_proxy().build())
+        .collect::<Result<_, reqwest::Error>>()?;
+    let first = Instant::now() + crate::agents::BEFORE_FIRST_TICK;
+    let mut tasks = Vec::new();
+    for node in 0..arguments.nodes {
+        let sender = Sender {
+            pace: Pace { node, first, progress: Arc::clone(&progress) },
+            seconds,
+            breach_at: (node < arguments.breaches).then(|| QUIET_SECONDS + (node / arguments.rate) as u64),
+            breaches: Arc::clone(&breaches),
+            address: server.address.clone(),
+        };
+        let client = clients[node % WRITERS].clone();
+        let native = arguments.server == Kind::Pharos;
+        tasks.push(tokio::spawn(async move {
+            if native { sender.stream().await } else { sender.write(&client).await }
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    let written = breaches.lock().unwrap_or_else(PoisonError::into_inner);
+    let received = notices.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(report(arguments, &written, &received))
+}
+
+fn report(
+    arguments: &Arguments,
+    written: &HashMap<String, Instant>,
+    received: &HashMap<String, Vec<Instant>>,
+) -> Value {
+    let mut times: Vec<f64> = written
+        .iter()
+        .filter_map(|(node, written)| {
+            let first = received.get(node)?.first()?;
+            Some(first.saturating_duration_since(*written).as_secs_f64() * 1_000.0)
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let at = |share: f64| times.get(((times.len().max(1) - 1) as f64 * share).round() as usize);
+    let doubled: usize = received.values().map(|notices| notices.len() - 1).sum();
+    json!({
+        "bench": "alerts",
+        "server": arguments.server.name(),
+        "alertmanager": arguments.alertmanager,
+        "interval": arguments.interval,
+        "group_wait": arguments.group_wait,
+        "nodes": arguments.nodes,
+        "breaches": written.len(),
+        "notified": times.len(),
+        "lost": written.len() - times.len(),
+        "doubled": doubled,
+        "false": received.keys().filter(|node| !written.contains_key(*node)).count(),
+        "notified_ms_p50": at(0.5),
+        "notified_ms_p99": at(0.99),
+        "notified_ms_max": times.last(),
+    })
+}
+
+async fn take(State(notices): State<Notices>, body: Bytes) {
+    let now = Instant::now();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let firing = body["alerts"].as_array().into_iter().flatten().filter(|alert| alert["status"] == "firing");
+    for alert in firing {
+        if let Some(node) = alert["labels"]["instance"].as_str() {
+            let mut notices = notices.lock().unwrap_or_else(PoisonError::into_inner);
+            notices.entry(node.to_owned()).or_default().push(now);
+        }
+    }
+}
+
+fn start_alertmanager(arguments: &Arguments, webhook: &str) -> anyhow::Result<(Running, String)> {
+    let folder = arguments.folder.join("alertmanager");
+    std::fs::create_dir_all(&folder)?;
+    let config = folder.join("alertmanager.yml");
+    let wait = &arguments.group_wait;
+    // Each alert is a group of its own: what is measured is the path, not the gathering.
+    std::fs::write(
+        &config,
+        format!(
+            "route: {{receiver: bench, group_by: ['...'], group_wait: {wait}, group_interval: 1m}}\n\
+             receivers:\n  - name: bench\n    webhook_configs: [{{url: '{webhook}', send_resolved: false}}]\n"
+        ),
+    )?;
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+    let mut command = match arguments.alertmanager.as_str() {
+        "pharos" => Command::new(std::env::current_exe()?.with_file_name("pharos-alertmanager")),
+        "debian" => {
+            let mut command = Command::new("prometheus-alertmanager");
+            command.arg("--cluster.listen-address=");
+            command
+        }
+        other => bail!("--alertmanager {other}: pharos or debian"),
+    };
+    command.arg(format!("--config.file={}", config.display()));
+    command.arg(format!("--storage.path={}", folder.join("data").display()));
+    command.arg(format!("--web.listen-address={address}"));
+    let log = std::fs::File::create(folder.join("log"))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let running = Running(command.spawn().context("starting the alertmanager")?);
+    let begin = Instant::now();
+    let mut http = Http::new(&address);
+    while !http.get("/-/ready").is_ok_and(|(status, _)| status == 200) {
+        if begin.elapsed() > START_TIME_MAX {
+            let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+            bail!("the alertmanager does not become ready: {log}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok((running, address))
+}
+
+fn start_server(
+    arguments: &Arguments,
+    folder: &Path,
+    rules: &Path,
+    alertmanager: &str,
+) -> anyhow::Result<Server> {
+    let folder = folder.join("server");
+    match arguments.server {
+        Kind::Pharos => {
+            let more = [
+                format!("--rules.file={}", rules.display()),
+                format!("--alertmanager.url=http://{alertmanager}"),
+            ];
+            Server::start_with(Kind::Pharos, &folder, &more)
+        }
+        Kind::Prometheus => {
+            std::fs::create_dir_all(&folder)?;
+            let config = folder.join("data.yml");
+            let (rules, interval) = (rules.display(), &arguments.interval);
+            std::fs::write(
+                &config,
+                format!(
+                    "global: {{evaluation_interval: {interval}}}\nrule_files: ['{rules}']\n\
+                     alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}\n"
+                ),
+            )?;
+            Server::start(Kind::Prometheus, &folder)
+        }
+        Kind::VictoriaMetrics => bail!("VictoriaMetrics judges no rules by itself"),
+    }
+}
+
+/// One node.
+struct Sender {
+    pace: Pace,
+    seconds: u64,
+    breach_at: Option<u64>,
+    breaches: Breaches,
+    address: String,
+}
+
+impl Sender {
+    fn layout() -> Vec<GroupSpec> {
+        let series = |column: usize| SeriesSpec {
+            name: if column == 0 { "bench_temperature".to_owned() } else { format!("bench_value{column}") },
+            labels: Vec::new(),
+        };
+        vec![GroupSpec { series: (0..COLUMNS).map(series).collect() }]
+    }
+
+    fn values(&self, second: u64) -> Vec<f64> {
+        let hot = self.breach_at.is_some_and(|at| second >= at);
+        let mut values: Vec<f64> =
+            (0..COLUMNS).map(|column| ((second as usize * 7 + column * 13) % 50) as f64).collect();
+        values[0] = if hot { 95.0 } else { 40.0 + values[0] / 10.0 };
+        values
+    }
+
+    fn note(&self, second: u64) {
+        if self.breach_at == Some(second) {
+            let mut breaches = self.breaches.lock().unwrap_or_else(PoisonError::into_inner);
+            breaches.insert(instance(self.pace.node), Instant::now());
+        }
+    }
+
+    async fn stream(&self) -> anyhow::Result<()> {
+        let node = self.pace.node;
+        let mut client = IngestClient::connect(format!("http://{}", self.address)).await?;
+        let (send, messages) = mpsc::channel(IN_FLIGHT_MAX);
+        send.send(hello(node, stream_id(node)?)).await?;
+        let mut replies = client.push(ReceiverStream::new(messages)).await?.into_inner();
+        tokio::spawn(async move { while let Ok(Some(_)) = replies.message().await {} });
+        let layout = Sender::layout();
+        let definition = define(0, node, &layout[0]);
+        send.send(AgentMessage { message: Some(FromAgent::DefineGroup(definition)) }).await?;
+        for second in 0..self.seconds {
+            self.pace.due(second).await;
+            let mut readings = Vec::new();
+            add_readings(&mut readings, &layout, &self.values(second), now_ms()?);
+            let tick = Tick { lane: Lane::Live.into(), sequence: second + 1, readings };
+            self.note(second);
+            send.send(AgentMessage { message: Some(FromAgent::Tick(tick)) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&self, client: &reqwest::Client) -> anyhow::Result<()> {
+        let url = format!("http://{}/api/v1/write", self.address);
+        let mut request = write_request(&Sender::layout(), self.pace.node);
+        let mut encoder = snap::raw::Encoder::new();
+        for second in 0..self.seconds {
+            self.pace.due(second).await;
+            let timestamp = now_ms()?;
+            for (series, value) in request.timeseries.iter_mut().zip(self.values(second)) {
+                series.samples = vec![remote::Sample { value, timestamp }];
+            }
+            let body = encoder.compress_vec(&request.encode_to_vec())?;
+            self.note(second);
+            write(client, &url, body).await?;
+        }
+        Ok(())
+    }
+}
