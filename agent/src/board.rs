@@ -157,13 +157,15 @@ impl Board {
         let mut expired = 0;
         for slot in &mut inner.slots {
             for posted in slot.readings.iter_mut().chain(slot.fast.iter_mut().map(|(_, posted)| posted)) {
-                if posted.present.is_empty() || !posted.is_stale(now_ms) {
+                // What no frame has taken yet is late only because the frame is.
+                if posted.fresh || posted.present.is_empty() || !posted.is_stale(now_ms) {
                     continue;
                 }
                 expired += posted.present.len() as u64;
                 posted.gone = posted.gone.union(posted.present);
                 posted.present = Presence::EMPTY;
-                posted.timestamp_ms = now_ms;
+                // Before this moment, in which a reading may come after all.
+                posted.timestamp_ms = now_ms - 1;
                 posted.fresh = true;
             }
         }

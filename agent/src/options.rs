@@ -147,6 +147,59 @@ pub struct CollectorOptions {
     pub hwmon_include: Option<String>,
     #[arg(long = "collector.netstat.fields", value_name = "REGEX", default_value = NETSTAT_FIELDS, help = "Network counters to read")]
     pub netstat_fields: String,
+    #[arg(long = "collector.slabinfo.slabs-include", value_name = "REGEX", help = "Slabs to look at")]
+    pub slabs_include: Option<String>,
+    #[arg(long = "collector.slabinfo.slabs-exclude", value_name = "REGEX", help = "Slabs to leave out")]
+    pub slabs_exclude: Option<String>,
+    #[arg(
+        long = "collector.interrupts.name-include",
+        value_name = "REGEX",
+        help = "Interrupts to count, matched as TYPE;INFO;DEVICES"
+    )]
+    pub interrupts_include: Option<String>,
+    #[arg(
+        long = "collector.interrupts.name-exclude",
+        value_name = "REGEX",
+        help = "Interrupts to leave out, matched as TYPE;INFO;DEVICES"
+    )]
+    pub interrupts_exclude: Option<String>,
+    #[arg(
+        long = "no-collector.interrupts.include-zeros",
+        help = "Leave out CPUs on which an interrupt never happened"
+    )]
+    pub no_interrupt_zeros: bool,
+    #[arg(
+        long = "collector.interrupts.include-zeros",
+        overrides_with = "no_interrupt_zeros",
+        help = "Count CPUs on which an interrupt never happened, as is the default"
+    )]
+    pub interrupt_zeros: bool,
+    #[arg(
+        long = "collector.sysctl.include",
+        value_name = "NAME[:FIELD,...]",
+        help = "Kernel setting with numbers; repeat for more"
+    )]
+    pub sysctls: Vec<String>,
+    #[arg(
+        long = "collector.sysctl.include-info",
+        value_name = "NAME",
+        help = "Kernel setting with texts, as node_sysctl_info; repeat for more"
+    )]
+    pub sysctl_infos: Vec<String>,
+    #[arg(
+        long = "collector.qdisc.device-include",
+        alias = "collector.qdisk.device-include",
+        value_name = "REGEX",
+        help = "Interfaces whose queues are read"
+    )]
+    pub qdisc_include: Option<String>,
+    #[arg(
+        long = "collector.qdisc.device-exclude",
+        alias = "collector.qdisk.device-exclude",
+        value_name = "REGEX",
+        help = "Interfaces whose queues are left out"
+    )]
+    pub qdisc_exclude: Option<String>,
     #[arg(long = "collector.vmstat.fields", value_name = "REGEX", default_value = VMSTAT_FIELDS, help = "Virtual memory counters to read")]
     pub vmstat_fields: String,
     #[arg(
@@ -283,6 +336,12 @@ impl AgentOptions {
             hwmon: filter("hwmon.chip", &c.hwmon_exclude, &c.hwmon_include, None)?,
             netstat_fields: only("--collector.netstat.fields", &c.netstat_fields)?,
             vmstat_fields: only("--collector.vmstat.fields", &c.vmstat_fields)?,
+            slabs: filter("slabinfo.slabs", &c.slabs_exclude, &c.slabs_include, None)?,
+            interrupts: filter("interrupts.name", &c.interrupts_exclude, &c.interrupts_include, None)?,
+            interrupt_zeros: !c.no_interrupt_zeros,
+            sysctls: c.sysctls.clone(),
+            sysctl_infos: c.sysctl_infos.clone(),
+            qdiscs: filter("qdisc.device", &c.qdisc_exclude, &c.qdisc_include, None)?,
             textfile_directories: c.textfile_directories.clone(),
             cpu_info: c.cpu_info,
             cpu_guest: !c.no_cpu_guest,

@@ -5,27 +5,32 @@
 //! the next address; the spool knows what is still to be sent.
 
 mod backoff;
+mod codec;
 mod outgoing;
 
 use crate::hints::HintSender;
 use crate::own_metrics::OwnMetrics;
 use crate::spool::SpoolHandle;
 use backoff::Backoff;
+use codec::{AgentCodec, PUSH_PATH};
+use http::uri::PathAndQuery;
 use outgoing::{Outgoing, OutgoingFrame};
 use pharos_common::shutdown::Shutdown;
 use pharos_proto::v1::collector_message::Message;
-use pharos_proto::v1::ingest_client::IngestClient;
 use pharos_proto::v1::{CollectorMessage, Hello, Lane, Welcome};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::client::Grpc;
+use tonic::transport::Endpoint;
+use tonic::{IntoStreamingRequest, Streaming};
 
 /// Time for a connection to stand, and for the collector to say `Welcome`.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// A connection on which nothing in flight is acknowledged for so long is given up.
 const ACKNOWLEDGE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Between looks at what waits for its acknowledgement.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Time without any sign of life, after which the peer is asked, and then dropped.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Live frames between spool and network.
@@ -56,6 +61,15 @@ enum PushError {
     TimedOut,
     #[error("nothing was acknowledged for {} s", ACKNOWLEDGE_TIME_MAX.as_secs())]
     Unacknowledged,
+}
+
+impl PushError {
+    /// Whether the collector ended the stream because of what it got, and will do so again.
+    fn is_refusal(&self) -> bool {
+        use tonic::Code;
+        let codes = [Code::InvalidArgument, Code::FailedPrecondition, Code::OutOfRange];
+        matches!(self, PushError::Status(status) if codes.contains(&status.code()))
+    }
 }
 
 impl From<tonic::Status> for PushError {
@@ -106,7 +120,11 @@ impl Pusher {
             };
             let outcome = self.push_to(&address, &shutdown, &mut backoff).await;
             self.metrics.connected.set(0);
-            self.spool.disconnected().await;
+            // Which frame is to blame can be told only while the lanes are as they were.
+            if outcome.as_ref().is_err_and(PushError::is_refusal) {
+                self.spool.refused();
+            }
+            self.spool.disconnected();
             let Err(error) = outcome else { return };
             if matches!(error, PushError::OtherAddresses) {
                 turn = 0;
@@ -141,7 +159,7 @@ impl Pusher {
         let Connection { welcome, mut incoming, live, backfill } =
             connection.map_err(|_| PushError::TimedOut)??;
         tracing::info!(collector = address, version = welcome.version, "Connected to the collector");
-        self.spool.connected(welcome.live_durable, welcome.backfill_durable, live).await;
+        self.spool.connected(welcome.live_durable, welcome.backfill_durable, live);
         self.metrics.connections.inc();
         self.metrics.connected.set(1);
         let (pause, paused) = watch::channel(Instant::now());
@@ -160,8 +178,11 @@ impl Pusher {
         };
         let (live, live_out) = mpsc::channel(LIVE_QUEUE_FRAMES);
         let (backfill, backfill_out) = mpsc::channel(BACKFILL_QUEUE_FRAMES);
-        let mut client: IngestClient<Channel> = IngestClient::new(channel);
-        let mut incoming = client.push(Outgoing::new(hello, live_out, backfill_out)).await?.into_inner();
+        let mut client = Grpc::new(channel);
+        client.ready().await?;
+        let outgoing = Outgoing::new(hello, live_out, backfill_out).into_streaming_request();
+        let path = PathAndQuery::from_static(PUSH_PATH);
+        let mut incoming = client.streaming(outgoing, path, AgentCodec).await?.into_inner();
         match incoming.message().await?.and_then(|message| message.message) {
             Some(Message::Welcome(welcome)) => Ok(Connection { welcome, incoming, live, backfill }),
             Some(_) => Err(PushError::NoWelcome),
@@ -177,46 +198,41 @@ impl Pusher {
         shutdown: &Shutdown,
         backoff: &mut Backoff,
     ) -> Result<(), PushError> {
-        let mut view = self.spool.view();
-        let mut quiet_since = Instant::now();
+        let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut farewell: Option<Instant> = None;
         loop {
-            let waiting = view.borrow().in_flight > 0;
-            if !waiting {
-                quiet_since = Instant::now();
-            }
-            let give_up = farewell.unwrap_or(quiet_since + ACKNOWLEDGE_TIME_MAX);
-            if farewell.is_some() && !waiting {
+            let give_up = farewell.unwrap_or_else(|| Instant::now() + FAREWELL_TIME_MAX);
+            if farewell.is_some() && self.spool.in_flight().0 == 0 {
                 return Ok(());
             }
             tokio::select! {
                 message = incoming.message() => {
                     let message = message?.ok_or(PushError::Closed)?;
                     if let Some(Message::Acknowledge(_)) = &message.message {
-                        quiet_since = Instant::now();
                         backoff.reset();
                     }
-                    self.obey(message, pause).await;
+                    self.obey(message, pause);
                 }
-                changed = view.changed() => if changed.is_err() { return Ok(()) },
-                () = tokio::time::sleep_until(give_up), if waiting => {
-                    return if farewell.is_some() { Ok(()) } else { Err(PushError::Unacknowledged) };
+                _ = look.tick() => {
+                    self.spool.write_overdue();
+                    if self.spool.in_flight().1.is_some_and(|waited| waited >= ACKNOWLEDGE_TIME_MAX) {
+                        return Err(PushError::Unacknowledged);
+                    }
                 }
+                () = tokio::time::sleep_until(give_up), if farewell.is_some() => return Ok(()),
                 () = changed(&mut self.addresses) => return Err(PushError::OtherAddresses),
                 () = shutdown.cancelled(), if farewell.is_none() => {
-                    // The last frames are on their way to the journal's thread; then they are in the view.
-                    self.spool.sync().await;
                     farewell = Some(Instant::now() + FAREWELL_TIME_MAX);
                 }
             }
         }
     }
 
-    async fn obey(&self, message: CollectorMessage, pause: &watch::Sender<Instant>) {
+    fn obey(&self, message: CollectorMessage, pause: &watch::Sender<Instant>) {
         match message.message {
             Some(Message::Acknowledge(acknowledge)) => {
                 if let Ok(lane) = Lane::try_from(acknowledge.lane) {
-                    self.spool.acknowledged(lane, acknowledge.sequence).await;
+                    self.spool.acknowledged(lane, acknowledge.sequence);
                 }
             }
             Some(Message::Throttle(throttle)) => {
@@ -257,11 +273,8 @@ async fn pump_backfill(
     out: mpsc::Sender<OutgoingFrame>,
     mut paused: watch::Receiver<Instant>,
 ) {
-    let mut view = spool.view();
     loop {
-        if view.wait_for(|view| view.backfill_ready).await.is_err() {
-            return;
-        }
+        spool.until_backfill().await;
         for frame in spool.backfill().await {
             loop {
                 let until = *paused.borrow_and_update();

@@ -9,13 +9,14 @@ use crate::http::{Pages, router};
 use crate::own_metrics::OwnMetrics;
 use crate::push::Pusher;
 use crate::schedule::{Control, Plan, Scheduler, Shared};
-use crate::spool::{Opened, Spool, SpoolHandle, keeper};
+use crate::spool::{self, SpoolHandle};
 use crate::status::{GpuState, GpuStatus, SamplerStatus, SamplerStatuses};
 use pharos_common::clock::{SharedClock, SystemClock};
 use pharos_common::self_metrics;
 use pharos_common::server::{Readiness, Reload, ServerLimits, StandardRoutes, serve};
 use pharos_common::shutdown::{Shutdown, reload_signals};
-use pharos_common::storage_io::DiskIo;
+use pharos_common::storage_io::{DiskIo, StorageIo, write_atomically};
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
@@ -168,16 +169,38 @@ fn open_spool(
     metrics: &OwnMetrics,
     clock: &SharedClock,
 ) -> Result<OpenedSpool, AgentError> {
-    let Opened { spool, definitions, next_group } = Spool::open(
+    let opened = spool::open(
         Arc::new(DiskIo),
         &config.storage_path,
         config.limits,
         metrics.clone(),
         Arc::clone(clock),
     )?;
-    let directory = Directory::new(&config.node, next_group, definitions);
-    let (handle, thread) = keeper::start(spool)?;
+    if note_name(&DiskIo, &config.storage_path, &config.node)? {
+        metrics.renames.inc();
+    }
+    let directory = Directory::new(&config.node, opened.next_group, opened.definitions.iter().cloned());
+    let (handle, thread) = spool::start(opened)?;
     Ok((handle, directory, thread))
+}
+
+/// Keeps the node's name beside the journal; whether it is another than at the last start. Frames of that
+/// time keep the old name, in the label `instance`.
+fn note_name(io: &dyn StorageIo, folder: &Path, node: &str) -> Result<bool, AgentError> {
+    let path = folder.join("node");
+    let before = match io.read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+        Err(error) if error.is_not_found() => String::new(),
+        Err(error) => return Err(error.into()),
+    };
+    if before == node {
+        return Ok(false);
+    }
+    write_atomically(io, &path, format!("{node}\n").as_bytes())?;
+    if !before.is_empty() {
+        tracing::warn!(before, now = node, "The node has another name; its series start anew");
+    }
+    Ok(!before.is_empty())
 }
 
 /// Reads the configuration again and hands its parts out. Name, storage and address need a restart.
@@ -270,4 +293,21 @@ async fn stop_sampling(
         tracing::error!("The sampling thread ended by a panic");
     }
     sampled.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pharos_common::storage_io::MemoryIo;
+
+    #[test]
+    fn another_name_of_the_node_is_noticed_once() {
+        let io = MemoryIo::new();
+        io.create_dir_all(Path::new("/agent")).unwrap();
+        let note = |name: &str| note_name(&io, Path::new("/agent"), name).unwrap();
+        assert!(!note("a"), "a new node has no other name");
+        assert!(!note("a"));
+        assert!(note("b"));
+        assert!(!note("b"));
+    }
 }

@@ -122,6 +122,18 @@ pub struct SamplerOptions {
     pub netstat_fields: Filter,
     /// `--collector.vmstat.fields`
     pub vmstat_fields: Filter,
+    /// `--collector.slabinfo.slabs-*`
+    pub slabs: Filter,
+    /// `--collector.interrupts.name-*`
+    pub interrupts: Filter,
+    /// `--collector.interrupts.include-zeros`
+    pub interrupt_zeros: bool,
+    /// `--collector.sysctl.include`
+    pub sysctls: Vec<String>,
+    /// `--collector.sysctl.include-info`
+    pub sysctl_infos: Vec<String>,
+    /// `--collector.qdisc.device-*`
+    pub qdiscs: Filter,
     /// `--collector.textfile.directory`
     pub textfile_directories: Vec<PathBuf>,
     /// `--collector.cpu.info`
@@ -183,10 +195,16 @@ const fn blocking(name: &'static str, build: BuildSampler) -> SamplerKind {
     SamplerKind { name, default_on: true, may_block: true, fastest_ms: None, build }
 }
 
+const fn opt_in(name: &'static str, build: BuildSampler) -> SamplerKind {
+    SamplerKind { name, default_on: false, may_block: true, fastest_ms: None, build }
+}
+
 /// All samplers, by name.
 pub const SAMPLERS: &[SamplerKind] = &[
     blocking("amdgpu", samplers::amdgpu::build),
     hot("arp", samplers::arp::build),
+    opt_in("buddyinfo", samplers::kernel_tables::buddyinfo),
+    opt_in("cgroups", samplers::kernel_tables::cgroups),
     hot("conntrack", samplers::conntrack::build),
     hot("cpu", samplers::cpu::build),
     hot("cpufreq", samplers::cpufreq::build),
@@ -197,21 +215,31 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("gpu", samplers::gpu::build).adaptive(),
     blocking("hwmon", samplers::hwmon::build),
     blocking("infiniband", samplers::infiniband::build),
+    opt_in("interrupts", samplers::interrupts::interrupts),
     hot("loadavg", samplers::scalars::loadavg),
     hot("meminfo", samplers::memory::build),
+    opt_in("meminfo_numa", samplers::kernel_tables::meminfo_numa),
+    opt_in("mountstats", samplers::mountstats::build),
     blocking("netclass", samplers::netclass::build),
     hot("netdev", samplers::netdev::build),
     hot("netstat", samplers::netstat::build),
     blocking("nvme", samplers::nvme::build),
     hot("os", samplers::os::build),
     blocking("peers", samplers::peers::build),
+    opt_in("pods", samplers::pods::build),
     hot("pressure", samplers::pressure::build).adaptive(),
+    opt_in("processes", samplers::processes::build),
+    opt_in("qdisc", samplers::qdisc::build),
     blocking("rdma", samplers::rdma_counters::build),
     hot("schedstat", samplers::schedstat::build),
     hot("selinux", samplers::selinux::build),
+    opt_in("slabinfo", samplers::kernel_tables::slabinfo),
     hot("sockstat", samplers::sockstat::build),
+    opt_in("softirqs", samplers::interrupts::softirqs),
     hot("softnet", samplers::softnet::build),
     hot("stat", samplers::stat::build),
+    opt_in("sysctl", samplers::sysctl::build),
+    opt_in("tcpstat", samplers::tcpstat::build),
     blocking("textfile", samplers::textfile::build),
     blocking("thermal_zone", samplers::thermal_zone::build),
     hot("time", samplers::time::build),
@@ -219,6 +247,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("udp_queues", samplers::udp_queues::build),
     hot("uname", samplers::uname::build),
     hot("vmstat", samplers::vmstat::build),
+    opt_in("zoneinfo", samplers::kernel_tables::zoneinfo),
 ];
 
 /// Names of node_exporter's other collectors: their flags are accepted, so that command lines written for
@@ -228,8 +257,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "bcachefs",
     "bonding",
     "btrfs",
-    "buddyinfo",
-    "cgroups",
     "cpu_vulnerabilities",
     "devstat",
     "dmi",
@@ -239,15 +266,12 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "edac",
     "ethtool",
     "fibrechannel",
-    "interrupts",
     "ipvs",
     "kernel_hung",
     "ksmd",
     "lnstat",
     "logind",
     "mdadm",
-    "meminfo_numa",
-    "mountstats",
     "network_route",
     "nfs",
     "nfsd",
@@ -256,24 +280,17 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "pcidevice",
     "perf",
     "powersupplyclass",
-    "processes",
-    "qdisc",
     "rapl",
     "runit",
-    "slabinfo",
-    "softirqs",
     "supervisord",
     "swap",
-    "sysctl",
     "systemd",
     "tapestats",
-    "tcpstat",
     "watchdog",
     "wifi",
     "xfrm",
     "xfs",
     "zfs",
-    "zoneinfo",
 ];
 
 /// The sampler of that name.

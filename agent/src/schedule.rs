@@ -20,10 +20,9 @@ pub use rate::{Adaptive, Rate};
 
 use crate::board::Board;
 use crate::clock_watch::ClockWatch;
-use crate::frame::FrameDraft;
 use crate::hints::HintInbox;
 use crate::kernel_files::ReadBuffer;
-use crate::own_metrics::{LossReason, OwnMetrics};
+use crate::own_metrics::OwnMetrics;
 use crate::recorder::{Recorder, RecorderPlan};
 use crate::sampler::{SamplerKind, SamplerOptions};
 use crate::spool::SpoolHandle;
@@ -256,7 +255,8 @@ impl Scheduler {
         if let Some(spool) = &self.spool
             && let Some(draft) = self.shared.board.collect()
         {
-            send(spool, draft, &self.shared);
+            // What is lost because the journal is too far behind is counted there.
+            spool.append(draft, self.shared.board.next_group());
         }
     }
 
@@ -435,12 +435,6 @@ impl Scheduler {
     fn grid_ms(&self) -> u32 {
         let hot = self.tasks.iter().filter(|task| !task.kind.may_block);
         hot.map(|task| task.decision.grid_ms).min().unwrap_or(1_000)
-    }
-}
-
-fn send(spool: &SpoolHandle, draft: FrameDraft, shared: &Shared) {
-    if !spool.append(draft, shared.board.next_group()) {
-        shared.metrics.lose(LossReason::JournalBusy, 1);
     }
 }
 

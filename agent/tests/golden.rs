@@ -27,10 +27,43 @@ fn the_fake_host_scrapes_as_in_the_golden_file() {
     // By the second tick samplers with their own threads have told how they fared, too.
     bench.tick();
     bench.tick();
-    let text = stable_lines(&bench.text());
-    let golden = fixtures().join("golden.prom");
+    compare(&stable_lines(&bench.text()), "golden.prom");
+}
+
+/// Samplers that are off by default.
+const OPT_IN: [&str; 17] = [
+    "--collector.disable-defaults",
+    "--sampler.buddyinfo",
+    "--sampler.cgroups",
+    "--sampler.interrupts",
+    "--sampler.meminfo_numa",
+    "--sampler.mountstats",
+    "--sampler.pods",
+    "--sampler.processes",
+    "--sampler.slabinfo",
+    "--sampler.softirqs",
+    "--sampler.sysctl",
+    "--sampler.tcpstat",
+    "--sampler.zoneinfo",
+    "--collector.sysctl.include=kernel.threads-max",
+    "--collector.sysctl.include=fs.file-nr:total,current,max",
+    "--collector.sysctl.include-info=kernel.pid_max",
+    "--collector.slabinfo.slabs-exclude=^TCP$",
+];
+
+#[test]
+fn what_is_switched_on_by_hand_scrapes_as_in_its_golden_file() {
+    let mut bench = bench(&fixtures(), &OPT_IN);
+    bench.tick();
+    bench.tick();
+    compare(&stable_lines(&bench.text()), "golden_opt_in.prom");
+}
+
+#[track_caller]
+fn compare(text: &str, golden: &str) {
+    let golden = fixtures().join(golden);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&golden, &text).unwrap();
+        std::fs::write(&golden, text).unwrap();
     }
     let want = std::fs::read_to_string(&golden).unwrap();
     for (got, want) in text.lines().zip(want.lines()) {

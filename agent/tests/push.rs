@@ -35,8 +35,13 @@ impl Running {
     }
 
     async fn get(&self, path: &str, headers: &str) -> String {
+        self.request("GET", path, headers).await
+    }
+
+    async fn request(&self, method: &str, path: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n{headers}\r\n");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.unwrap();
@@ -241,4 +246,74 @@ async fn pages_are_served_without_any_collector() {
     assert!(running.get("/-/healthy", "").await.contains("Pharos agent is Healthy."));
     assert_eq!(running.agent.status().gpus_known().await.count(), 0);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_refused_for_good_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::default();
+    store.lock().refuse = Some(3);
+    let server = Server::start(store.clone(), None).await;
+    let running = Running::start(fast(folder.path(), &[server.address.to_string()])).await;
+    running.until("pharos_agent_frames_lost_total{reason=\"refused\"}", 1.0).await;
+    let reached = store.sequences().last().copied().unwrap_or(0);
+    eventually("frames behind it", || {
+        let sequences = store.sequences();
+        sequences.last().is_some_and(|last| *last > reached + 3) && sequences.contains(&4)
+    })
+    .await;
+    running.stop().await;
+    let stored = store.sequences();
+    let missing: Vec<u64> = (1..*stored.last().unwrap()).filter(|at| !stored.contains(at)).collect();
+    assert_eq!(missing, [3]);
+    assert_eq!(std::fs::read_dir(folder.path().join("refused")).unwrap().count(), 1);
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn a_hint_of_the_collector_brings_samples_between_grid_points() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::default();
+    store.lock().hint = Some("node_pressure_cpu_waiting_seconds_total".to_owned());
+    let server = Server::start(store.clone(), None).await;
+    let mut config = fast(folder.path(), &[server.address.to_string()]);
+    for planned in &mut config.plan.samplers {
+        planned.rate = planned.kind.default_rate();
+    }
+    let running = Running::start(config).await;
+    let fast = "node_pressure_cpu_waiting_seconds_total:fast{instance=node-1,job=node}";
+    eventually("samples between grid points", || {
+        store.lock().samples.get(fast).is_some_and(|samples| samples.len() >= 5)
+    })
+    .await;
+    running.stop().await;
+    let elsewhere = store.lock().samples.keys().any(|series| series.contains("node_load1:fast"));
+    assert!(!elsewhere, "only what was hinted at");
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn the_flight_recorder_is_shipped_on_request_behind_what_is_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::default();
+    let server = Server::start(store.clone(), None).await;
+    let mut config = fast(folder.path(), &[server.address.to_string()]);
+    for planned in &mut config.plan.samplers {
+        planned.rate = pharos_agent::schedule::Rate::fixed(1_000);
+    }
+    let nothing = Running::start(config.clone()).await;
+    assert!(nothing.request("POST", "/-/dump", "Content-Length: 0\r\n").await.starts_with("HTTP/1.1 409"));
+    nothing.stop().await;
+    config.plan.recorder.series = vec![regex::Regex::new("^node_load1$").unwrap()];
+    let running = Running::start(config).await;
+    running.until("pharos_agent_frames_acknowledged_total{lane=\"live\"}", 2.0).await;
+    let answer = running.request("POST", "/-/dump", "Content-Length: 0\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let series = "node_load1:fast{instance=node-1,job=node}";
+    eventually("the recording", || store.lock().samples.contains_key(series)).await;
+    assert!(store.count(Lane::Backfill) >= 1);
+    assert!(running.own("pharos_agent_recorder_samples_total").await >= 1.0);
+    running.stop().await;
+    assert!(store.lock().samples[series].values().all(|bits| f64::from_bits(*bits) == 0.57));
+    server.kill().await;
 }

@@ -1,12 +1,12 @@
 //! What flows to the collector on one connection: `Hello`, then frames of both lanes, each behind the
 //! definitions that it needs. Live frames go first whenever there are any.
 
+use super::codec::Wire;
 use crate::directory::{Definition, DefinitionSet, change_message};
 use crate::spool::{BackfillFrame, LiveFrame};
 use bytes::Bytes;
 use pharos_proto::v1::agent_message::Message;
-use pharos_proto::v1::{AgentMessage, Hello, Lane, Tick};
-use prost::Message as _;
+use pharos_proto::v1::{AgentMessage, Hello, Lane};
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl From<LiveFrame> for OutgoingFrame {
 /// The stream of messages.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    queue: VecDeque<AgentMessage>,
+    queue: VecDeque<Wire>,
     live: mpsc::Receiver<LiveFrame>,
     backfill: mpsc::Receiver<OutgoingFrame>,
     backfill_open: bool,
@@ -52,28 +52,21 @@ impl Outgoing {
         live: mpsc::Receiver<LiveFrame>,
         backfill: mpsc::Receiver<OutgoingFrame>,
     ) -> Self {
-        let queue = VecDeque::from([AgentMessage { message: Some(Message::Hello(hello)) }]);
+        let queue = VecDeque::from([Wire::Message(AgentMessage { message: Some(Message::Hello(hello)) })]);
         Outgoing { queue, live, backfill, backfill_open: true, defined: Defined::default() }
     }
 
     fn enqueue(&mut self, lane: Lane, frame: OutgoingFrame) {
         self.defined.update(&frame.definitions, &mut self.queue);
-        match Tick::decode(frame.readings) {
-            Ok(mut tick) => {
-                tick.lane = lane.into();
-                tick.sequence = frame.sequence;
-                self.queue.push_back(AgentMessage { message: Some(Message::Tick(tick)) });
-            }
-            // We encoded it and the journal checked its checksum.
-            Err(error) => tracing::error!(sequence = frame.sequence, %error, "A frame cannot be read back"),
-        }
+        let OutgoingFrame { sequence, readings, .. } = frame;
+        self.queue.push_back(Wire::Frame { lane, sequence, readings });
     }
 }
 
 impl Stream for Outgoing {
-    type Item = AgentMessage;
+    type Item = Wire;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<AgentMessage>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Wire>> {
         loop {
             if let Some(message) = self.queue.pop_front() {
                 return Poll::Ready(Some(message));
@@ -108,7 +101,7 @@ struct Defined {
 
 impl Defined {
     /// Queues what brings the collector to `wanted`.
-    fn update(&mut self, wanted: &Arc<DefinitionSet>, queue: &mut VecDeque<AgentMessage>) {
+    fn update(&mut self, wanted: &Arc<DefinitionSet>, queue: &mut VecDeque<Wire>) {
         if self.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, wanted)) {
             return;
         }
@@ -117,9 +110,8 @@ impl Defined {
             if known.is_some_and(|known| known.message == definition.message) {
                 continue;
             }
-            queue.push_back(AgentMessage {
-                message: Some(change_message(known.map(|known| &**known), definition)),
-            });
+            let message = change_message(known.map(|known| &**known), definition);
+            queue.push_back(Wire::Message(AgentMessage { message: Some(message) }));
             self.groups.insert(definition.group(), Arc::clone(definition));
         }
         self.last = Some(Arc::clone(wanted));

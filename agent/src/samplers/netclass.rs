@@ -30,12 +30,15 @@ const ATTRIBUTES: [(&str, &str); 16] = [
     ("tx_queue_len", "node_network_transmit_queue_length"),
     ("type", "node_network_protocol_type"),
 ];
-/// Attributes that change while a link works or breaks; the others are read less often.
-const LINK_STATE: [usize; 6] = [1, 2, 3, 4, 6, FLAGS];
+/// Attributes that, with the state as a text, tell of every change of a link: whatever happens to a carrier is
+/// counted in one of them, and who switches an interface on or off changes the other. Everything else is
+/// read when one of them has changed, and less often in any case.
+const LINK_STATE: [usize; 2] = [CARRIER_CHANGES, FLAGS];
 /// Readings between two looks at the others.
 const READINGS_BETWEEN_LOOKS: u32 = 10;
 /// Attribute that holds the interface's flags, of which the first bit is "administratively up".
 const FLAGS: usize = 7;
+const CARRIER_CHANGES: usize = 2;
 const UP: usize = 0;
 const SPEED: usize = 1;
 /// Columns before those of [`ATTRIBUTES`].

@@ -33,7 +33,8 @@ fn a_hanging_sampler_is_named_and_delays_nobody() {
     };
     let config = crate::AgentOptions::default().load().unwrap();
     let loadavg = crate::sampler::find("loadavg").unwrap();
-    let samplers = [&KIND, loadavg].map(|kind| PlannedSampler { kind, rate: Rate::fixed(1_000) });
+    let filesystem = crate::sampler::find("filesystem").unwrap();
+    let samplers = [&KIND, loadavg, filesystem].map(|kind| PlannedSampler { kind, rate: Rate::fixed(1_000) });
     let clock = ManualClock::new(500);
     let metrics = OwnMetrics::register(&prometheus::Registry::new()).unwrap();
     let board = Board::new(Directory::new("n", 0, []));
@@ -64,6 +65,13 @@ fn a_hanging_sampler_is_named_and_delays_nobody() {
         })
     });
     assert!(failed, "a hanging sampler has not succeeded");
+    // Others that may hang have moved to another thread, and go on while this one still hangs.
+    let before = status("filesystem").readings;
+    while status("filesystem").readings < before + 3 {
+        clock.advance(Duration::from_secs(1));
+        scheduler.tick();
+    }
+    assert_eq!(hung(), 1);
 
     drop(held);
     while hung() == 1 || status("hanging").readings < 3 {

@@ -1,126 +1,174 @@
-//! Runs a [`Spool`] on a thread of its own, so that neither sampling nor the network ever waits for a disk.
+//! Lets samplers and network talk to the ledger at any moment, and runs the writer on a thread of its own.
+//!
+//! The ledger lies behind a lock that nobody holds over a file operation or a wait. What is to be written
+//! goes to the writer's thread through a bounded queue, in the order of its sequences: orders are queued
+//! while the ledger is locked. A disk that hangs fills the queue; then frames are no longer journalled, which
+//! is counted if it costs them, and still go out live.
 
-use super::{BackfillFrame, LiveFrame, STREAM_ID_BYTES, Spool, SpoolLimits};
+use super::backfill::BackfillFrame;
+use super::ledger::{Ledger, LiveFrame, Unwritten};
+use super::open::Opened;
+use super::writer::{Found, Writer};
+use super::{STREAM_ID_BYTES, SpoolLimits};
 use crate::frame::FrameDraft;
+use crate::own_metrics::LossReason;
 use crate::schedule::CpuClock;
+use pharos_common::clock::SharedClock;
 use pharos_proto::v1::Lane;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Orders that wait for the thread. A disk that hangs for longer than this many ticks costs frames.
+/// Orders that wait for the thread: four minutes of frames at one a second, and at 5 kB a frame a megabyte.
 const ORDERS_MAX: usize = 256;
 /// Between attempts to read a journal that failed.
 const READ_RETRY: Duration = Duration::from_secs(1);
-
-/// Processor time is looked at on one order in this many: a look is a system call.
-const ORDERS_PER_MEASUREMENT: u64 = 8;
-
-/// What a connection needs to know of the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpoolView {
-    /// Whether there is something to send on the backfill lane now.
-    pub backfill_ready: bool,
-    /// Frames that no collector has made durable.
-    pub outstanding: u64,
-    /// Live frames without acknowledgement.
-    pub in_flight: usize,
-}
+/// Bytes of frames read at a time, so that fresh frames wait little for the journal's thread.
+const BATCH_BYTES: usize = 256 << 10;
+/// Time that the end of the agent waits for a disk that hangs.
+const SYNC_TIME_MAX: Duration = Duration::from_secs(5);
 
 enum Order {
-    Append {
-        draft: FrameDraft,
-        next_group: u32,
-        lane: Lane,
-    },
-    Connected {
-        live_durable: u64,
-        backfill_durable: u64,
-        live: mpsc::Sender<LiveFrame>,
-        done: oneshot::Sender<()>,
-    },
-    Disconnected,
-    Acknowledged {
-        lane: Lane,
-        sequence: u64,
-    },
-    Backfill {
-        reply: oneshot::Sender<Vec<BackfillFrame>>,
-    },
+    Write(Unwritten),
+    Assign(Vec<(u64, u64)>),
+    Backfill { reply: oneshot::Sender<Vec<BackfillFrame>> },
+    SetAside { sequence: u64 },
     Limits(SpoolLimits),
-    Sync {
-        done: oneshot::Sender<()>,
-    },
+    Sync { done: oneshot::Sender<()> },
 }
 
-/// The way to the spool's thread. The thread ends when all handles are gone.
+/// The way to the spool. The thread ends when all handles are gone.
 #[derive(Clone, Debug)]
 pub struct SpoolHandle {
+    ledger: Arc<Mutex<Ledger>>,
     orders: mpsc::Sender<Order>,
-    view: watch::Receiver<SpoolView>,
+    /// Whether there is something for the backfill lane.
+    backfill_ready: Arc<watch::Sender<bool>>,
     stream_id: [u8; STREAM_ID_BYTES],
+    clock: SharedClockDebug,
     cpu_nanos: Arc<AtomicU64>,
+}
+
+/// A clock that can stand in a struct with `Debug`.
+#[derive(Clone)]
+struct SharedClockDebug(SharedClock);
+
+impl std::fmt::Debug for SharedClockDebug {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
 }
 
 /// Starts the thread.
 ///
 /// # Errors
 /// If the system gives none.
-pub fn start(mut spool: Spool) -> io::Result<(SpoolHandle, std::thread::JoinHandle<()>)> {
+pub fn start(opened: Opened) -> io::Result<(SpoolHandle, std::thread::JoinHandle<()>)> {
+    let Opened { ledger, mut writer, clock, stream_id, .. } = opened;
     let (orders, mut inbox) = mpsc::channel(ORDERS_MAX);
-    let (show, view) = watch::channel(view_of(&spool));
-    let stream_id = spool.stream_id();
+    let ready = Arc::new(watch::channel(ledger.backfill_ready()).0);
+    let ledger = Arc::new(Mutex::new(ledger));
     let cpu_nanos = Arc::new(AtomicU64::new(0));
-    let cpu = Arc::clone(&cpu_nanos);
+    let (shared, cpu) = (Arc::clone(&ledger), Arc::clone(&cpu_nanos));
+    let show = Arc::clone(&ready);
     let thread = std::thread::Builder::new().name("pharos-journal".into()).spawn(move || {
-        let mut orders = 0u64;
         while let Some(order) = inbox.blocking_recv() {
-            obey(&mut spool, order);
-            orders += 1;
-            if orders.is_multiple_of(ORDERS_PER_MEASUREMENT) {
-                cpu.store(CpuClock::now().as_nanos() as u64, Ordering::Relaxed);
-            }
-            let now = view_of(&spool);
-            show.send_if_modified(|view| std::mem::replace(view, now) != now);
+            obey(&mut writer, &shared, order);
+            show_ready(&show, &lock(&shared));
+            cpu.store(CpuClock::now().as_nanos() as u64, Ordering::Relaxed);
         }
-        spool.sync();
+        // What still waited for its acknowledgement has lost its chance.
+        let mut rest = Vec::new();
+        lock(&shared).give_out(&mut rest);
+        rest.into_iter().for_each(|unwritten| obey(&mut writer, &shared, Order::Write(unwritten)));
+        writer.sync();
     })?;
-    Ok((SpoolHandle { orders, view, stream_id, cpu_nanos }, thread))
+    let clock = SharedClockDebug(clock);
+    Ok((SpoolHandle { ledger, orders, backfill_ready: ready, stream_id, clock, cpu_nanos }, thread))
 }
 
-fn view_of(spool: &Spool) -> SpoolView {
-    SpoolView {
-        backfill_ready: spool.backfill_ready(),
-        outstanding: spool.outstanding(),
-        in_flight: spool.in_flight(),
-    }
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn obey(spool: &mut Spool, order: Order) {
+fn show_ready(show: &watch::Sender<bool>, ledger: &Ledger) {
+    let now = ledger.backfill_ready();
+    show.send_if_modified(|ready| std::mem::replace(ready, now) != now);
+}
+
+/// Carries out an order. The ledger is locked only between file operations.
+fn obey(writer: &mut Writer, ledger: &Mutex<Ledger>, order: Order) {
     // Whoever asked and went away does not need the answer.
     match order {
-        Order::Append { draft, next_group, lane } => spool.append(draft, next_group, lane),
-        Order::Connected { live_durable, backfill_durable, live, done } => {
-            spool.connected(live_durable, backfill_durable, live);
-            let _ = done.send(());
+        Order::Write(unwritten) => {
+            if !writer.write(&unwritten) {
+                lock(ledger).not_written(unwritten.frame.sequence, LossReason::JournalFailed);
+            }
+            tidy(writer, ledger);
         }
-        Order::Disconnected => spool.disconnected(),
-        Order::Acknowledged { lane, sequence } => spool.acknowledged(lane, sequence),
+        Order::Assign(ranges) => {
+            writer.assign(&ranges);
+            tidy(writer, ledger);
+        }
         Order::Backfill { reply } => {
-            let frames = spool.next_backfill().unwrap_or_else(|error| {
-                tracing::warn!(%error, "Cannot read the journal for backfill");
-                Vec::new()
-            });
-            let _ = reply.send(frames);
+            let _ = reply.send(next_backfill(writer, ledger));
         }
-        Order::Limits(limits) => spool.set_limits(limits),
+        Order::SetAside { sequence } => writer.set_aside(sequence),
+        Order::Limits(limits) => {
+            writer.set_limits(limits);
+            tidy(writer, ledger);
+        }
         Order::Sync { done } => {
-            spool.sync();
+            writer.sync();
+            tidy(writer, ledger);
             let _ = done.send(());
         }
     }
+}
+
+/// Frees what nobody needs and drops what is too much.
+pub(super) fn tidy(writer: &mut Writer, ledger: &Mutex<Ledger>) {
+    let lowest_needed = lock(ledger).lowest_needed();
+    writer.free(lowest_needed);
+    while let Some((last, reason)) = writer.enforce_limits() {
+        lock(ledger).dropped_up_to(last, reason);
+    }
+}
+
+/// The next frames for the backfill lane, in rising order; none if none may be sent now.
+pub(super) fn next_backfill(writer: &mut Writer, ledger: &Mutex<Ledger>) -> Vec<BackfillFrame> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES {
+        let wanted = {
+            let ledger = lock(ledger);
+            if !ledger.backfill_ready() {
+                break;
+            }
+            ledger.next_pending()
+        };
+        let Some(wanted) = wanted else { break };
+        match writer.read(wanted) {
+            Ok(Found::Frame(frame)) => {
+                let mut ledger = lock(ledger);
+                // The connection, and with it the lane, may be another by now.
+                if ledger.next_pending() != Some(wanted) {
+                    break;
+                }
+                ledger.backfilled(frame.sequence, frame.readings.len());
+                bytes += frame.readings.len();
+                batch.push(frame);
+            }
+            Ok(Found::Missing(first, last)) => lock(ledger).missing(first, last),
+            Ok(Found::NotYet) => break,
+            Err(error) => {
+                tracing::warn!(%error, "Cannot read the journal for backfill");
+                break;
+            }
+        }
+    }
+    batch
 }
 
 impl SpoolHandle {
@@ -129,69 +177,139 @@ impl SpoolHandle {
         self.stream_id
     }
 
-    /// Hands a frame over; `false` if the thread is too far behind to take it. Never waits.
+    /// Takes a fresh frame and sends it live if it can. Never waits; `false` if it should have gone to the
+    /// journal and the journal's thread is too far behind.
     pub fn append(&self, draft: FrameDraft, next_group: u32) -> bool {
-        self.orders.try_send(Order::Append { draft, next_group, lane: Lane::Live }).is_ok()
+        self.take(draft, next_group, Lane::Live)
     }
 
-    /// Hands a frame over that is not fresh and must not delay those that are. Waits until the thread
-    /// takes it, so it is nothing for a thread that samples.
+    /// Takes a frame that is not fresh and must not delay those that are.
     pub fn append_backfill(&self, draft: FrameDraft, next_group: u32) -> bool {
-        self.orders.try_send(Order::Append { draft, next_group, lane: Lane::Backfill }).is_ok()
+        self.take(draft, next_group, Lane::Backfill)
     }
 
-    /// Processor time that the thread has used.
+    fn take(&self, draft: FrameDraft, next_group: u32, lane: Lane) -> bool {
+        let (mut out, now) = (Vec::new(), self.clock.0.monotonic());
+        let mut ledger = self.lock();
+        ledger.append(draft, next_group, lane, now, &mut out);
+        self.write(&mut ledger, out)
+    }
+
+    /// Processor time that the journal's thread has used.
     pub fn cpu(&self) -> Duration {
         Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed))
     }
 
     /// Tells what a collector has, and where fresh frames go from now on.
-    pub async fn connected(&self, live_durable: u64, backfill_durable: u64, live: mpsc::Sender<LiveFrame>) {
-        let (done, wait) = oneshot::channel();
-        self.send(Order::Connected { live_durable, backfill_durable, live, done }).await;
-        let _ = wait.await;
+    pub fn connected(&self, live_durable: u64, backfill_durable: u64, live: mpsc::Sender<LiveFrame>) {
+        let mut out = Vec::new();
+        let mut ledger = self.lock();
+        // Frames are in the journal before a record there speaks of them.
+        ledger.give_out(&mut out);
+        self.write(&mut ledger, out);
+        let assigned = ledger.connected(live_durable, backfill_durable, live);
+        if !assigned.is_empty() {
+            // Without this record an agent that is killed later looks at these frames as in doubt, which
+            // the next connection settles as well.
+            let _ = self.orders.try_send(Order::Assign(assigned));
+        }
+        show_ready(&self.backfill_ready, &ledger);
     }
 
     /// Tells that the connection is gone.
-    pub async fn disconnected(&self) {
-        self.send(Order::Disconnected).await;
+    pub fn disconnected(&self) {
+        let mut out = Vec::new();
+        let mut ledger = self.lock();
+        ledger.disconnected(&mut out);
+        self.write(&mut ledger, out);
+        show_ready(&self.backfill_ready, &ledger);
     }
 
     /// Tells what is durable.
-    pub async fn acknowledged(&self, lane: Lane, sequence: u64) {
-        self.send(Order::Acknowledged { lane, sequence }).await;
+    pub fn acknowledged(&self, lane: Lane, sequence: u64) {
+        let mut ledger = self.lock();
+        ledger.acknowledged(lane, sequence);
+        show_ready(&self.backfill_ready, &ledger);
+    }
+
+    /// Tells that the collector ended the stream because of what it got. A frame that is to blame is set
+    /// aside, so that the others get through.
+    pub fn refused(&self) {
+        let culprit = self.lock().refused();
+        if let Some(sequence) = culprit {
+            let _ = self.orders.try_send(Order::SetAside { sequence });
+        }
+    }
+
+    /// Writes what the collector has not acknowledged in time; called now and then.
+    pub fn write_overdue(&self) {
+        let (mut out, now) = (Vec::new(), self.clock.0.monotonic());
+        let mut ledger = self.lock();
+        ledger.give_out_overdue(now, &mut out);
+        self.write(&mut ledger, out);
+    }
+
+    /// Live frames without acknowledgement, and for how long the oldest has waited.
+    pub fn in_flight(&self) -> (usize, Option<Duration>) {
+        let ledger = self.lock();
+        (ledger.in_flight(), ledger.oldest_in_flight(self.clock.0.monotonic()))
+    }
+
+    /// Frames that no collector has made durable yet.
+    pub fn outstanding(&self) -> u64 {
+        self.lock().outstanding()
     }
 
     /// The next frames to backfill. Waits a little if there are none although there should be.
     pub async fn backfill(&self) -> Vec<BackfillFrame> {
         let (reply, answer) = oneshot::channel();
-        self.send(Order::Backfill { reply }).await;
+        // The thread ends after the last handle, so it is there.
+        let _ = self.orders.send(Order::Backfill { reply }).await;
         let frames = answer.await.unwrap_or_default();
-        if frames.is_empty() && self.view.borrow().backfill_ready {
+        if frames.is_empty() && *self.backfill_ready.borrow() {
             tokio::time::sleep(READ_RETRY).await;
         }
         frames
     }
 
+    /// Waits until there is something to backfill.
+    pub async fn until_backfill(&self) {
+        // The sender lives in `self`.
+        let _ = self.backfill_ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
     /// Changes the journal's bounds.
     pub async fn set_limits(&self, limits: SpoolLimits) {
-        self.send(Order::Limits(limits)).await;
+        let _ = self.orders.send(Order::Limits(limits)).await;
     }
 
-    /// Waits until everything handed over so far is in the journal, safe from a power cut.
+    /// Waits until everything handed over so far is in the journal, safe from a power cut; not longer than a
+    /// healthy disk takes.
     pub async fn sync(&self) {
         let (done, wait) = oneshot::channel();
-        self.send(Order::Sync { done }).await;
-        let _ = wait.await;
+        let work = async {
+            let _ = self.orders.send(Order::Sync { done }).await;
+            let _ = wait.await;
+        };
+        if tokio::time::timeout(SYNC_TIME_MAX, work).await.is_err() {
+            tracing::warn!("The journal's disk does not answer");
+        }
     }
 
-    /// The spool as it is now, and its changes.
-    pub fn view(&self) -> watch::Receiver<SpoolView> {
-        self.view.clone()
+    /// Queues frames for the writer, with the ledger locked so that their order is kept.
+    fn write(&self, ledger: &mut Ledger, frames: Vec<Unwritten>) -> bool {
+        let mut taken = true;
+        for unwritten in frames {
+            let sequence = unwritten.frame.sequence;
+            if self.orders.try_send(Order::Write(unwritten)).is_err() {
+                ledger.not_written(sequence, LossReason::JournalBusy);
+                taken = false;
+            }
+        }
+        taken
     }
 
-    async fn send(&self, order: Order) {
-        // The thread ends after the last handle, so it is there.
-        let _ = self.orders.send(order).await;
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
     }
 }

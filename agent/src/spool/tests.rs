@@ -1,11 +1,21 @@
 //! The spool against a collector that keeps to the protocol: nothing lost, nothing stored twice, whatever
 //! breaks in between.
 
+use super::keeper::{next_backfill, tidy};
+use super::ledger::Ledger;
+use super::writer::Writer;
 use super::*;
-use pharos_common::clock::ManualClock;
-use pharos_common::storage_io::MemoryIo;
+use crate::directory::DefinitionSet;
+use crate::frame::FrameDraft;
+use crate::own_metrics::{LossReason, OwnMetrics};
+use pharos_common::clock::{Clock as _, ManualClock, SharedClock};
+use pharos_common::storage_io::{FolderLock, IoResult, MemoryIo, ReadableFile, StorageIo, WritableFile};
+use pharos_proto::v1::Lane;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
 
 const FOLDER: &str = "/agent";
 
@@ -14,7 +24,9 @@ struct Rig {
     clock: Arc<ManualClock>,
     metrics: OwnMetrics,
     limits: SpoolLimits,
-    spool: Spool,
+    ledger: Mutex<Ledger>,
+    writer: Writer,
+    stream: [u8; STREAM_ID_BYTES],
     definitions: Arc<DefinitionSet>,
     /// Sequences of all frames ever appended.
     appended: BTreeSet<u64>,
@@ -43,40 +55,87 @@ impl Collector {
     }
 }
 
-fn open(io: &MemoryIo, limits: SpoolLimits, metrics: &OwnMetrics, clock: &Arc<ManualClock>) -> Spool {
+fn open(io: &MemoryIo, limits: SpoolLimits, metrics: &OwnMetrics, clock: &Arc<ManualClock>) -> Opened {
     let clock: SharedClock = Arc::clone(clock) as SharedClock;
-    Spool::open(Arc::new(io.clone()), Path::new(FOLDER), limits, metrics.clone(), clock).unwrap().spool
+    super::open(Arc::new(io.clone()), Path::new(FOLDER), limits, metrics.clone(), clock).unwrap()
 }
 
 impl Rig {
     fn new(limits: SpoolLimits) -> Self {
         let (io, clock) = (MemoryIo::new(), ManualClock::new(1_000_000_000));
         let metrics = OwnMetrics::register(&prometheus::Registry::new()).unwrap();
-        let spool = open(&io, limits, &metrics, &clock);
+        let Opened { ledger, writer, stream_id: stream, .. } = open(&io, limits, &metrics, &clock);
         let (definitions, appended, collector) = Default::default();
-        Rig { io, clock, metrics, limits, spool, definitions, appended, collector, live: None }
+        let ledger = Mutex::new(ledger);
+        Rig {
+            io,
+            clock,
+            metrics,
+            limits,
+            ledger,
+            writer,
+            stream,
+            definitions,
+            appended,
+            collector,
+            live: None,
+        }
     }
 
     fn append(&mut self, bytes: usize) {
-        self.appended.insert(self.spool.next_sequence);
-        let timestamp_ms = pharos_common::clock::Clock::now_ms(&*self.clock);
+        self.appended.insert(self.next_sequence());
+        let timestamp_ms = self.clock.now_ms();
         let definitions = Arc::clone(&self.definitions);
-        self.spool.append(
-            FrameDraft { definitions, readings: vec![7; bytes], samples: 1, timestamp_ms },
-            1,
-            Lane::Live,
-        );
+        let draft = FrameDraft { definitions, readings: vec![7; bytes], samples: 1, timestamp_ms };
+        let (mut out, now) = (Vec::new(), self.clock.monotonic());
+        self.ledger.lock().unwrap().append(draft, 1, Lane::Live, now, &mut out);
+        self.write(out);
+    }
+
+    /// What the writer's thread does.
+    fn write(&mut self, frames: Vec<super::ledger::Unwritten>) {
+        for frame in frames {
+            if !self.writer.write(&frame) {
+                let sequence = frame.frame.sequence;
+                self.ledger.lock().unwrap().not_written(sequence, LossReason::JournalFailed);
+            }
+            tidy(&mut self.writer, &self.ledger);
+        }
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.ledger.lock().unwrap().next_sequence()
+    }
+
+    fn outstanding(&self) -> u64 {
+        self.ledger.lock().unwrap().outstanding()
+    }
+
+    fn acknowledge(&mut self, lane: Lane) {
+        let sequence = match lane {
+            Lane::Live => self.collector.live_durable,
+            Lane::Backfill => self.collector.backfill_durable,
+        };
+        self.ledger.lock().unwrap().acknowledged(lane, sequence);
+        tidy(&mut self.writer, &self.ledger);
     }
 
     fn connect(&mut self) {
         let (live, out) = mpsc::channel(4);
-        self.spool.connected(self.collector.live_durable, self.collector.backfill_durable, live);
+        let mut held = Vec::new();
+        self.ledger.lock().unwrap().give_out(&mut held);
+        self.write(held);
+        let (live_durable, backfill_durable) = (self.collector.live_durable, self.collector.backfill_durable);
+        let assigned = self.ledger.lock().unwrap().connected(live_durable, backfill_durable, live);
+        self.writer.assign(&assigned);
         self.live = Some(out);
     }
 
     fn disconnect(&mut self) {
         self.live = None;
-        self.spool.disconnected();
+        let mut out = Vec::new();
+        self.ledger.lock().unwrap().disconnected(&mut out);
+        self.write(out);
     }
 
     /// The collector takes up to `count` live frames; the acknowledgement arrives or is lost.
@@ -87,29 +146,50 @@ impl Rig {
             self.collector.store(Lane::Live, frame.sequence);
         }
         if acknowledge {
-            self.spool.acknowledged(Lane::Live, self.collector.live_durable);
+            self.acknowledge(Lane::Live);
         }
     }
 
     /// The collector takes up to `count` of the next backfilled frames; the rest is lost with the
     /// connection.
     fn take_backfill(&mut self, count: usize, acknowledge: bool) {
-        let batch = self.spool.next_backfill().unwrap();
+        let batch = next_backfill(&mut self.writer, &self.ledger);
         let all = batch.len() <= count;
         for frame in batch.into_iter().take(count) {
             self.collector.store(Lane::Backfill, frame.sequence);
         }
         if acknowledge {
-            self.spool.acknowledged(Lane::Backfill, self.collector.backfill_durable);
+            self.acknowledge(Lane::Backfill);
         }
         if !all {
             self.disconnect();
         }
     }
 
+    /// The collector ends the stream with an error that says what it got is wrong.
+    fn disconnect_refused(&mut self, set_aside: &mut Option<u64>) {
+        let culprit = self.ledger.lock().unwrap().refused();
+        if let Some(sequence) = culprit {
+            self.writer.set_aside(sequence);
+            *set_aside = Some(sequence);
+        }
+        self.disconnect();
+    }
+
+    /// Ends as agents do when they are asked to, and starts again.
     fn restart(&mut self) {
+        let mut held = Vec::new();
+        self.ledger.lock().unwrap().give_out(&mut held);
+        self.write(held);
+        self.start_again();
+    }
+
+    /// Starts again after being killed.
+    fn start_again(&mut self) {
         self.live = None;
-        self.spool = open(&self.io, self.limits, &self.metrics, &self.clock);
+        let opened = open(&self.io, self.limits, &self.metrics, &self.clock);
+        (self.ledger, self.writer) = (Mutex::new(opened.ledger), opened.writer);
+        self.stream = opened.stream_id;
     }
 
     fn drain(&mut self) {
@@ -117,11 +197,11 @@ impl Rig {
         for _ in 0..1_000 {
             self.take_live(usize::MAX, true);
             self.take_backfill(usize::MAX, true);
-            if self.spool.outstanding() == 0 {
+            if self.outstanding() == 0 {
                 return;
             }
         }
-        panic!("{} frames never go out", self.spool.outstanding());
+        panic!("{} frames never go out", self.outstanding());
     }
 }
 
@@ -176,9 +256,76 @@ fn acknowledgements_free_the_journal() {
         rig.append(1_000);
         rig.take_live(1, true);
     }
-    assert!(rig.spool.journal.total_bytes() < 25_000, "{}", rig.spool.journal.total_bytes());
+    assert!(rig.writer.journal.total_bytes() < 25_000, "{}", rig.writer.journal.total_bytes());
     assert_eq!(rig.metrics.lost(LossReason::JournalFull), 0);
     assert_eq!(rig.collector.stored.len(), 200);
+}
+
+#[test]
+fn what_is_acknowledged_at_once_is_never_written() {
+    let mut rig = Rig::new(SpoolLimits::default());
+    rig.connect();
+    for _ in 0..100 {
+        rig.append(1_000);
+        rig.take_live(1, true);
+        rig.clock.advance(Duration::from_secs(1));
+    }
+    // The first frame brought its definitions.
+    assert_eq!(rig.metrics.frames.get(), 1);
+    // A collector that is silent for longer than a moment is no place to leave frames.
+    rig.append(1_000);
+    rig.clock.advance(Duration::from_secs(1));
+    rig.append(1_000);
+    assert_eq!(rig.metrics.frames.get(), 3);
+    rig.start_again();
+    rig.drain();
+    assert_eq!(rig.collector.stored, rig.appended);
+}
+
+#[test]
+fn sequences_and_group_numbers_are_never_used_twice_although_little_is_written() {
+    let mut rig = Rig::new(SpoolLimits::default());
+    rig.connect();
+    for _ in 0..100 {
+        rig.append(10);
+        rig.take_live(1, true);
+    }
+    let used = *rig.appended.last().unwrap();
+    rig.definitions = Arc::default();
+    rig.append(10);
+    assert_eq!(rig.metrics.frames.get(), 2, "new definitions are written at once");
+    rig.take_live(1, true);
+    rig.start_again();
+    assert!(rig.next_sequence() > used + 1);
+}
+
+#[test]
+fn a_frame_that_is_refused_for_good_is_set_aside_and_the_next_goes_on() {
+    let mut rig = Rig::new(SpoolLimits::default());
+    for _ in 0..5 {
+        rig.append(100);
+    }
+    // The collector takes everything but the third frame.
+    let mut set_aside = None;
+    for _ in 0..20 {
+        rig.connect();
+        for frame in next_backfill(&mut rig.writer, &rig.ledger) {
+            if frame.sequence == 3 {
+                break;
+            }
+            rig.collector.store(Lane::Backfill, frame.sequence);
+        }
+        rig.acknowledge(Lane::Backfill);
+        if rig.outstanding() == 0 {
+            break;
+        }
+        rig.disconnect_refused(&mut set_aside);
+    }
+    assert_eq!(set_aside, Some(3));
+    assert_eq!(rig.collector.stored, BTreeSet::from([1, 2, 4, 5]));
+    assert_eq!(rig.metrics.lost(LossReason::Refused), 1);
+    let kept = rig.io.paths().into_iter().filter(|path| path.starts_with("/agent/refused"));
+    assert_eq!(kept.count(), 1);
 }
 
 #[test]
@@ -186,7 +333,7 @@ fn a_full_journal_drops_the_oldest_and_counts_them() {
     let mut rig = Rig::new(SpoolLimits { bytes_max: 40_000, ..SpoolLimits::default() });
     for _ in 0..200 {
         rig.append(1_000);
-        assert!(rig.spool.journal.total_bytes() <= 40_000);
+        assert!(rig.writer.journal.total_bytes() <= 40_000);
     }
     let lost = rig.metrics.lost(LossReason::JournalFull);
     assert!(lost > 150, "{lost}");
@@ -241,16 +388,16 @@ fn a_full_disk_costs_nothing_that_a_collector_takes_live() {
 fn a_power_cut_takes_unsynced_frames_but_never_reuses_a_sequence() {
     let mut rig = Rig::new(SpoolLimits::default());
     rig.append(100);
-    rig.spool.sync();
+    rig.writer.sync();
     for _ in 0..50 {
         rig.append(100);
     }
     let highest = *rig.appended.last().unwrap();
-    let stream = rig.spool.stream_id();
+    let stream = rig.stream;
     rig.io = rig.io.after_power_cut();
     rig.restart();
-    assert_eq!(rig.spool.stream_id(), stream);
-    assert!(rig.spool.next_sequence > highest);
+    assert_eq!(rig.stream, stream);
+    assert!(rig.next_sequence() > highest);
     rig.drain();
     assert!(rig.collector.stored.contains(&1));
 }
@@ -282,15 +429,105 @@ fn definitions_and_numbers_survive_a_restart() {
     let definition = directory.define(groups.iter().next().unwrap());
     rig.definitions = Arc::new(DefinitionSet { definitions: vec![Arc::clone(&definition)] });
     rig.append(10);
-    let clock: SharedClock = Arc::clone(&rig.clock) as SharedClock;
-    let opened =
-        Spool::open(Arc::new(rig.io.clone()), Path::new(FOLDER), rig.limits, rig.metrics.clone(), clock)
-            .unwrap();
+    let opened = open(&rig.io, rig.limits, &rig.metrics, &rig.clock);
     assert_eq!(opened.definitions, [Arc::clone(&definition)]);
     assert!(opened.next_group > definition.group());
-    rig.spool = opened.spool;
+    rig.start_again();
     // What is backfilled carries the definitions that held then.
     rig.connect();
-    let batch = rig.spool.next_backfill().unwrap();
+    let batch = next_backfill(&mut rig.writer, &rig.ledger);
     assert_eq!(batch[0].definitions.definitions, [definition]);
+}
+
+/// A disk of which every write waits until the test lets go.
+#[derive(Debug, Clone)]
+struct HangingIo {
+    memory: MemoryIo,
+    held: Arc<Mutex<()>>,
+}
+
+#[derive(Debug)]
+struct HangingFile(Box<dyn WritableFile>, Arc<Mutex<()>>);
+
+impl WritableFile for HangingFile {
+    fn write_all(&mut self, bytes: &[u8]) -> IoResult<()> {
+        let _held = self.1.lock().unwrap();
+        self.0.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> IoResult<()> {
+        let _held = self.1.lock().unwrap();
+        self.0.sync()
+    }
+
+    fn truncate(&mut self, length: u64) -> IoResult<()> {
+        self.0.truncate(length)
+    }
+}
+
+impl StorageIo for HangingIo {
+    fn create_dir_all(&self, path: &Path) -> IoResult<()> {
+        self.memory.create_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> IoResult<Vec<String>> {
+        self.memory.list(path)
+    }
+    fn create(&self, path: &Path) -> IoResult<Box<dyn WritableFile>> {
+        Ok(Box::new(HangingFile(self.memory.create(path)?, Arc::clone(&self.held))))
+    }
+    fn append(&self, path: &Path) -> IoResult<Box<dyn WritableFile>> {
+        Ok(Box::new(HangingFile(self.memory.append(path)?, Arc::clone(&self.held))))
+    }
+    fn open(&self, path: &Path) -> IoResult<Arc<dyn ReadableFile>> {
+        self.memory.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> IoResult<()> {
+        self.memory.rename(from, to)
+    }
+    fn hard_link(&self, from: &Path, to: &Path) -> IoResult<()> {
+        self.memory.hard_link(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> IoResult<()> {
+        self.memory.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> IoResult<()> {
+        self.memory.remove_dir_all(path)
+    }
+    fn lock(&self, path: &Path) -> IoResult<Box<dyn FolderLock>> {
+        self.memory.lock(path)
+    }
+    fn sync_dir(&self, path: &Path) -> IoResult<()> {
+        self.memory.sync_dir(path)
+    }
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_hold_up_live_frames() {
+    let held = Arc::new(Mutex::new(()));
+    let io = HangingIo { memory: MemoryIo::new(), held: Arc::clone(&held) };
+    let metrics = OwnMetrics::register(&prometheus::Registry::new()).unwrap();
+    let clock = ManualClock::new(1_000_000_000);
+    let shared = Arc::clone(&clock) as SharedClock;
+    let opened =
+        super::open(Arc::new(io), Path::new(FOLDER), SpoolLimits::default(), metrics.clone(), shared)
+            .unwrap();
+    let (spool, thread) = super::start(opened).unwrap();
+    let (live, mut out) = mpsc::channel(8);
+    spool.connected(0, 0, live);
+    let hangs = held.lock().unwrap();
+    let definitions: Arc<DefinitionSet> = Arc::default();
+    // Many more than the journal's queue holds, and none of them acknowledged in time.
+    for sequence in 1..=400 {
+        clock.advance(Duration::from_secs(1));
+        let definitions = Arc::clone(&definitions);
+        spool.append(FrameDraft { definitions, readings: vec![7; 10], samples: 1, timestamp_ms: 1 }, 1);
+        assert_eq!(out.try_recv().unwrap().sequence, sequence);
+        spool.acknowledged(Lane::Live, sequence.saturating_sub(2));
+    }
+    spool.acknowledged(Lane::Live, 400);
+    assert_eq!((spool.outstanding(), spool.in_flight().0), (0, 0));
+    assert!(LossReason::ALL.iter().all(|reason| metrics.lost(*reason) == 0));
+    drop(hangs);
+    drop(spool);
+    thread.join().unwrap();
 }

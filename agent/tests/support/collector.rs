@@ -5,7 +5,7 @@ use pharos_proto::v1::agent_message::Message;
 use pharos_proto::v1::collector_message::Message as Reply;
 use pharos_proto::v1::ingest_server::{Ingest, IngestServer};
 use pharos_proto::v1::{
-    Acknowledge, AgentMessage, CollectorMessage, DefineGroup, Lane, Throttle, Tick, Welcome,
+    Acknowledge, AgentMessage, CollectorMessage, DefineGroup, Hint, Hints, Lane, Throttle, Tick, Welcome,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -40,6 +40,10 @@ pub struct Inner {
     pub throttle_ms: Option<u32>,
     /// Whether acknowledgements are held back.
     pub silent: bool,
+    /// The frame that is refused whenever it comes.
+    pub refuse: Option<u64>,
+    /// Name of a series whose group is near a threshold, as soon as it has a reading.
+    pub hint: Option<String>,
 }
 
 impl Store {
@@ -159,8 +163,18 @@ impl Connection {
                     let lane = tick.lane();
                     let last = highest.insert(lane, tick.sequence);
                     assert!(last.is_none_or(|last| last < tick.sequence), "sequences rise within a lane");
+                    if self.store.lock().refuse == Some(tick.sequence) {
+                        let status = Status::invalid_argument("this frame is wrong, and always will be");
+                        let _ = self.replies.send(Err(status)).await;
+                        return;
+                    }
                     if !self.take(&stream, &tick) {
                         return;
+                    }
+                    let hinted = self.hinted();
+                    if let Some(group) = hinted {
+                        let hint = Hint { group, column: 0, urgency: 0.9, valid_ms: 60_000 };
+                        self.reply(Reply::Hints(Hints { hints: vec![hint] })).await;
                     }
                     let sequence = tick.sequence;
                     if !self.store.lock().silent {
@@ -169,6 +183,16 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// The group that the test wants to be hinted at, once.
+    fn hinted(&self) -> Option<u32> {
+        let mut store = self.store.lock();
+        let name = store.hint.as_ref()?;
+        let has = |group: &&DefineGroup| group.columns.iter().any(|column| column.name == *name);
+        let group = self.groups.values().find(has)?.group;
+        store.hint = None;
+        Some(group)
     }
 
     /// Stores a frame unless it is known; `false` breaks the connection, the frame stored but not
