@@ -250,6 +250,10 @@ impl GpuSampler {
     }
 
     fn count_xids(&mut self, now: f64) {
+        // Without a GPU there is nothing to look for, and the log may well be closed to the agent.
+        if self.fleet.seen() == 0 && self.bus.is_empty() {
+            return;
+        }
         let booted = seconds_since_boot();
         let (log, xids) = (&mut self.kernel_log, &mut self.xids);
         log.read(&mut self.log_buffer, |logged, old| {

@@ -68,7 +68,8 @@ impl Labels {
     /// A group's key: whatever changes a label changes the key, for labels of a group are for good.
     pub(super) fn key(&self, gpu: &GpuDescription, driver: &DriverInfo) -> String {
         let mut key = format!("gpu/{}/{}/{}/{}", gpu.uuid, gpu.index, gpu.pci_bus_id, driver.driver);
-        if let Some(owner) = self.owner(&gpu.uuid) {
+        let instances = gpu.instances.iter().map(|instance| instance.uuid.as_str());
+        for owner in std::iter::once(gpu.uuid.as_str()).chain(instances).filter_map(|uuid| self.owner(uuid)) {
             key.push_str(&format!("/{}/{}/{}", owner.namespace, owner.pod, owner.container));
         }
         key

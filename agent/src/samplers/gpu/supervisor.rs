@@ -323,3 +323,65 @@ impl Sink for Nobody {
     fn failed(&mut self, _: u32, _: &str) {}
     fn event(&mut self, _: u32, _: u32) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supervisor(program: &str) -> Supervisor {
+        Supervisor::new(ReaderOptions {
+            program: program.into(),
+            library: None,
+            deadline: Duration::from_secs(30),
+            memory_bytes_max: 1 << 30,
+        })
+    }
+
+    /// A process that outlives what it was told, as one that hangs in the driver does.
+    fn immortal() -> Child {
+        std::process::Command::new("sleep").arg("1000").spawn().unwrap()
+    }
+
+    #[test]
+    fn no_more_readers_are_started_while_too_many_do_not_die() {
+        let mut supervisor = supervisor("/nonexistent/reader");
+        supervisor.abandoned = (0..ABANDONED_MAX).map(|_| immortal()).collect();
+        assert_eq!(supervisor.read(&mut Nobody), Reading::Paused);
+        assert_eq!(supervisor.abandoned(), ABANDONED_MAX);
+        supervisor.abandoned[2].kill().unwrap();
+        supervisor.abandoned[2].wait().unwrap();
+        // There is room again, so it tries.
+        assert!(matches!(supervisor.read(&mut Nobody), Reading::NoDriver(_)));
+        assert_eq!(supervisor.abandoned(), ABANDONED_MAX - 1);
+        for child in &mut supervisor.abandoned {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_reader_that_cannot_start_or_talks_nonsense_is_paused_and_not_trusted() {
+        let mut missing = supervisor("/nonexistent/reader");
+        assert!(
+            matches!(missing.read(&mut Nobody), Reading::NoDriver(why) if why.contains("/nonexistent/reader"))
+        );
+        assert_eq!(missing.read(&mut Nobody), Reading::Paused, "not again at once");
+        // It prints its arguments and ends.
+        let mut nonsense = supervisor("/bin/echo");
+        assert_eq!(nonsense.read(&mut Nobody), Reading::Lost(None));
+        assert_eq!(nonsense.stats().endings[Ending::Crashed as usize], 1);
+        assert_eq!(nonsense.read(&mut Nobody), Reading::Paused);
+    }
+
+    #[test]
+    fn a_gpu_that_hangs_again_is_tried_ever_more_rarely() {
+        let mut supervisor = supervisor("/nonexistent/reader");
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            supervisor.avoid(Some(3));
+            pauses.push(supervisor.avoided[0].pause);
+        }
+        assert!(supervisor.avoids(3) && !supervisor.avoids(2));
+        assert_eq!((pauses[0], pauses[1], pauses[9]), (RETRY_MIN, RETRY_MIN * 2, RETRY_MAX));
+    }
+}
