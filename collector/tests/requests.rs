@@ -1,6 +1,6 @@
 //! Requests as clients really send them: raw targets, encodings, deletions, times that are none.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed step fails the test")]
 
 mod support;
 
