@@ -8,7 +8,6 @@ use crate::limits::{POINTS_PER_SERIES_MAX, SMALL_ANSWER_POINTS_MAX};
 use crate::queries::{self, QueryFailure, QuerySettings, When};
 use axum::extract::State;
 use axum::http::StatusCode;
-use pharos_common::sample::TimestampMs;
 use pharos_promql::{MatrixSeries, QueryError, QueryStats, SampleValue, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,7 +148,7 @@ fn truncate(value: &mut Value, limit: usize) -> bool {
 }
 
 fn stats_json(answer: &queries::Answer) -> serde_json::Value {
-    let QueryStats { samples_read, peak_samples, .. } = answer.result.stats;
+    let QueryStats { samples_read, peak_samples, summaries, .. } = answer.result.stats;
     let (queued, evaluated) = (answer.queued.as_secs_f64(), answer.evaluated.as_secs_f64());
     serde_json::json!({
         "timings": {
@@ -161,18 +160,13 @@ fn stats_json(answer: &queries::Answer) -> serde_json::Value {
             "execTotalTime": queued + evaluated,
         },
         "samples": {"totalQueryableSamples": samples_read, "peakSamples": peak_samples},
+        "rollups": {
+            "fiveMinuteBuckets": summaries.five_minute_buckets,
+            "hourBuckets": summaries.hour_buckets,
+            "samples": summaries.samples,
+            "blocks": summaries.blocks,
+        },
     })
-}
-
-/// `/api/v1/query_exemplars`: none are kept yet.
-pub(crate) async fn exemplars(parameters: Parameters) -> Answer {
-    // Grafana probes with times that make no sense; they need only be there.
-    parameters.time("start")?;
-    parameters.time("end")?;
-    pharos_promql::parse(parameters.get_or_empty("query"))
-        .map_err(|error| ApiError::parameter("query", error))?;
-    let none: [TimestampMs; 0] = [];
-    success(&none, parameters.encoding)
 }
 
 /// `/api/v1/format_query`

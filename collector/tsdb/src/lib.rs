@@ -16,6 +16,7 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+mod exemplars;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
@@ -25,14 +26,21 @@ mod merge;
 mod metadata;
 mod newest;
 mod postings;
+mod rollup;
 mod row;
 mod select;
+mod summarize;
 mod tombstones;
 
-pub use database::{Database, FileCheck, OpenReport, Options, Ranking, Statistics, Stats, Verdict};
+pub use database::{
+    Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Statistics, Stats, Summaries,
+    Verdict,
+};
 pub use error::{ReadError, SeriesLimit, TsdbError};
+pub use exemplars::{AppendedExemplars, Exemplar};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
 pub use select::{ReadBudget, SelectedSeries, Unlimited};
+pub use summarize::SummaryStats;

@@ -11,6 +11,7 @@ mod part;
 mod result;
 pub(crate) mod smooth;
 mod subquery;
+mod summarized;
 pub(crate) mod window;
 
 pub(crate) use binary::Outcome;

@@ -169,7 +169,7 @@ impl Database {
 
 impl Inner {
     /// Tells of a damaged block once: log, and the count of damaged bytes.
-    fn note_damage(&self, block: &Block, error: &str) {
+    pub(super) fn note_damage(&self, block: &Block, error: &str) {
         if block.is_first_damage() {
             tracing::error!(error, "A block is damaged; what can be read of it is served");
             self.counters.damaged_bytes.fetch_add(block.bytes(), Ordering::Relaxed);
@@ -181,7 +181,7 @@ impl Inner {
         self.blocks().iter().any(|block| !block.tombstones().is_empty())
     }
 
-    fn blocks_in(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Vec<Arc<Block>> {
+    pub(super) fn blocks_in(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Vec<Arc<Block>> {
         self.blocks().into_iter().filter(|block| block.overlaps(start_ms, end_ms)).collect()
     }
 
