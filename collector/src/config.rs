@@ -160,8 +160,7 @@ pub fn load(options: &Options) -> Result<LoadedConfig, CollectorError> {
         check_url(url).map_err(|message| CollectorError::Flag { flag: "alertmanager.url", message })?;
         alertmanager_urls.push(url.clone());
     }
-    let mut not_acted_on = not_acted_on(&path, &text, &parsed)?;
-    not_acted_on.extend(options.retention_size.as_ref().map(|_| "--storage.retention.size".to_owned()));
+    let not_acted_on = not_acted_on(&path, &text, &parsed)?;
     alertmanager_urls.extend(configured_urls(&path, &text, &parsed.alerting)?);
     let defaults = Defaults {
         interval_ms: parsed.global.evaluation_interval.unwrap_or(DEFAULT_INTERVAL).as_millis_i64().max(1),

@@ -7,6 +7,7 @@
 //! together, for the program `pharos-collector` and for `pharos`.
 
 pub mod api;
+mod byte_size;
 pub mod collector;
 pub mod config;
 pub mod coverage;
@@ -24,6 +25,7 @@ mod run;
 mod self_samples;
 pub mod storage;
 
+pub use byte_size::ByteSize;
 pub use error::CollectorError;
 pub use options::{DEFAULT_LISTEN_ADDRESS, Options};
 pub use run::{run, run_with_clock};

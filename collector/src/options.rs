@@ -1,5 +1,6 @@
 //! The collector's flags. All have defaults; `pharos` sets them from its own.
 
+use crate::byte_size::ByteSize;
 use pharos_common::duration::PrometheusDuration;
 use pharos_common::flags::{ConfigFlag, LogFlags};
 use std::path::PathBuf;
@@ -43,9 +44,9 @@ pub struct Options {
     #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
     pub retention_time: PrometheusDuration,
 
-    /// Size above which the oldest blocks are dropped (for example 512MB); accepted, has no effect yet
+    /// Size of all stored samples above which the oldest are dropped (for example 512MB); 0 for no limit
     #[arg(long = "storage.retention.size", value_name = "BYTES")]
-    pub retention_size: Option<String>,
+    pub retention_size: Option<ByteSize>,
 
     /// Active series above which new ones are refused
     #[arg(long = "storage.series-max", value_name = "N", default_value_t = 10_000_000)]
@@ -132,7 +133,7 @@ impl Options {
             ("rules.shipped", self.shipped_rules.to_string()),
             ("storage.path", self.storage_path.display().to_string()),
             ("storage.retention.time", self.retention_time.to_string()),
-            ("storage.retention.size", self.retention_size.clone().unwrap_or_default()),
+            ("storage.retention.size", self.retention_size.map(|size| size.to_string()).unwrap_or_default()),
             ("storage.series-max", self.series_max.to_string()),
             ("web.enable-admin-api", self.enable_admin_api.to_string()),
             ("web.enable-lifecycle", self.enable_lifecycle.to_string()),

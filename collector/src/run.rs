@@ -192,6 +192,7 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
     let retention_ms = options.retention_time.as_millis_i64();
     let engine_options = pharos_tsdb::Options {
         retention_ms: (retention_ms > 0).then_some(retention_ms),
+        retention_bytes: options.retention_size.map(|size| size.0).filter(|&bytes| bytes > 0),
         series_max: options.series_max,
         ..pharos_tsdb::Options::default()
     };

@@ -73,7 +73,8 @@ async fn errors_have_prometheus_types_and_codes() {
     let cases = [
         ("/api/v1/query?query=sum(", 400, "bad_data", "invalid parameter \"query\": 1:5: parse error: "),
         ("/api/v1/query?query=up&time=x", 400, "bad_data", "invalid parameter \"time\": cannot parse \"x\""),
-        ("/api/v1/query?query=up&timeout=-1", 400, "bad_data", "invalid parameter \"timeout\""),
+        ("/api/v1/query?query=up&timeout=-1", 503, "timeout", "query timed out"),
+        ("/api/v1/query?query=up&timeout=-1s", 400, "bad_data", "invalid parameter \"timeout\""),
         ("/api/v1/query?query=up&limit=-1", 400, "bad_data", "invalid parameter \"limit\""),
         ("/api/v1/query_range?query=up&start=0&end=1", 400, "bad_data", "invalid parameter \"step\""),
         (
@@ -255,7 +256,7 @@ async fn queries_end_at_their_limits() {
     assert_eq!((status, &body["errorType"]), (422, &json!("execution")), "{body}");
     assert!(body["error"].as_str().unwrap().contains("too many samples"), "{body}");
     let (status, body) = collector.get("/api/v1/query?query=many&timeout=0.000001").await;
-    assert_eq!((status, &body["errorType"]), (400, &json!("bad_data")), "{body}");
+    assert_eq!((status, &body["errorType"]), (503, &json!("timeout")), "{body}");
     // What one query held is free again for the next.
     assert_eq!(collector.query_at("many{i=\"7\"}", "1700000000").await[0]["value"][1], "7");
     collector.stop().await;

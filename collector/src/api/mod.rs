@@ -45,6 +45,7 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/alerts", get(rules::alerts))
         .route("/alertmanagers", get(rules::alertmanagers))
         .route("/targets", get(targets::targets))
+        .route("/targets/metadata", get(targets::metadata))
         .route("/scrape_pools", get(targets::pools))
         .route("/status/walreplay", get(status::walreplay))
         .route("/status/buildinfo", get(status::buildinfo))
@@ -54,7 +55,8 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/status/tsdb", get(status::tsdb))
         .route("/admin/tsdb/flush", get(admin::flush).post(admin::flush))
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
-        .route("/admin/tsdb/{*action}", post(admin::refused).put(admin::refused))
+        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route("/admin/tsdb/clean_tombstones", post(admin::clean_tombstones).put(admin::clean_tombstones))
         .fallback(any(answer::not_found))
         .method_not_allowed_fallback(answer::method_not_allowed)
         .layer(axum::middleware::from_fn(cors::allow));

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use pharos_promql::{MatrixSeries, QueryError, QueryStats, SampleValue, Value};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// `/api/v1/query`
 pub(crate) async fn instant(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
@@ -48,7 +49,13 @@ async fn run(
     when: When,
 ) -> Result<queries::Answer, ApiError> {
     let settings = QuerySettings {
-        timeout: parameters.positive_duration("timeout")?,
+        // No time at all is a time, in which nothing can be evaluated.
+        timeout: match parameters.get("timeout") {
+            None => None,
+            Some(_) => {
+                Some(Duration::from_millis(parameters.duration_ms("timeout")?.try_into().unwrap_or(0)))
+            }
+        },
         lookback_delta: parameters.positive_duration("lookback_delta")?,
     };
     let query = parameters.get_or_empty("query");

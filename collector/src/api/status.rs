@@ -5,16 +5,16 @@ use super::parameters::Parameters;
 use crate::collector::Collector;
 use crate::rules::notify::rfc3339;
 use axum::extract::State;
-use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The version of Prometheus whose API this is: clients decide by it what they may ask for.
 const COMPATIBLE_WITH: &str = "3.14.0";
 /// Entries of each list of `/status/tsdb`.
 const TOP: usize = 10;
-/// How far back `/status/tsdb` counts series.
-const COUNTED_MS: i64 = 3_600_000;
+/// The label that tells who sent a series.
+const SENDER_LABEL: &str = "instance";
 
 /// `/api/v1/status/buildinfo`. It has no `features`: any entry makes Grafana take us for Mimir.
 pub(crate) async fn buildinfo(parameters: Parameters) -> Answer {
@@ -71,52 +71,31 @@ pub(crate) async fn walreplay(parameters: Parameters) -> Answer {
 pub(crate) async fn tsdb(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
     let top = parameters.limit()?.unwrap_or(TOP);
     let database = collector.database.clone();
-    let now_ms = collector.clock.now_ms();
     let data = tokio::task::spawn_blocking(move || {
         let stats = database.stats();
-        let series = database.series(&[], now_ms - COUNTED_MS, now_ms)?;
-        let mut by_metric: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut by_pair: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for labels in &series {
-            *by_metric.entry(labels.metric_name()).or_default() += 1;
-            for (name, value) in labels.iter() {
-                *by_pair.entry((name, value)).or_default() += 1;
-                values.entry(name).or_default().insert(value);
-            }
-        }
-        let pairs = by_pair.len();
-        let bytes = |of: &BTreeSet<&str>| of.iter().map(|value| value.len() as u64).sum::<u64>();
-        Ok(json!({
+        let found = database.statistics(top, SENDER_LABEL);
+        json!({
             "headStats": {
-                "numSeries": stats.head_series,
-                "numLabelPairs": pairs,
+                "numSeries": found.series,
+                "numLabelPairs": found.label_pairs,
                 "chunkCount": stats.head_groups,
                 "minTime": stats.head_min_ms.unwrap_or(i64::MAX),
                 "maxTime": stats.head_max_ms.unwrap_or(i64::MIN),
             },
-            "seriesCountByMetricName": largest(by_metric.into_iter().map(|(name, n)| (name.to_owned(), n)), top),
-            "labelValueCountByLabelName":
-                largest(values.iter().map(|(name, of)| ((*name).to_owned(), of.len() as u64)), top),
-            "memoryInBytesByLabelName":
-                largest(values.iter().map(|(name, of)| ((*name).to_owned(), bytes(of))), top),
-            "seriesCountByLabelValuePair": largest(by_pair.into_iter().map(|((name, value), n)| (format!("{name}={value}"), n)), top),
-        }))
+            "seriesCountByMetricName": listed(found.series_by_metric),
+            "labelValueCountByLabelName": listed(found.values_by_label),
+            "memoryInBytesByLabelName": listed(found.value_bytes_by_label),
+            "seriesCountByLabelValuePair": listed(found.series_by_pair),
+            "seriesCountBySender": listed(found.series_by_value),
+            "seriesRefused": found.refused,
+            "seriesRefusedBySender": listed(found.refused_by_culprit),
+        })
     })
     .await
-    .map_err(ApiError::internal)?
-    .map_err(|error: pharos_tsdb::TsdbError| ApiError::internal(error))?;
+    .map_err(ApiError::internal)?;
     success(&data, parameters.encoding)
 }
 
-fn largest(counts: impl Iterator<Item = (String, u64)>, top: usize) -> Vec<Value> {
-    let mut counts: Vec<(String, u64)> = counts.collect();
-    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    counts
-        .into_iter()
-        .take(top)
-        .map(|(name, value)| {
-            Value::Object(Map::from_iter([("name".into(), name.into()), ("value".into(), value.into())]))
-        })
-        .collect()
+fn listed(ranking: Vec<(String, u64)>) -> Vec<Value> {
+    ranking.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
 }

@@ -1,6 +1,6 @@
 //! `/targets`: the nodes whose agents push here, in the shape of Prometheus' targets.
 
-use super::answer::{Answer, success};
+use super::answer::{Answer, ApiError, success};
 use super::parameters::Parameters;
 use crate::collector::Collector;
 use crate::rules::notify::rfc3339;
@@ -49,4 +49,16 @@ pub(crate) async fn targets(State(collector): State<Arc<Collector>>, parameters:
 /// `/api/v1/scrape_pools`
 pub(crate) async fn pools(parameters: Parameters) -> Answer {
     success(&json!({"scrapePools": [POOL]}), parameters.encoding)
+}
+
+/// `/api/v1/targets/metadata`: what agents send is described by `/api/v1/metadata`, the same for all of
+/// them. Nothing is scraped here whose descriptions could differ.
+pub(crate) async fn metadata(parameters: Parameters) -> Answer {
+    parameters.limit()?;
+    if let Some(selector) = parameters.get("match_target") {
+        pharos_promql::parse_selector(selector)
+            .map_err(|error| ApiError::parameter("match_target", error))?;
+    }
+    let none: [Value; 0] = [];
+    success(&none, parameters.encoding)
 }
