@@ -247,7 +247,7 @@ impl Paced {
             let late = self.pace.due(second).await;
             seen.latest = seen.latest.max(late);
             let mut readings = Vec::new();
-            add_readings(&mut readings, &layout, values.tick(), now_ms()?);
+            add_readings(&mut readings, &layout, values.tick(), now_ms()?, 1_000);
             read_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Instant::now());
             let tick = Tick { lane: Lane::Live.into(), sequence: second + 1, readings };
             if send.send(AgentMessage { message: Some(FromAgent::Tick(tick)) }).await.is_err() {

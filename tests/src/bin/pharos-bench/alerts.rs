@@ -305,7 +305,7 @@ impl Sender {
         for second in 0..self.seconds {
             self.pace.due(second).await;
             let mut readings = Vec::new();
-            add_readings(&mut readings, &layout, &self.values(second), now_ms()?);
+            add_readings(&mut readings, &layout, &self.values(second), now_ms()?, 1_000);
             let tick = Tick { lane: Lane::Live.into(), sequence: second + 1, readings };
             self.note(second);
             send.send(AgentMessage { message: Some(FromAgent::Tick(tick)) }).await?;

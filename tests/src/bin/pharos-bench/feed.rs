@@ -111,7 +111,7 @@ impl Load {
             let ticks = batch.min(self.seconds - second);
             for _ in 0..ticks {
                 second += 1;
-                add_readings(&mut readings, &layout, values.tick(), self.timestamp_ms(node, second));
+                add_readings(&mut readings, &layout, values.tick(), self.timestamp_ms(node, second), 0);
             }
             progress.add((ticks * layout.iter().map(|group| group.series.len()).sum::<usize>()) as u64);
             if self.batch > 1 {
@@ -231,12 +231,14 @@ pub(crate) fn define(number: u32, node: usize, group: &GroupSpec) -> DefineGroup
     }
 }
 
-/// Adds one tick of a node: a reading per group.
+/// Adds one tick of a node: a reading per group. `interval_ms` is what live nodes promise; whoever loads the
+/// past promises nothing (0), or its end would be marked stale while things are measured.
 pub(crate) fn add_readings(
     readings: &mut Vec<Reading>,
     layout: &[GroupSpec],
     values: &[f64],
     timestamp_ms: i64,
+    interval_ms: u32,
 ) {
     let mut rest = values;
     for (number, group) in layout.iter().enumerate() {
@@ -245,7 +247,7 @@ pub(crate) fn add_readings(
         readings.push(Reading {
             group: number as u32,
             timestamp_ms,
-            interval_ms: 1_000,
+            interval_ms,
             present: Vec::new().into(),
             values: mine.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into(),
         });

@@ -109,7 +109,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
     let mut results = Map::new();
     for set in if arguments.small { &SMALL_SETS } else { &SETS } {
         if arguments.only.as_deref().is_none_or(|only| only == set.name) {
-            results.insert(set.name.to_owned(), run_set(set, arguments).context(set.name)?);
+            // What was measured of one set stands if another fails.
+            let result = match run_set(set, arguments) {
+                Ok(result) => result,
+                Err(error) => json!({"error": format!("{error:#}")}),
+            };
+            results.insert(set.name.to_owned(), result);
         }
     }
     if !arguments.keep {
