@@ -6,6 +6,7 @@ use super::context::RuleContext;
 use super::file::RuleKind;
 use super::missing;
 use super::rule::{Group, Rule, WHOLE};
+use super::shared_reads::SharedReads;
 use crate::ingest::series_writer::LoneSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::{STALE_NAN, TimestampMs};
@@ -37,9 +38,11 @@ pub async fn run_group(context: Arc<RuleContext>, group: Arc<Group>, stop: Shutd
 /// Evaluates a group's interval rules at one time.
 pub async fn evaluate_group(context: &RuleContext, group: &Group, at_ms: TimestampMs) {
     let started = Instant::now();
+    let storage = Arc::clone(context.queries.storage());
+    let shared = Arc::new(SharedReads::new(storage, Arc::clone(&group.shared_selectors)));
     for rule in group.rules.iter().filter(|rule| rule.threshold.is_none()) {
         let began = Instant::now();
-        let outcome = evaluate_rule(context, group, rule, at_ms).await;
+        let outcome = evaluate_rule(context, group, rule, &shared, at_ms).await;
         let label = if outcome.is_ok() { "success" } else { "failure" };
         context.metrics.rule_evaluations.with_label_values(&[label]).inc();
         let failure = outcome.err();
@@ -51,6 +54,7 @@ pub async fn evaluate_group(context: &RuleContext, group: &Group, at_ms: Timesta
         }
         state.evaluated(at_ms, began.elapsed(), failure);
     }
+    context.metrics.rule_reads_shared.inc_by(shared.reused() as u64);
     group.set_timing(at_ms, started.elapsed());
 }
 
@@ -58,12 +62,13 @@ async fn evaluate_rule(
     context: &RuleContext,
     group: &Group,
     rule: &Rule,
+    shared: &Arc<SharedReads>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
     let expr = rule.definition.expr.clone();
     let result = context
         .queries
-        .run_rule(expr, at_ms - group.query_offset_ms)
+        .run_rule_over(Arc::clone(shared), expr, at_ms - group.query_offset_ms)
         .await
         .map_err(|error| error.to_string())?;
     let vector: Vec<(Labels, f64)> = match result.value {
