@@ -8,11 +8,12 @@ use super::missing;
 use super::rule::{Group, Rule, WHOLE};
 use super::shared_reads::SharedReads;
 use crate::ingest::series_writer::LoneSample;
+use pharos_common::histogram::{FloatHistogram, HistogramSample};
 use pharos_common::labels::Labels;
 use pharos_common::sample::{STALE_NAN, TimestampMs};
 use pharos_common::shutdown::Shutdown;
-use pharos_promql::Value;
-use std::collections::HashSet;
+use pharos_promql::{SampleValue, Value};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,11 +72,9 @@ async fn evaluate_rule(
         .run_rule_over(Arc::clone(shared), expr, at_ms - group.query_offset_ms)
         .await
         .map_err(|error| error.to_string())?;
-    let vector: Vec<(Labels, f64)> = match result.value {
-        Value::Vector(vector) => {
-            vector.into_iter().filter_map(|sample| Some((sample.labels, sample.value.as_float()?))).collect()
-        }
-        Value::Scalar(sample) => vec![(Labels::empty(), sample.value)],
+    let vector: Vec<(Labels, SampleValue)> = match result.value {
+        Value::Vector(vector) => vector.into_iter().map(|sample| (sample.labels, sample.value)).collect(),
+        Value::Scalar(sample) => vec![(Labels::empty(), SampleValue::Float(sample.value))],
         Value::String { .. } | Value::Matrix(_) => {
             return Err("rule result is not a vector or scalar".to_owned());
         }
@@ -89,41 +88,58 @@ async fn evaluate_rule(
 async fn record(
     context: &RuleContext,
     rule: &Rule,
-    vector: Vec<(Labels, f64)>,
+    vector: Vec<(Labels, SampleValue)>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
     if rule.limit > 0 && vector.len() > rule.limit {
         return Err(format!("exceeded limit of {} with {} series", rule.limit, vector.len()));
     }
-    let mut now_there = HashSet::with_capacity(vector.len());
-    let mut samples = Vec::with_capacity(vector.len());
+    let mut now_there: HashMap<Labels, bool> = HashMap::with_capacity(vector.len());
+    let mut floats = Vec::with_capacity(vector.len());
+    let mut histograms = Vec::new();
+    let histogram = |histogram| HistogramSample { timestamp_ms: at_ms, histogram };
     for (found, value) in vector {
         let labels = rule.recorded_labels(&found);
-        if !now_there.insert(labels.clone()) {
+        let is_histogram = matches!(value, SampleValue::Histogram(_));
+        if now_there.insert(labels.clone(), is_histogram).is_some() {
             return Err(
                 "vector contains metrics with the same labelset after applying rule labels".to_owned()
             );
         }
-        samples.push(LoneSample { labels, timestamp_ms: at_ms, value });
+        match value {
+            SampleValue::Float(value) => floats.push(LoneSample { labels, timestamp_ms: at_ms, value }),
+            SampleValue::Histogram(value) => histograms.push((labels, histogram(value))),
+        }
     }
     let before = std::mem::take(&mut rule.state().recorded);
-    for labels in before.difference(&now_there) {
-        samples.push(LoneSample { labels: labels.clone(), timestamp_ms: at_ms, value: STALE_NAN });
+    for (labels, was_histogram) in before {
+        if now_there.contains_key(&labels) {
+            continue;
+        }
+        if was_histogram {
+            let stale = FloatHistogram { sum: STALE_NAN, ..FloatHistogram::default() };
+            histograms.push((labels, histogram(Arc::new(stale))));
+        } else {
+            floats.push(LoneSample { labels, timestamp_ms: at_ms, value: STALE_NAN });
+        }
     }
     rule.state().recorded = now_there;
     // The rules after it in the group see them.
-    context.write_now(&samples).await;
+    context.write_now(&floats).await;
+    context.write_histograms(&histograms).await;
     Ok(())
 }
 
 async fn alert(
     context: &RuleContext,
     rule: &Rule,
-    vector: Vec<(Labels, f64)>,
+    vector: Vec<(Labels, SampleValue)>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
+    // As in Prometheus a histogram is a breach too, of value 0.
+    let value = |value: &SampleValue| value.as_float().unwrap_or(0.0);
     let found: Vec<Breach> =
-        vector.iter().map(|(labels, value)| rule.breach(context, labels, *value)).collect();
+        vector.iter().map(|(labels, found)| rule.breach(context, labels, value(found))).collect();
     let missing = missing::alerts_without_data(context, rule, &found, at_ms).await;
     let (series, outcome) = take_found(context, rule, found, &missing, at_ms);
     context.write_now(&series).await;

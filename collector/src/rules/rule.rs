@@ -8,7 +8,7 @@ use super::text::TextContext;
 use super::threshold::Threshold;
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::sample::TimestampMs;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub struct RuleState {
     pub last_evaluation_ms: Option<TimestampMs>,
     /// How long that took.
     pub evaluation_time: Duration,
-    /// Series that the last evaluation of a recording rule wrote.
-    pub recorded: HashSet<Labels>,
+    /// Series that the last evaluation of a recording rule wrote, and whether they are histograms.
+    pub recorded: HashMap<Labels, bool>,
 }
 
 /// One rule.
