@@ -1,7 +1,11 @@
 //! Joins the query engine to the storage engine: selections and budgets go down, columns come up.
 
+use pharos_common::labels::Labels;
+use pharos_common::summary::Summary;
 use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
-use pharos_tsdb::{Database, ReadBudget, ReadError};
+use pharos_promql::summaries::{SummaryRequest, SummarySet, SummarySets, SummaryStats, SummaryStorage};
+use pharos_tsdb::{Database, ReadBudget, ReadError, SUMMARY_GRAIN_MS, Summaries};
+use std::sync::Arc;
 
 /// The storage engine as queries see it.
 #[derive(Clone, Debug)]
@@ -16,6 +20,7 @@ impl DatabaseStorage {
     }
 }
 
+#[derive(Clone, Copy)]
 struct QueryBudget<'a>(&'a Budget);
 
 impl ReadBudget for QueryBudget<'_> {
@@ -34,6 +39,13 @@ impl ReadBudget for QueryBudget<'_> {
     }
 }
 
+fn storage_error(error: ReadError<StorageError>) -> StorageError {
+    match error {
+        ReadError::Refused(refusal) => refusal,
+        other => StorageError::Failed(other.to_string().into()),
+    }
+}
+
 impl Storage for DatabaseStorage {
     fn select<'s>(
         &'s self,
@@ -47,11 +59,8 @@ impl Storage for DatabaseStorage {
         } else {
             self.database.select(matchers, start_ms, end_ms, &budget)
         };
-        let selected = selected.map_err(|error| match error {
-            ReadError::Refused(refusal) => refusal,
-            other => StorageError::Failed(other.to_string().into()),
-        })?;
         let columns: Vec<SeriesColumns> = selected
+            .map_err(storage_error)?
             .into_iter()
             .map(|series| SeriesColumns {
                 histograms: series.histograms,
@@ -59,5 +68,48 @@ impl Storage for DatabaseStorage {
             })
             .collect();
         Ok(Box::new(columns.into_iter()))
+    }
+
+    fn summaries(&self) -> Option<&dyn SummaryStorage> {
+        Some(self)
+    }
+}
+
+impl SummaryStorage for DatabaseStorage {
+    fn grain_ms(&self) -> i64 {
+        SUMMARY_GRAIN_MS
+    }
+
+    fn summarize<'s>(
+        &'s self,
+        request: &SummaryRequest<'_>,
+        budget: &'s Budget,
+        parts: usize,
+    ) -> Result<Option<SummarySets<'s>>, StorageError> {
+        let spans = Arc::clone(&request.spans);
+        let budget = QueryBudget(budget);
+        let found = self.database.summarize(request.matchers, spans, request.fields, &budget);
+        let Some(found) = found.map_err(storage_error)? else { return Ok(None) };
+        let set = |summaries| Box::new(Summed { summaries, budget }) as Box<dyn SummarySet + 's>;
+        Ok(Some(found.split(parts).into_iter().map(set).collect()))
+    }
+}
+
+/// Series as the storage engine sums them up.
+struct Summed<'b> {
+    summaries: Summaries,
+    budget: QueryBudget<'b>,
+}
+
+impl SummarySet for Summed<'_> {
+    fn next_series(&mut self, out: &mut Vec<Summary>) -> Result<Option<Labels>, StorageError> {
+        self.summaries.next_series(&self.budget, out).map_err(storage_error)
+    }
+
+    fn stats(&self) -> SummaryStats {
+        let read = self.summaries.stats();
+        let [five_minute_buckets, hour_buckets] = read.buckets.map(|buckets| buckets as usize);
+        let (samples, blocks) = (read.samples as usize, self.summaries.blocks());
+        SummaryStats { five_minute_buckets, hour_buckets, samples, blocks }
     }
 }

@@ -165,6 +165,7 @@ impl Engine {
                 step_ms: times.step_ms,
                 lookback_ms: millis(lookback),
                 default_subquery_step_ms: millis(self.options.default_subquery_step).max(1),
+                summary_grain_ms: storage.summaries().map(|summaries| summaries.grain_ms()),
             },
         )?;
         eval::run(&plan, storage, &budget)

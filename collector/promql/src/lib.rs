@@ -17,6 +17,7 @@ mod plan;
 mod quote;
 mod span;
 pub mod storage;
+pub mod summaries;
 mod value;
 mod xxhash;
 

@@ -6,6 +6,7 @@
 //! works on a few series at a time and lets go of their columns, so a query over many long series holds
 //! little more than its result.
 
+use crate::summaries::SummaryStorage;
 pub use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -196,6 +197,11 @@ pub trait Storage: Send + Sync {
     ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
         let _ = parts;
         Ok(vec![self.select(selection, budget)?])
+    }
+
+    /// The same storage as one that sums up, if it is.
+    fn summaries(&self) -> Option<&dyn SummaryStorage> {
+        None
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a query gives back.
 
 use crate::storage::HistogramSample;
+use crate::summaries::SummaryStats;
 use pharos_common::histogram::FloatHistogram;
 use pharos_common::labels::Labels;
 use pharos_common::sample::{Sample, TimestampMs};
@@ -28,6 +29,8 @@ pub struct QueryStats {
     pub peak_samples: usize,
     /// Series read from the storage.
     pub series_read: usize,
+    /// What was read for summaries of samples.
+    pub summaries: SummaryStats,
 }
 
 /// A value of the language.

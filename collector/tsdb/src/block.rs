@@ -6,13 +6,27 @@
 
 pub(crate) mod index;
 pub(crate) mod reader;
+pub(crate) mod rollups;
 pub(crate) mod writer;
 
 use crate::codec::varint::Cursor;
 use pharos_common::sample::TimestampMs;
 
-/// What every block file starts with; the last byte is the version.
-pub(crate) const MAGIC: [u8; 8] = *b"PHBLOCK\x01";
+/// What every block file starts with; a byte with the version follows.
+pub(crate) const MAGIC: [u8; 7] = *b"PHBLOCK";
+
+/// The version that is written. 1 had no roll-ups; it is still read.
+pub(crate) const VERSION: u8 = 2;
+
+/// Bytes of magic and version.
+pub(crate) const HEADER_BYTES: usize = MAGIC.len() + 1;
+
+/// Magic and version, as a file starts and ends with.
+pub(crate) fn header(version: u8) -> [u8; HEADER_BYTES] {
+    let mut bytes = [version; HEADER_BYTES];
+    bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+    bytes
+}
 
 /// Bytes of the footer, which ends the file.
 pub(crate) const FOOTER_BYTES: usize = 56;
@@ -32,7 +46,7 @@ pub(crate) const DAY_MS: i64 = 24 * 3_600_000;
 ///  0  8  offset of the index            32  8  newest timestamp
 ///  8  8  its length, compressed         40  4  CRC-32 of the index, compressed
 /// 16  8  its length, plain              44  4  CRC-32 of bytes 0 to 44
-/// 24  8  oldest timestamp               48  8  magic
+/// 24  8  oldest timestamp               48  8  magic and version
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
@@ -54,11 +68,12 @@ impl Footer {
         bytes.extend_from_slice(&self.newest_ms.to_le_bytes());
         bytes.extend_from_slice(&self.index_checksum.to_le_bytes());
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&header(VERSION));
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Footer> {
+    /// Reads the footer of a file of this version.
+    pub(crate) fn decode(bytes: &[u8], version: u8) -> Option<Footer> {
         let mut cursor = Cursor::new(bytes);
         let footer = Footer {
             index_offset: cursor.u64()?,
@@ -69,7 +84,8 @@ impl Footer {
             index_checksum: cursor.array().map(u32::from_le_bytes)?,
         };
         let checksum = cursor.array().map(u32::from_le_bytes)?;
-        (checksum == crc32fast::hash(bytes.get(..44)?) && cursor.array()? == MAGIC).then_some(footer)
+        (checksum == crc32fast::hash(bytes.get(..44)?) && cursor.array()? == header(version))
+            .then_some(footer)
     }
 }
 

@@ -94,9 +94,11 @@ impl From<BlockError> for TsdbError {
     fn from(error: BlockError) -> Self {
         match error {
             BlockError::Io(error) => error.into(),
-            BlockError::NewerFormat { path, version } => {
-                TsdbError::NewerFormat { path, version: u32::from(version), known: 1 }
-            }
+            BlockError::NewerFormat { path, version } => TsdbError::NewerFormat {
+                path,
+                version: u32::from(version),
+                known: u32::from(crate::block::VERSION),
+            },
             BlockError::Damaged { .. } => TsdbError::Io(error.to_string()),
         }
     }

@@ -16,6 +16,9 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+mod exemplars;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
@@ -23,13 +26,18 @@ mod merge;
 mod metadata;
 mod newest;
 mod postings;
+mod rollup;
 mod row;
 mod select;
+mod summarize;
+mod tombstones;
 
-pub use database::{Database, OpenReport, Options, Stats};
+pub use database::{Database, OpenReport, Options, SUMMARY_GRAIN_MS, Stats, Summaries};
 pub use error::{ReadError, TsdbError};
+pub use exemplars::{AppendedExemplars, Exemplar};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
 pub use select::{ReadBudget, SelectedSeries, Unlimited};
+pub use summarize::SummaryStats;

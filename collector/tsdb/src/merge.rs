@@ -6,7 +6,9 @@
 use crate::select::SelectedSeries;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
+use pharos_common::summary::Span;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Samples of one series from one source, in time order.
@@ -20,6 +22,14 @@ pub(crate) struct Piece {
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
     by_labels: HashMap<Labels, Vec<Piece>, foldhash::fast::RandomState>,
+}
+
+impl Piece {
+    /// The samples in a span, by position.
+    pub(crate) fn rows_in(&self, span: Span) -> Range<usize> {
+        let from = self.timestamps.partition_point(|&timestamp| timestamp <= span.after_ms);
+        from..self.timestamps.partition_point(|&timestamp| timestamp <= span.until_ms).max(from)
+    }
 }
 
 impl Pieces {
@@ -37,6 +47,11 @@ impl Pieces {
         for (labels, pieces) in later.by_labels {
             self.by_labels.entry(labels).or_default().extend(pieces);
         }
+    }
+
+    /// The pieces of each series, in no order of series.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = (Labels, Vec<Piece>)> {
+        self.by_labels.into_iter()
     }
 
     /// Each series whole, sorted by labels.
@@ -78,6 +93,11 @@ impl JoinedTimestamps {
         });
         Arc::clone(&entry.whole)
     }
+}
+
+/// One piece of all, which are in the order in which they were stored.
+pub(crate) fn join_pieces(pieces: Vec<Piece>) -> Piece {
+    join(pieces, &mut JoinedTimestamps::default())
 }
 
 fn join(mut pieces: Vec<Piece>, joined: &mut JoinedTimestamps) -> Piece {

@@ -2,15 +2,18 @@
 //! only one series' samples are held at a time.
 
 use super::column::Series;
-use super::part::{Found, Task, read_all};
+use super::part::{self, Found, Part, Task, read_all};
+use super::summarized::{self, SummaryTask};
 use super::window::Windows;
 use super::{Evaluated, Evaluator, Scalar};
 use crate::annotations::Place;
 use crate::ast::{NodeId, NodeKind, RangeExtension};
 use crate::error::QueryError;
 use crate::functions::over_time::{self, RangeCall};
-use crate::plan::LeafKind;
+use crate::plan::{LeafKind, Reading};
 use crate::storage::Selection;
+use crate::summaries::SummaryRequest;
+use std::sync::Arc;
 
 impl Evaluator<'_> {
     /// Evaluates a leaf, and with it all leaves that read the same series.
@@ -34,6 +37,23 @@ impl Evaluator<'_> {
             };
             tasks.push(Task { leaf, call });
         }
+        let part = match self.read_summaries(index, &tasks)? {
+            Some(part) => part,
+            None => self.read_samples(reading, &tasks)?,
+        };
+        self.annotations.merge(part.annotations);
+        self.stats.series_read += part.series_read;
+        self.stats.samples_read += part.samples_read;
+        self.stats.summaries.add(part.summaries);
+        for (task, found) in tasks.iter().zip(part.found) {
+            let value = self.finish_leaf(task, found)?;
+            self.values[task.leaf.node.index()] = Some(value);
+        }
+        Ok(())
+    }
+
+    fn read_samples(&self, reading: &Reading, tasks: &[Task<'_>]) -> Result<Part, QueryError> {
+        let plan = self.plan;
         let selection = Selection {
             matchers: plan.matchers(reading.selector),
             start_ms: reading.start_ms,
@@ -41,15 +61,21 @@ impl Evaluator<'_> {
             hints: reading.hints,
         };
         let sets = self.storage.select_parts(&selection, self.budget, threads())?;
-        let part = read_all(sets, &tasks, self.budget, plan.setting.lookback_ms)?;
-        self.annotations.merge(part.annotations);
-        self.stats.series_read += part.series_read;
-        self.stats.samples_read += part.samples_read;
-        for (task, found) in tasks.iter().zip(part.found) {
-            let value = self.finish_leaf(task, found)?;
-            self.values[task.leaf.node.index()] = Some(value);
-        }
-        Ok(())
+        read_all(sets, tasks.len(), |set| part::read(set, tasks, self.budget, plan.setting.lookback_ms))
+    }
+
+    /// What summaries give a leaf; `None` if they do not serve it.
+    fn read_summaries(&self, leaf: usize, tasks: &[Task<'_>]) -> Result<Option<Part>, QueryError> {
+        let (leaf, [task]) = (&self.plan.leaves[leaf], tasks) else { return Ok(None) };
+        let (Some(summarized), Some(storage)) = (&leaf.summarized, self.storage.summaries()) else {
+            return Ok(None);
+        };
+        let matchers = self.plan.matchers(leaf.selector);
+        let request =
+            SummaryRequest { matchers, spans: Arc::clone(&summarized.spans), fields: summarized.fields };
+        let Some(sets) = storage.summarize(&request, self.budget, threads())? else { return Ok(None) };
+        let work = SummaryTask { task, summarized, matchers, storage: self.storage, budget: self.budget };
+        read_all(sets, tasks.len(), |set| summarized::read(set, &work)).map(Some)
     }
 
     /// A leaf's value from what all parts gave.

@@ -11,6 +11,7 @@ use crate::error::QueryError;
 use crate::functions::over_time::{self, RangeCall};
 use crate::plan::{Leaf, LeafKind};
 use crate::storage::{Budget, HistogramSample, SeriesColumns, SeriesSet};
+use crate::summaries::SummaryStats;
 use pharos_common::sample::{STALE_NAN, TimestampMs, is_stale_nan};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(super) struct Part {
     pub(super) annotations: Annotations,
     pub(super) series_read: usize,
     pub(super) samples_read: usize,
+    pub(super) summaries: SummaryStats,
 }
 
 /// Reads all series of a part.
@@ -79,19 +81,18 @@ pub(super) fn read(
 }
 
 /// Reads all parts, side by side if there are several, and joins them in their order.
-pub(super) fn read_all(
-    sets: Vec<Box<dyn SeriesSet + '_>>,
-    tasks: &[Task<'_>],
-    budget: &Budget,
-    lookback_ms: i64,
+pub(super) fn read_all<S: Send>(
+    sets: Vec<S>,
+    tasks: usize,
+    read: impl Fn(S) -> Result<Part, QueryError> + Sync,
 ) -> Result<Part, QueryError> {
+    let read = &read;
     let mut sets = sets.into_iter();
     let first = sets.next();
     let mut parts = std::thread::scope(|scope| {
-        let others: Vec<_> =
-            sets.map(|set| scope.spawn(move || read(set, tasks, budget, lookback_ms))).collect();
+        let others: Vec<_> = sets.map(|set| scope.spawn(move || read(set))).collect();
         let mut parts = Vec::with_capacity(others.len() + 1);
-        parts.extend(first.map(|set| read(set, tasks, budget, lookback_ms)));
+        parts.extend(first.map(read));
         parts.extend(others.into_iter().map(|thread| {
             thread
                 .join()
@@ -100,7 +101,7 @@ pub(super) fn read_all(
         parts.into_iter()
     });
     let mut all = parts.next().transpose()?.unwrap_or_default();
-    all.found.resize_with(tasks.len(), Found::default);
+    all.found.resize_with(tasks, Found::default);
     for part in parts {
         let part = part?;
         for (all, found) in all.found.iter_mut().zip(part.found) {
@@ -109,6 +110,7 @@ pub(super) fn read_all(
         all.annotations.merge(part.annotations);
         all.series_read += part.series_read;
         all.samples_read += part.samples_read;
+        all.summaries.add(part.summaries);
     }
     Ok(all)
 }

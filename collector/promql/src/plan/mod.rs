@@ -7,9 +7,11 @@
 
 mod grid;
 mod selection;
+mod summarized;
 
 pub(crate) use grid::{Grid, Shift};
 pub(crate) use selection::{Leaf, LeafKind, Reading};
+pub(crate) use summarized::Summarized;
 
 use crate::ast::{AtModifier, DurationExprError, Expr, NodeId, NodeKind, VectorSelector};
 use crate::error::QueryError;
@@ -25,6 +27,8 @@ pub(crate) struct Setting {
     pub(crate) step_ms: i64,
     pub(crate) lookback_ms: i64,
     pub(crate) default_subquery_step_ms: i64,
+    /// See [`crate::summaries::SummaryStorage::grain_ms`].
+    pub(crate) summary_grain_ms: Option<i64>,
 }
 
 impl Setting {
@@ -76,6 +80,7 @@ impl<'e> Plan<'e> {
         plan.assign_grids()?;
         plan.find_leaves()?;
         plan.find_statistics();
+        plan.find_summarized();
         plan.share_readings();
         Ok(plan)
     }

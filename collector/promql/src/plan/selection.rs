@@ -1,6 +1,6 @@
 //! Which series and times the leaves of a plan read, and which of them read together.
 
-use super::{Grid, Plan, Shift};
+use super::{Grid, Plan, Shift, Summarized};
 use crate::ast::{NodeId, NodeKind, RangeExtension, VectorSelector};
 use crate::error::QueryError;
 use crate::functions::Implementation;
@@ -29,6 +29,8 @@ pub(crate) struct Leaf {
     pub(crate) is_independent: bool,
     /// Whether only counts and sums of histograms are used.
     pub(crate) wants_statistics: bool,
+    /// How summaries serve it. It then reads by itself.
+    pub(crate) summarized: Option<Summarized>,
 }
 
 /// What a leaf makes of samples.
@@ -154,6 +156,7 @@ impl Plan<'_> {
             reading: 0,
             is_independent,
             wants_statistics: false,
+            summarized: None,
         });
         Ok(())
     }
@@ -190,9 +193,10 @@ impl Plan<'_> {
             let key: String =
                 self.matchers(leaf.selector).iter().map(|matcher| format!("{matcher},")).collect();
             let candidates = by_matchers.entry(key).or_default();
+            let is_alone = !leaf.is_independent || leaf.summarized.is_some();
             let shared = candidates.last().copied().filter(|&reading| {
                 let reading = &self.readings[reading];
-                leaf.is_independent && leaf.start_ms <= reading.end_ms && reading.start_ms <= leaf.end_ms
+                !is_alone && leaf.start_ms <= reading.end_ms && reading.start_ms <= leaf.end_ms
             });
             let reading = shared.unwrap_or(self.readings.len());
             match self.readings.get_mut(reading) {
@@ -214,7 +218,7 @@ impl Plan<'_> {
                         selector: leaf.selector,
                         leaves: vec![index],
                     });
-                    if leaf.is_independent {
+                    if !is_alone {
                         candidates.push(reading);
                     }
                 }

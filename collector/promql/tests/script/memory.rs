@@ -60,7 +60,7 @@ impl Memory {
 }
 
 impl Memory {
-    fn find(&self, selection: &Selection<'_>) -> Vec<SeriesColumns> {
+    pub(crate) fn find(&self, selection: &Selection<'_>) -> Vec<SeriesColumns> {
         let range = selection.start_ms..=selection.end_ms.max(selection.start_ms);
         let mut found = Vec::new();
         for (labels, samples) in &self.series {

@@ -7,3 +7,4 @@ pub(crate) mod memory;
 pub(crate) mod nhcb;
 pub(crate) mod runner;
 pub(crate) mod series;
+pub(crate) mod summing;

@@ -5,7 +5,9 @@ use super::compare::{floats_match, histograms_match};
 use super::memory::Memory;
 use super::nhcb;
 use super::series::SequenceValue;
+use super::summing::Summing;
 use pharos_common::labels::Labels;
+use pharos_promql::storage::Storage;
 use pharos_promql::{Engine, MatrixSeries, QueryError, QueryOptions, QueryResult, SampleValue, Value};
 
 /// What a script's cases came to.
@@ -40,7 +42,12 @@ pub(crate) fn run(script: &str) -> Report {
                 memory.note_resets();
             }
             Command::Eval(eval) => match check(&engine, &memory, &eval) {
-                Ok(()) => report.passed += 1,
+                Ok(()) => match check(&engine, &Summing(&memory), &eval) {
+                    Ok(()) => report.passed += 1,
+                    Err(error) => {
+                        report.failures.push((line, format!("{}: from summaries: {error}", eval.query)));
+                    }
+                },
                 Err(error) => report.failures.push((line, format!("{}: {error}", eval.query))),
             },
         }
@@ -61,15 +68,15 @@ fn load(memory: &mut Memory, labels: &Labels, values: &[SequenceValue], gap_ms: 
     }
 }
 
-fn check(engine: &Engine, memory: &Memory, eval: &Eval) -> Result<(), String> {
+fn check(engine: &Engine, storage: &dyn Storage, eval: &Eval) -> Result<(), String> {
     let options = QueryOptions::default();
     let result = match eval.step_ms {
-        None => engine.instant(memory, &eval.query, eval.start_ms, &options),
-        Some(step_ms) => engine.range(memory, &eval.query, eval.start_ms, eval.end_ms, step_ms, &options),
+        None => engine.instant(storage, &eval.query, eval.start_ms, &options),
+        Some(step_ms) => engine.range(storage, &eval.query, eval.start_ms, eval.end_ms, step_ms, &options),
     };
     check_result(eval, result)?;
     if eval.step_ms.is_none() {
-        check_as_range(engine, memory, eval)?;
+        check_as_range(engine, storage, eval)?;
     }
     Ok(())
 }
@@ -202,7 +209,7 @@ fn compare_matrix(eval: &Eval, matrix: &[MatrixSeries], start_ms: i64, step_ms: 
 }
 
 /// An instant query must give what a range query gives at that time.
-fn check_as_range(engine: &Engine, memory: &Memory, eval: &Eval) -> Result<(), String> {
+fn check_as_range(engine: &Engine, storage: &dyn Storage, eval: &Eval) -> Result<(), String> {
     let depends_on_range =
         ["start()", "end()", "range()", "step()"].iter().any(|word| eval.query.contains(word));
     let is_rangeable = eval.fail.is_none()
@@ -215,7 +222,7 @@ fn check_as_range(engine: &Engine, memory: &Memory, eval: &Eval) -> Result<(), S
     }
     let (time, minute) = (eval.start_ms, 60_000);
     let result =
-        engine.range(memory, &eval.query, time - minute, time + minute, minute, &QueryOptions::default());
+        engine.range(storage, &eval.query, time - minute, time + minute, minute, &QueryOptions::default());
     let matrix = match result {
         Ok(QueryResult { value: Value::Matrix(matrix), .. }) => matrix,
         Err(QueryError::NotARangeExpression { .. }) => return Ok(()),

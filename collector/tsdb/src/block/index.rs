@@ -1,6 +1,7 @@
 //! The index of a block: its series, where their columns lie, and the postings.
 
 use super::Provenance;
+use super::rollups::LevelDirectory;
 use crate::codec::dense::{Form, PAGE_ROWS};
 use crate::codec::varint::{Cursor, push, push_bytes};
 use crate::codec::{SCALES, zigzag};
@@ -46,6 +47,8 @@ pub(crate) struct Index {
     /// Sorted by labels; the position is the number that postings hold.
     pub(crate) series: Vec<SeriesEntry>,
     pub(crate) postings: Postings,
+    /// Where the roll-ups of each level are; none in files of version 1.
+    pub(crate) rollups: Vec<LevelDirectory>,
 }
 
 const CONSTANT: u8 = 0;
@@ -127,6 +130,10 @@ impl Index {
         }
         self.encode_series(&mut out);
         self.encode_postings(&mut out);
+        push(&mut out, self.rollups.len() as u64);
+        for level in &self.rollups {
+            level.encode(&mut out);
+        }
         out
     }
 
@@ -174,7 +181,7 @@ impl Index {
     }
 
     /// Reads an index back; `None` if the bytes are not a well-formed one. `data_end` bounds columns.
-    pub(crate) fn decode(bytes: &[u8], data_end: u64) -> Option<Index> {
+    pub(crate) fn decode(bytes: &[u8], data_end: u64, version: u8) -> Option<Index> {
         let mut cursor = Cursor::new(bytes);
         let cut_before_ms = cursor.signed()?;
         let journal_segment = cursor.varint()?;
@@ -187,18 +194,24 @@ impl Index {
         let symbols = (0..cursor.usize()?).map(|_| text(&mut cursor)).collect::<Option<Vec<_>>>()?;
         let series = decode_series(&mut cursor, &symbols, &timestamps, data_end)?;
         let postings = decode_postings(&mut cursor, series.len())?;
-        cursor.is_empty().then_some(Index { provenance, timestamps, series, postings })
+        let levels = if version == 1 { 0 } else { cursor.usize()? };
+        let rollups =
+            (0..levels).map(|_| LevelDirectory::decode(&mut cursor, data_end)).collect::<Option<Vec<_>>>()?;
+        cursor.is_empty().then_some(Index { provenance, timestamps, series, postings, rollups })
     }
 }
 
 impl TimestampColumn {
     /// Whether the column's first and last timestamp enclose any of the range.
     pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
-        let first_ms = match self.column.form {
+        self.first_ms() <= end_ms && self.last_ms >= start_ms
+    }
+
+    pub(crate) fn first_ms(&self) -> TimestampMs {
+        match self.column.form {
             Form::Even { first, .. } => first,
             _ => self.page_starts.first().copied().unwrap_or(TimestampMs::MIN),
-        };
-        first_ms <= end_ms && self.last_ms >= start_ms
+        }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {

@@ -2,23 +2,34 @@
 //! want them. Every byte is checked against its checksum before it is decoded.
 
 use super::index::{Column, Index, TimestampColumn};
-use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, MAGIC};
+use super::rollups::Records;
+use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, HEADER_BYTES, MAGIC, VERSION, header};
 use crate::codec::dense::{self, Form, PAGE_ROWS};
 use crate::error::ReadError;
 use crate::merge::{Piece, Pieces};
 use crate::newest::Newest;
+use crate::rollup::record::BucketColumns;
+use crate::tombstones::{Tombstone, without_deleted};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{Sample, TimestampMs};
 use pharos_common::storage_io::{IoError, ReadableFile, StorageIo};
+use pharos_common::summary::SummaryFields;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// An index larger than this is damage.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
+
+/// Windows of timestamps that one reader of a block remembers.
+const WINDOWS_KNOWN_MAX: usize = 1_024;
+
+/// Timestamps in these windows at which they are forgotten, 8 bytes each.
+const WINDOW_ROWS_KNOWN_MAX: usize = 64 << 10;
 
 /// An open block; clones of its `Arc` keep the file readable after it was replaced or removed.
 #[derive(Debug)]
@@ -26,9 +37,12 @@ pub(crate) struct Block {
     path: PathBuf,
     file: Arc<dyn ReadableFile>,
     footer: Footer,
+    version: u8,
     bytes: u64,
     index: OnceLock<Index>,
     known_damaged: AtomicBool,
+    /// Deletions that concern it.
+    tombstones: RwLock<Arc<[Tombstone]>>,
 }
 
 /// Why a block cannot be read.
@@ -36,7 +50,7 @@ pub(crate) struct Block {
 pub(crate) enum BlockError {
     #[error("{}: {what} is damaged", path.display())]
     Damaged { path: PathBuf, what: String },
-    #[error("{}: block format {version} is newer than this program knows (1); upgrade Pharos", path.display())]
+    #[error("{}: block format {version} is newer than this program knows ({VERSION}); upgrade Pharos", path.display())]
     NewerFormat { path: PathBuf, version: u8 },
     #[error(transparent)]
     Io(#[from] IoError),
@@ -60,20 +74,22 @@ impl Block {
         let damaged = |what: &str| BlockError::Damaged { path: path.to_owned(), what: what.to_owned() };
         let file = io.open(path)?;
         let bytes = file.len()?;
-        if bytes < (MAGIC.len() + FOOTER_BYTES) as u64 {
+        if bytes < (HEADER_BYTES + FOOTER_BYTES) as u64 {
             return Err(damaged("the end of the file"));
         }
-        let mut magic = [0; MAGIC.len()];
-        file.read_exact_at(&mut magic, 0)?;
-        if magic != MAGIC {
-            if magic[..7] == MAGIC[..7] && magic[7] > MAGIC[7] {
-                return Err(BlockError::NewerFormat { path: path.to_owned(), version: magic[7] });
-            }
+        let mut start = [0; HEADER_BYTES];
+        file.read_exact_at(&mut start, 0)?;
+        let version = start[MAGIC.len()];
+        if start != header(version) || version == 0 {
             return Err(damaged("the header"));
         }
         let mut footer = [0; FOOTER_BYTES];
         file.read_exact_at(&mut footer, bytes - FOOTER_BYTES as u64)?;
-        let footer = Footer::decode(&footer).ok_or_else(|| damaged("the footer"))?;
+        // One damaged byte must not pass for a newer version.
+        if version > VERSION && footer.ends_with(&start) {
+            return Err(BlockError::NewerFormat { path: path.to_owned(), version });
+        }
+        let footer = Footer::decode(&footer, version).ok_or_else(|| damaged("the footer"))?;
         let end = footer.index_offset.checked_add(footer.index_length).map(|end| end + FOOTER_BYTES as u64);
         if end != Some(bytes) || footer.index_plain_length > INDEX_BYTES_MAX {
             return Err(damaged("the footer"));
@@ -82,9 +98,11 @@ impl Block {
             path: path.to_owned(),
             file,
             footer,
+            version,
             bytes,
             index: OnceLock::new(),
             known_damaged: AtomicBool::new(false),
+            tombstones: RwLock::new(Arc::default()),
         })
     }
 
@@ -113,6 +131,22 @@ impl Block {
         !self.known_damaged.swap(true, Ordering::Relaxed)
     }
 
+    /// Replaces what was deleted from it.
+    pub(crate) fn set_tombstones(&self, tombstones: Vec<Tombstone>) {
+        *self.tombstones.write().unwrap_or_else(PoisonError::into_inner) = tombstones.into();
+    }
+
+    /// Deletions that concern it.
+    pub(crate) fn tombstones(&self) -> Arc<[Tombstone]> {
+        Arc::clone(&self.tombstones.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it holds series of which samples may have been deleted.
+    pub(crate) fn has_deleted_samples(&self) -> Result<bool, BlockError> {
+        let (index, tombstones) = (self.index()?, self.tombstones());
+        Ok(tombstones.iter().any(|tombstone| !index.postings.select(&tombstone.matchers).is_empty()))
+    }
+
     pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
         self.footer.oldest_ms <= end_ms && self.footer.newest_ms >= start_ms
     }
@@ -130,7 +164,7 @@ impl Block {
         }
         let plain = zstd::bulk::decompress(&packed, self.footer.index_plain_length as usize)
             .map_err(|_| damaged())?;
-        let index = Index::decode(&plain, self.footer.index_offset).ok_or_else(damaged)?;
+        let index = Index::decode(&plain, self.footer.index_offset, self.version).ok_or_else(damaged)?;
         Ok(self.index.get_or_init(|| index))
     }
 
@@ -148,6 +182,7 @@ impl Block {
         mut take: impl FnMut(usize) -> Result<(), R>,
     ) -> Result<(), ReadError<R>> {
         let index = self.index()?;
+        let tombstones = self.tombstones();
         let mut windows: HashMap<u32, Option<PageWindow>> = HashMap::new();
         for number in &index.postings.select(matchers) {
             let Some(series) = index.series.get(number as usize) else { continue };
@@ -161,7 +196,11 @@ impl Block {
             let Some(window) = window else { continue };
             take(window.timestamps.len()).map_err(ReadError::Refused)?;
             let values = self.values(&series.labels, &series.values, &window)?;
-            pieces.add(&series.labels, Piece { timestamps: window.timestamps, values });
+            let piece = Piece { timestamps: window.timestamps, values };
+            let piece = without_deleted(&tombstones, &series.labels, piece);
+            if !piece.values.is_empty() {
+                pieces.add(&series.labels, piece);
+            }
         }
         Ok(())
     }
@@ -176,10 +215,23 @@ impl Block {
         mut take: impl FnMut(usize) -> Result<(), R>,
     ) -> Result<(), ReadError<R>> {
         let index = self.index()?;
+        let tombstones = self.tombstones();
         let mut windows: HashMap<u32, Option<PageWindow>> = HashMap::new();
         for number in &index.postings.select(matchers) {
             let Some(series) = index.series.get(number as usize) else { continue };
             if newest.has_newer(&series.labels, self.footer.newest_ms) {
+                continue;
+            }
+            if tombstones.iter().any(|tombstone| tombstone.matches(&series.labels)) {
+                // Its newest sample may be deleted: then the one that counts is not the last of its window.
+                let Some(window) = self.window(index, series.timestamps, start_ms, end_ms)? else { continue };
+                take(window.timestamps.len()).map_err(ReadError::Refused)?;
+                let values = self.values(&series.labels, &series.values, &window)?;
+                let piece = Piece { timestamps: window.timestamps, values };
+                let piece = without_deleted(&tombstones, &series.labels, piece);
+                if let (Some(&timestamp_ms), Some(&value)) = (piece.timestamps.last(), piece.values.last()) {
+                    newest.offer_stored_before(&series.labels, Sample { timestamp_ms, value });
+                }
                 continue;
             }
             let window = match windows.get(&series.timestamps) {
@@ -200,20 +252,85 @@ impl Block {
         Ok(())
     }
 
-    /// All samples of one series, for compaction.
+    /// All samples of one series, for compaction; none if all were deleted.
     pub(crate) fn series(&self, number: usize) -> Result<Option<(Labels, Piece)>, BlockError> {
         let index = self.index()?;
         let Some(series) = index.series.get(number) else { return Ok(None) };
         let window = self.window(index, series.timestamps, TimestampMs::MIN, TimestampMs::MAX)?;
         let Some(window) = window else { return Err(self.damaged("a column of timestamps")) };
         let values = self.values(&series.labels, &series.values, &window)?;
-        Ok(Some((series.labels.clone(), Piece { timestamps: window.timestamps, values })))
+        let piece = Piece { timestamps: window.timestamps, values };
+        Ok(Some((series.labels.clone(), without_deleted(&self.tombstones(), &series.labels, piece))))
     }
 
     /// Reads everything and checks it.
     pub(crate) fn verify(&self) -> Result<(), BlockError> {
-        let series = self.index()?.series.len();
-        (0..series).try_for_each(|number| self.series(number).map(drop))
+        let index = self.index()?;
+        (0..index.series.len()).try_for_each(|number| self.series(number).map(drop))?;
+        let mut columns = BucketColumns::default();
+        for (level, directory) in index.rollups.iter().enumerate() {
+            for chunk in 0..directory.chunks.len() {
+                let records = self.records(level, chunk)?;
+                for series in records.series() {
+                    if records.record(series).is_some_and(<[u8]>::is_empty) {
+                        continue;
+                    }
+                    self.buckets(level, &records, series, SummaryFields::ALL, &mut columns)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the roll-ups of some series: a chunk of a level, both by their position in the index.
+    pub(crate) fn records(&self, level: usize, chunk: usize) -> Result<Records, BlockError> {
+        let damaged = || self.damaged(format!("roll-ups {level}/{chunk}"));
+        let directory = self.index()?.rollups.get(level).ok_or_else(damaged)?;
+        let chunk = directory.chunks.get(chunk).ok_or_else(damaged)?;
+        let bytes = self.section(chunk.offset, chunk.length, &damaged)?;
+        Records::new(chunk.first_series, bytes).ok_or_else(damaged)
+    }
+
+    /// Decodes the buckets of one series.
+    pub(crate) fn buckets(
+        &self,
+        level: usize,
+        records: &Records,
+        series: u32,
+        fields: SummaryFields,
+        columns: &mut BucketColumns,
+    ) -> Result<(), BlockError> {
+        let damaged = || self.damaged(format!("roll-ups {level} of series {series}"));
+        let width_ms = self.index()?.rollups.get(level).ok_or_else(damaged)?.width_ms;
+        let record = records.record(series).ok_or_else(damaged)?;
+        columns.decode(record, width_ms, fields).ok_or_else(damaged)
+    }
+
+    /// The samples of one series in a range. `windows` remembers what series have in common.
+    pub(crate) fn series_in(
+        &self,
+        number: u32,
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        windows: &mut Windows,
+    ) -> Result<Option<Piece>, BlockError> {
+        let index = self.index()?;
+        let Some(series) = index.series.get(number as usize) else { return Ok(None) };
+        let key = (series.timestamps, start_ms, end_ms);
+        if windows.rows >= WINDOW_ROWS_KNOWN_MAX || windows.known.len() >= WINDOWS_KNOWN_MAX {
+            *windows = Windows::default();
+        }
+        let window = match windows.known.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let window = self.window(index, series.timestamps, start_ms, end_ms)?;
+                windows.rows += window.as_ref().map_or(0, |window| window.timestamps.len());
+                new.insert(window)
+            }
+        };
+        let Some(window) = window else { return Ok(None) };
+        let values = self.values(&series.labels, &series.values, window)?;
+        Ok(Some(Piece { timestamps: Arc::clone(&window.timestamps), values }))
     }
 
     /// Which pages a range touches, and the timestamps in it. `None` if there are none.
@@ -273,6 +390,23 @@ impl Block {
         Ok(values)
     }
 
+    /// Reads a section and checks it.
+    fn section(
+        &self,
+        offset: u64,
+        length: u32,
+        damaged: &dyn Fn() -> BlockError,
+    ) -> Result<Vec<u8>, BlockError> {
+        let mut bytes = vec![0; length as usize + CHECKSUM_BYTES];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        let checksum: [u8; CHECKSUM_BYTES] = bytes.last_chunk().copied().unwrap_or_default();
+        bytes.truncate(length as usize);
+        if crc32fast::hash(&bytes).to_le_bytes() != checksum {
+            return Err(damaged());
+        }
+        Ok(bytes)
+    }
+
     /// Reads a column's meta and the wanted pages, and checks them.
     fn sections(
         &self,
@@ -280,15 +414,7 @@ impl Block {
         pages: &Range<usize>,
         damaged: &dyn Fn() -> BlockError,
     ) -> Result<Sections, BlockError> {
-        let read = |offset: u64, length: u32| -> Result<Vec<u8>, BlockError> {
-            let mut bytes = vec![0; length as usize + CHECKSUM_BYTES];
-            self.file.read_exact_at(&mut bytes, offset)?;
-            let checksum = bytes.split_off(length as usize);
-            if crc32fast::hash(&bytes).to_le_bytes() != checksum[..] {
-                return Err(damaged());
-            }
-            Ok(bytes)
-        };
+        let read = |offset, length| self.section(offset, length, damaged);
         let meta = read(column.offset, column.meta_length)?;
         let mut offset = column.offset + u64::from(column.meta_length) + CHECKSUM_BYTES as u64;
         let mut wanted = Vec::with_capacity(pages.len());
@@ -300,6 +426,14 @@ impl Block {
         }
         Ok(Sections { meta, pages: wanted })
     }
+}
+
+/// Windows of columns of timestamps that were read, for series that share them.
+#[derive(Debug, Default)]
+pub(crate) struct Windows {
+    known: HashMap<(u32, TimestampMs, TimestampMs), Option<PageWindow>, foldhash::fast::RandomState>,
+    /// Timestamps in all of them.
+    rows: usize,
 }
 
 /// The part of a column of timestamps that a range touches.

@@ -1,9 +1,12 @@
 //! Writes a block: series in label order go in, a file appears when all of it is on disk.
 
 use super::index::{Column, Index, SeriesEntry, TimestampColumn};
-use super::{Footer, MAGIC, Provenance};
+use super::rollups::{Chunk, ChunkBuilder, LevelDirectory};
+use super::{Footer, Provenance, VERSION, header};
 use crate::codec::dense::{self, Encoded, PAGE_ROWS};
 use crate::error::TsdbError;
+use crate::histogram::PART_LABEL;
+use crate::rollup::{Buckets, LEVELS_MS, record};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{StorageIo, WritableFile};
@@ -30,6 +33,8 @@ pub(crate) struct BlockWriter {
     index: Index,
     /// Timestamps written before, by a hash of them: series that were sampled together share them.
     by_hash: HashMap<TimestampsKey, u32>,
+    buckets: Buckets,
+    chunks: [ChunkBuilder; LEVELS_MS.len()],
     samples: u64,
     oldest_ms: TimestampMs,
     newest_ms: TimestampMs,
@@ -71,7 +76,7 @@ impl BlockWriter {
         }
         let file = io.create(&temporary)?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + (64 << 10));
-        buffer.extend_from_slice(&MAGIC);
+        buffer.extend_from_slice(&header(VERSION));
         Ok(BlockWriter {
             io,
             folder: folder.to_owned(),
@@ -79,8 +84,13 @@ impl BlockWriter {
             file,
             offset: buffer.len() as u64,
             buffer,
-            index: Index::default(),
+            index: Index {
+                rollups: LEVELS_MS.map(|width_ms| LevelDirectory { width_ms, chunks: Vec::new() }).into(),
+                ..Index::default()
+            },
             by_hash: HashMap::new(),
+            buckets: Buckets::default(),
+            chunks: Default::default(),
             samples: 0,
             oldest_ms: TimestampMs::MAX,
             newest_ms: TimestampMs::MIN,
@@ -97,6 +107,7 @@ impl BlockWriter {
         let (Some(&first), Some(&last)) = (timestamps.first(), timestamps.last()) else { return Ok(()) };
         debug_assert!(self.index.series.last().is_none_or(|before| before.labels < *labels));
         debug_assert_eq!(timestamps.len(), values.len());
+        self.roll_up(labels, timestamps, values)?;
         let timestamps = self.timestamps(timestamps)?;
         let encoded = dense::encode_values(values).map_err(codec_failed)?;
         let values_column = self.column(encoded)?;
@@ -105,6 +116,36 @@ impl BlockWriter {
         self.newest_ms = self.newest_ms.max(last);
         self.index.postings.insert(self.index.series.len() as u32, labels);
         self.index.series.push(SeriesEntry { labels: labels.clone(), timestamps, values: values_column });
+        Ok(())
+    }
+
+    /// Adds the roll-ups of the next series. The parts of a native histogram have none.
+    fn roll_up(
+        &mut self,
+        labels: &Labels,
+        timestamps: &[TimestampMs],
+        values: &[f64],
+    ) -> Result<(), TsdbError> {
+        let number = self.index.series.len() as u32;
+        if labels.get(PART_LABEL).is_some() {
+            self.chunks.iter_mut().for_each(|chunk| chunk.add(number, |_| ()));
+            return Ok(());
+        }
+        self.buckets.build(timestamps, values);
+        for (level, width_ms) in LEVELS_MS.into_iter().enumerate() {
+            self.chunks[level].add(number, |out| record::encode(&self.buckets.levels[level], width_ms, out));
+            if self.chunks[level].is_full() {
+                self.close_chunk(level)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_chunk(&mut self, level: usize) -> Result<(), TsdbError> {
+        let Some((first_series, bytes)) = self.chunks[level].take() else { return Ok(()) };
+        let chunk = Chunk { first_series, offset: self.offset, length: bytes.len() as u32 };
+        self.section(&bytes)?;
+        self.index.rollups[level].chunks.push(chunk);
         Ok(())
     }
 
@@ -165,6 +206,7 @@ impl BlockWriter {
 
     /// Publishes the block. Returns its file, which is durable, and its size in bytes.
     pub(crate) fn finish(mut self, name: &str, provenance: Provenance) -> Result<(PathBuf, u64), TsdbError> {
+        (0..LEVELS_MS.len()).try_for_each(|level| self.close_chunk(level))?;
         self.index.provenance = provenance;
         let plain = self.index.encode();
         let packed = zstd::bulk::compress(&plain, INDEX_LEVEL)

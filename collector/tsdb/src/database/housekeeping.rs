@@ -11,6 +11,7 @@ use crate::commit::BoundaryKind;
 use crate::compact::{self, Candidate};
 use crate::cut;
 use crate::error::TsdbError;
+use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 #[derive(Debug)]
 pub(super) struct Housekeeping {
     next_sequence: u64,
+    /// Deletions that are not cleaned away.
+    pub(super) tombstones: Vec<Tombstone>,
     pub(super) checkpoints: Checkpoints,
     /// What the newest cut moved into blocks.
     pub(super) in_blocks: InBlocks,
@@ -45,15 +48,26 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(next_sequence: u64, checkpoints: Checkpoints, in_blocks: InBlocks) -> Self {
+    pub(super) fn new(
+        next_sequence: u64,
+        tombstones: Vec<Tombstone>,
+        checkpoints: Checkpoints,
+        in_blocks: InBlocks,
+    ) -> Self {
         Housekeeping {
             next_sequence,
+            tombstones,
             checkpoints,
             in_blocks,
             released: None,
             last_cut_before_ms: TimestampMs::MIN,
             damaged: HashSet::new(),
         }
+    }
+
+    /// Blocks from now on have this sequence or a higher one.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence
     }
 
     fn next_name(&mut self, window_ms: TimestampMs) -> String {
@@ -177,7 +191,7 @@ impl Inner {
         visit(&files)
     }
 
-    fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
+    pub(super) fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
         let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
         self.cut(housekeeping, before_ms)
     }

@@ -1,6 +1,7 @@
 //! Opens a folder: takes the lock, looks at the blocks, replays the journal, starts the threads.
 
 use super::checkpoint::UNCOVERED_BYTES_MIN;
+use super::delete;
 use super::housekeeping::{Alarm, Housekeeping};
 use super::replay::replay;
 use super::restore::restore;
@@ -10,6 +11,7 @@ use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::exemplars::ExemplarLog;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
@@ -31,6 +33,8 @@ pub struct Options {
     pub series_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
+    /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
+    pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
     pub housekeeping: bool,
 }
@@ -41,6 +45,7 @@ impl Default for Options {
             retention_ms: Some(30 * 86_400_000),
             series_max: 10_000_000,
             head_bytes_max: 2 << 30,
+            exemplars_max: 100_000,
             housekeeping: true,
         }
     }
@@ -92,10 +97,19 @@ impl Database {
         let journal =
             replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
         commits.lock().begin_epoch(now_ms);
+        let (exemplars, recovery) =
+            ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
+        report.torn_bytes += recovery.torn_bytes;
+        report.damaged_bytes += recovery.damaged_bytes;
+        report.set_aside.extend(recovery.set_aside);
         let counters = Counters::default();
         counters.damaged_bytes.store(report.damaged_bytes, Ordering::Relaxed);
-        let next_sequence =
-            blocks.iter().filter_map(|block| sequence_of(&block.file_name())).max().unwrap_or(0) + 1;
+        let tombstones = delete::read(&*io, folder, &mut report)?;
+        blocks.iter().for_each(|block| delete::bury(block, &tombstones));
+        // A sequence is never used twice: deletions tell by it what they mean.
+        let used = blocks.iter().filter_map(|block| Some(sequence_of(&block.file_name())? + 1));
+        let meant = tombstones.iter().map(|tombstone| tombstone.before_sequence);
+        let next_sequence = used.chain(meant).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
         let inner = Arc::new(Inner {
@@ -106,7 +120,13 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
-            housekeeping: Mutex::new(Housekeeping::new(next_sequence, restored.checkpoints, in_blocks)),
+            housekeeping: Mutex::new(Housekeeping::new(
+                next_sequence,
+                tombstones,
+                restored.checkpoints,
+                in_blocks,
+            )),
+            exemplars,
             counters,
             _lock: lock,
         });

@@ -9,8 +9,10 @@ mod histogram_rate;
 mod mixed;
 mod rate;
 mod regression;
+mod summarized;
 mod sums;
 
+pub(crate) use summarized::{OfSummary, of_summary};
 pub(crate) use sums::Mean;
 
 use crate::annotations::{Annotations, Place};
@@ -89,13 +91,15 @@ pub(crate) fn evaluate(
     } else {
         mixed::evaluate(call, series, &bounds, annotations, meter)?
     };
-    if matches!(call.function, OverTime::Rate | OverTime::Increase) {
-        remark_on_name(call, series.labels.metric_name(), &column, annotations);
-    }
+    remark(call, series.labels.metric_name(), &column, annotations);
     Ok(column)
 }
 
-fn remark_on_name(call: &RangeCall, name: &str, column: &Column, annotations: &mut Annotations) {
+/// Remarks on a series whose name does not fit the function.
+pub(crate) fn remark(call: &RangeCall, name: &str, column: &Column, annotations: &mut Annotations) {
+    if !matches!(call.function, OverTime::Rate | OverTime::Increase) {
+        return;
+    }
     let suffixes = ["_total", "_sum", "_count", "_bucket"];
     if name.is_empty() || suffixes.iter().any(|suffix| name.ends_with(suffix)) {
         return;

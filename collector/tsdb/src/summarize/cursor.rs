@@ -1,0 +1,167 @@
+//! One block as it is summed up: what was read of it for the series before may serve the next.
+
+use super::{Failure, InBlock, SummaryStats};
+use crate::block::reader::{Block, BlockError, Windows};
+use crate::block::rollups::Records;
+use crate::merge::Piece;
+use crate::rollup::record::{BucketColumns, FINEST_MS};
+use crate::rollup::{LEVELS_MS, bucket_of};
+use crate::select::ReadBudget;
+use pharos_common::summary::{Span, Summary, SummaryFields};
+use std::sync::Arc;
+
+/// Where a summary goes and what it may cost.
+pub(crate) struct Work<'w, B> {
+    pub(crate) fields: SummaryFields,
+    pub(crate) stats: &'w mut SummaryStats,
+    pub(crate) into: &'w mut Summary,
+    pub(crate) scratch: &'w mut Summary,
+    pub(crate) budget: &'w B,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct BlockCursor {
+    pub(crate) block: Arc<Block>,
+    /// Position in the list of blocks.
+    position: usize,
+    /// By position in [`LEVELS_MS`].
+    levels: [LevelCursor; LEVELS_MS.len()],
+    windows: Windows,
+    /// Samples read last: spans meet inside a bucket, so the next one wants them, too.
+    samples: Option<(u32, Span, Option<Piece>)>,
+}
+
+/// The records of a level that were read last, and the series decoded last.
+#[derive(Debug, Default)]
+struct LevelCursor {
+    records: Option<Records>,
+    decoded: Option<u32>,
+    columns: BucketColumns,
+}
+
+impl BlockCursor {
+    pub(crate) fn new(block: Arc<Block>, position: usize) -> Self {
+        BlockCursor {
+            block,
+            position,
+            levels: Default::default(),
+            windows: Windows::default(),
+            samples: None,
+        }
+    }
+
+    /// Adds what a series has in a span.
+    pub(crate) fn sum_up<B: ReadBudget>(
+        &mut self,
+        place: &InBlock,
+        span: Span,
+        work: &mut Work<'_, B>,
+    ) -> Result<(), Failure<B::Refusal>> {
+        // Where the block has nothing beyond an edge the edge need not be on the grid.
+        let widest_ms = LEVELS_MS[LEVELS_MS.len() - 1];
+        let after_ms = match span.after_ms < place.first_ms {
+            true => bucket_of(place.first_ms, widest_ms).saturating_mul(widest_ms),
+            false => span.after_ms,
+        };
+        let until_ms = match span.until_ms >= place.last_ms {
+            true => bucket_of(place.last_ms, widest_ms).saturating_add(1).saturating_mul(widest_ms),
+            false => span.until_ms,
+        };
+        self.cover(LEVELS_MS.len(), place, Span { after_ms, until_ms }, work)
+    }
+
+    /// Whole buckets of the widest of `levels` levels, and beside them what the narrower ones give.
+    fn cover<B: ReadBudget>(
+        &mut self,
+        levels: usize,
+        place: &InBlock,
+        span: Span,
+        work: &mut Work<'_, B>,
+    ) -> Result<(), Failure<B::Refusal>> {
+        if span.after_ms >= span.until_ms {
+            return Ok(());
+        }
+        let Some(level) = levels.checked_sub(1) else { return self.by_samples(place, span, work) };
+        let width_ms = LEVELS_MS[level];
+        let from = bucket_of(span.after_ms, width_ms).saturating_add(1);
+        let to = span.until_ms.div_euclid(width_ms);
+        if from >= to {
+            return self.cover(level, place, span, work);
+        }
+        let is_there = self.decode(level, place.series, work.fields);
+        if !is_there.map_err(|error| Failure::Block(self.position, error))? {
+            return self.cover(level, place, span, work);
+        }
+        self.cover(level, place, Span { after_ms: span.after_ms, until_ms: from * width_ms }, work)?;
+        let mut at = self.levels[level].columns.seek(from);
+        while let Some(number) = self.levels[level].columns.number(at).filter(|&number| number < to) {
+            let columns = &self.levels[level].columns;
+            if columns.serves(at) {
+                columns.append_to(at, work.into, work.scratch);
+                work.stats.buckets[level] += 1;
+            } else {
+                let inside = Span { after_ms: number * width_ms, until_ms: (number + 1) * width_ms };
+                self.cover(level, place, inside, work)?;
+            }
+            at += 1;
+        }
+        self.cover(level, place, Span { after_ms: to * width_ms, until_ms: span.until_ms }, work)
+    }
+
+    /// Makes a level's columns those of a series; `false` if the block has no such level.
+    fn decode(&mut self, level: usize, series: u32, fields: SummaryFields) -> Result<bool, BlockError> {
+        let cursor = &mut self.levels[level];
+        if cursor.decoded == Some(series) {
+            return Ok(true);
+        }
+        let index = self.block.index()?;
+        let stored = index.rollups.iter().position(|directory| directory.width_ms == LEVELS_MS[level]);
+        let Some(stored) = stored else { return Ok(false) };
+        if !cursor.records.as_ref().is_some_and(|records| records.series().contains(&series)) {
+            let Some(chunk) = index.rollups[stored].chunk_of(series) else { return Ok(false) };
+            cursor.records = Some(self.block.records(stored, chunk)?);
+        }
+        let Some(records) = &cursor.records else { return Ok(false) };
+        cursor.decoded = None;
+        self.block.buckets(stored, records, series, fields, &mut cursor.columns)?;
+        cursor.decoded = Some(series);
+        Ok(true)
+    }
+
+    fn by_samples<B: ReadBudget>(
+        &mut self,
+        place: &InBlock,
+        span: Span,
+        work: &mut Work<'_, B>,
+    ) -> Result<(), Failure<B::Refusal>> {
+        work.budget.check().map_err(Failure::Refused)?;
+        let known = self.samples.as_ref().is_some_and(|(series, have, _)| {
+            *series == place.series && have.after_ms <= span.after_ms && span.until_ms <= have.until_ms
+        });
+        if !known {
+            let whole = Span {
+                after_ms: span.after_ms.div_euclid(FINEST_MS) * FINEST_MS,
+                until_ms: bucket_of(span.until_ms, FINEST_MS).saturating_add(1).saturating_mul(FINEST_MS),
+            };
+            let piece = self.read(place, whole)?;
+            self.samples = Some((place.series, whole, piece));
+        }
+        let Some((_, _, Some(piece))) = &self.samples else { return Ok(()) };
+        let rows = piece.rows_in(span);
+        // Only while they are looked at: what is kept for the next span is little.
+        work.budget.take(rows.len()).map_err(Failure::Refused)?;
+        work.stats.samples += rows.len() as u64;
+        work.into.append_run(&piece.timestamps[rows.clone()], &piece.values[rows.clone()], work.fields);
+        work.budget.give_back(rows.len());
+        Ok(())
+    }
+
+    /// The samples of a series in a span.
+    pub(crate) fn read<R>(&mut self, place: &InBlock, span: Span) -> Result<Option<Piece>, Failure<R>> {
+        let start_ms = span.after_ms.saturating_add(1);
+        self.block
+            .series_in(place.series, start_ms, span.until_ms, &mut self.windows)
+            .map_err(|error| Failure::Block(self.position, error))
+    }
+}

@@ -1,0 +1,283 @@
+//! Summaries against samples: whatever lies in blocks, roll-ups, the head and among late samples, what a
+//! series sums up to over any spans is what its samples sum up to.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
+
+use pharos_common::clock::ManualClock;
+use pharos_common::histogram::FloatHistogram;
+use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
+use pharos_common::sample::STALE_NAN;
+use pharos_common::storage_io::MemoryIo;
+use pharos_common::summary::{Span, Summary, SummaryFields};
+use pharos_tsdb::histogram::Shape;
+use pharos_tsdb::{ABSENT, AppendBatch, Database, Options, Row, SUMMARY_GRAIN_MS, SummaryStats, Unlimited};
+use proptest::prelude::*;
+use std::path::Path;
+use std::sync::Arc;
+
+const HOUR_MS: i64 = 3_600_000;
+const START_MS: i64 = 1_000 * HOUR_MS;
+const COLUMNS: usize = 4;
+
+fn labels(column: usize) -> Labels {
+    Labels::from_pairs([("__name__", "metric"), ("column", &column.to_string())])
+}
+
+fn open() -> Database {
+    let options = Options { retention_ms: None, housekeeping: false, ..Options::default() };
+    let clock = ManualClock::new(START_MS + 48 * HOUR_MS);
+    let (database, _) =
+        Database::open(Arc::new(MemoryIo::new()), Path::new("/data"), options, clock).unwrap();
+    database
+}
+
+/// A counter that is reset now and then, decimals, noise around zero, and whatever else there is.
+fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
+    let mixed = seed.wrapping_mul(2_654_435_761).rotate_left(13).wrapping_add(at as u32).wrapping_mul(40_503);
+    let odd = match mixed % 11 {
+        0 => ABSENT,
+        1 => STALE_NAN,
+        2 if mixed.is_multiple_of(5) => f64::NAN,
+        3 if mixed.is_multiple_of(7) => f64::INFINITY,
+        4 => -0.0,
+        _ => f64::from(mixed >> 12).sqrt(),
+    };
+    let noise = f64::from(mixed % 1_000) / 7.0 - 71.0;
+    [(at / 1_000 % (seed as i64 % 9_000 + 600)) as f64, f64::from(mixed % 5_000) / 100.0, noise, odd]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Rows at equal distances, from the newest time on or before it, in seconds.
+    Run {
+        after_s: i64,
+        every_s: i64,
+        rows: u16,
+        seed: u32,
+    },
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let run = |after_s: std::ops::Range<i64>, rows: std::ops::Range<u16>| {
+        (after_s, prop_oneof![Just(1i64), Just(7), Just(60), Just(300)], rows, any::<u32>())
+            .prop_map(|(after_s, every_s, rows, seed)| Step::Run { after_s, every_s, rows, seed })
+    };
+    prop_oneof![
+        6 => run(1..900, 1..700),
+        2 => run(-20_000..0, 1..60),
+        2 => Just(Step::Flush),
+    ]
+}
+
+/// Spans that rise: distances and lengths in seconds, most on the grid.
+fn spans() -> impl Strategy<Value = Vec<Span>> {
+    let length = prop_oneof![
+        3 => (1i64..30).prop_map(|grains| grains * SUMMARY_GRAIN_MS),
+        1 => 1i64..20_000_000,
+    ];
+    let gap = prop_oneof![3 => Just(0i64), 1 => (0i64..10).prop_map(|grains| grains * SUMMARY_GRAIN_MS),
+        1 => 0i64..500_000];
+    (prop_oneof![3 => Just(0i64), 1 => -9_999i64..400_000], prop::collection::vec((gap, length), 1..12))
+        .prop_map(|(offset_ms, lengths)| {
+            let mut until_ms = START_MS + offset_ms;
+            let span = |(gap, length): (i64, i64)| {
+                let after_ms = until_ms + gap;
+                until_ms = after_ms + length;
+                Span { after_ms, until_ms }
+            };
+            lengths.into_iter().map(span).collect()
+        })
+}
+
+/// What a database has of noise, too: no bucket keeps the corrections of a gauge.
+const NO_CORRECTIONS: SummaryFields =
+    SummaryFields::FIRST.and(SummaryFields::LAST).and(SummaryFields::EXTREMES).and(SummaryFields::SUM);
+
+fn matchers() -> [Matcher; 1] {
+    [Matcher::equal("__name__", "metric")]
+}
+
+fn summarize(
+    database: &Database,
+    spans: &[Span],
+    fields: SummaryFields,
+) -> (Vec<(Labels, Vec<Summary>)>, SummaryStats) {
+    let mut read = database.summarize(&matchers(), spans.into(), fields, &Unlimited).unwrap().unwrap();
+    let (mut all, mut out) = (Vec::new(), Vec::new());
+    while let Some(labels) = read.next_series(&Unlimited, &mut out).unwrap() {
+        all.push((labels, out.clone()));
+    }
+    (all, read.stats())
+}
+
+/// The same from samples.
+fn from_samples(database: &Database, spans: &[Span]) -> Vec<(Labels, Vec<Summary>)> {
+    let (first, last) = (spans[0].after_ms + 1, spans[spans.len() - 1].until_ms);
+    let of_span = |series: &pharos_tsdb::SelectedSeries, span: &Span| {
+        let from = series.timestamps.partition_point(|&timestamp| timestamp <= span.after_ms);
+        let to = series.timestamps.partition_point(|&timestamp| timestamp <= span.until_ms);
+        let mut summary = Summary::default();
+        summary.append_run(&series.timestamps[from..to], &series.values[from..to], SummaryFields::ALL);
+        summary
+    };
+    let selected = database.select(&matchers(), first, last, &Unlimited).unwrap();
+    let summed = |series: pharos_tsdb::SelectedSeries| {
+        let summaries = spans.iter().map(|span| of_span(&series, span)).collect();
+        (series.labels, summaries)
+    };
+    selected.into_iter().map(summed).collect()
+}
+
+#[track_caller]
+fn assert_same(got: &Summary, want: &Summary, context: &str) {
+    let exact = |summary: &Summary| {
+        let sample = |sample: pharos_common::sample::Sample| (sample.timestamp_ms, sample.value.to_bits());
+        let ends = (summary.count > 0).then(|| (sample(summary.first), sample(summary.last)));
+        let extremes = (summary.min.to_bits(), summary.max.to_bits());
+        let corrections: Vec<u64> = summary.corrections.iter().map(|value| value.to_bits()).collect();
+        (summary.count, summary.ends_stale, summary.has_nan, ends, extremes, summary.changes, corrections)
+    };
+    let total = |summary: &Summary| summary.sum + summary.compensation;
+    assert_eq!(exact(got), exact(want), "{context}");
+    if got.is_exact {
+        assert_eq!(total(got), total(want), "{context}");
+        return;
+    }
+    // The last is what a double cannot tell of the sums themselves.
+    let off = (got.sum - want.sum) + (got.compensation - want.compensation);
+    let rounding = want.sum.abs() * f64::EPSILON * f64::EPSILON * 1e3 + got.magnitude * 1e-28;
+    assert!(
+        !total(want).is_finite() || off.abs() <= got.uncertainty + rounding,
+        "{context}: {off} {got:?} {want:?}"
+    );
+}
+
+#[track_caller]
+fn check(database: &Database, spans: &[Span]) {
+    let (got, _) = summarize(database, spans, SummaryFields::ALL);
+    let want = from_samples(database, spans);
+    // A series whose samples lie between the spans is there with nothing but empty summaries.
+    let named: Vec<&Labels> = got.iter().map(|(labels, _)| labels).collect();
+    assert!(named.is_sorted(), "{named:?}");
+    assert!(want.iter().all(|(labels, _)| named.contains(&labels)), "{named:?}");
+    for (labels, summaries) in &got {
+        let none = vec![Summary::default(); spans.len()];
+        let want = want.iter().find(|(have, _)| have == labels).map_or(&none, |(_, want)| want);
+        assert_eq!(summaries.len(), spans.len());
+        for ((got, want), span) in summaries.iter().zip(want).zip(spans) {
+            assert_same(got, want, &format!("{labels} {span:?}"));
+        }
+    }
+}
+
+fn append(database: &Database, start_ms: i64, every_ms: i64, rows: i64, seed: u32) {
+    let columns: Vec<Labels> = (0..COLUMNS).map(labels).collect();
+    let group = database.define_group(&columns).unwrap();
+    for row in 0..rows {
+        let timestamp_ms = start_ms + row * every_ms;
+        let row = Row { group, timestamp_ms, values: &values(seed, timestamp_ms) };
+        database.append(&AppendBatch { rows: &[row], mark: None }).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_spans_sum_up_to_what_the_samples_do(
+        steps in prop::collection::vec(step(), 1..10), choices in prop::collection::vec(spans(), 1..4),
+    ) {
+        let database = open();
+        let mut newest_ms = START_MS;
+        for step in steps {
+            match step {
+                Step::Flush => database.flush().unwrap(),
+                Step::Run { after_s, every_s, rows, seed } => {
+                    let start_ms = (newest_ms + after_s * 1_000).max(START_MS - HOUR_MS);
+                    append(&database, start_ms, every_s * 1_000, i64::from(rows), seed);
+                    newest_ms = newest_ms.max(start_ms + (i64::from(rows) - 1) * every_s * 1_000);
+                }
+            }
+            for spans in &choices {
+                check(&database, spans);
+            }
+        }
+    }
+}
+
+fn hours(from: i64, to: i64) -> Vec<Span> {
+    let at = |hour: i64| START_MS + hour * HOUR_MS;
+    (from..to).map(|hour| Span { after_ms: at(hour), until_ms: at(hour + 1) }).collect()
+}
+
+#[test]
+fn spans_on_the_grid_read_no_samples_of_blocks() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 360 * 5, 7);
+    database.flush().unwrap();
+    let (_, stats) = summarize(&database, &hours(0, 5), NO_CORRECTIONS);
+    assert_eq!(stats.samples, 0);
+    assert!(stats.buckets[1] >= 5, "{stats:?}");
+    check(&database, &hours(0, 5));
+}
+
+#[test]
+fn late_samples_cost_the_buckets_they_fall_into() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 360 * 5, 7);
+    database.flush().unwrap();
+    append(&database, START_MS + HOUR_MS + 5_000, 1_000, 1, 8);
+    let (series, stats) = summarize(&database, &hours(0, 5), NO_CORRECTIONS);
+    // Five minutes of each series, at 10 s, and the late sample.
+    assert!(stats.samples > 0 && stats.samples <= (series.len() * 31) as u64, "{stats:?}");
+    check(&database, &hours(0, 5));
+}
+
+#[test]
+fn a_part_has_its_share_of_the_series() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 700, 7);
+    database.flush().unwrap();
+    let read = database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap().unwrap();
+    let (mut found, mut out) = (Vec::new(), Vec::new());
+    for mut part in read.split(3) {
+        while let Some(labels) = part.next_series(&Unlimited, &mut out).unwrap() {
+            found.push(labels);
+        }
+    }
+    assert_eq!(found, (0..COLUMNS).map(labels).collect::<Vec<_>>());
+}
+
+#[test]
+fn native_histograms_are_left_to_their_samples() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 700, 7);
+    let histogram = FloatHistogram { count: 3.0, sum: 1.5, ..FloatHistogram::default() };
+    let shape = Shape::of(&histogram);
+    let group = database.define_group(&shape.series(&Labels::from_pairs([("__name__", "latency")]))).unwrap();
+    for row in 0..400 {
+        let row = Row { group, timestamp_ms: START_MS + row * 10_000, values: &shape.values(&histogram) };
+        database.append(&AppendBatch { rows: &[row], mark: None }).unwrap();
+    }
+    for _ in 0..2 {
+        let all = database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap();
+        assert!(all.is_none());
+        check(&database, &hours(0, 2));
+        database.flush().unwrap();
+    }
+}
+
+#[test]
+fn buckets_that_still_count_deleted_samples_are_not_used() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 700, 7);
+    database.delete_series(&[], START_MS + 20 * 60_000, START_MS + 30 * 60_000).unwrap();
+    let sum_up = || database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap();
+    assert!(sum_up().is_none());
+    // Once they are cleaned away there are buckets of what is left.
+    database.clean_tombstones().unwrap();
+    assert!(sum_up().is_some());
+    check(&database, &hours(0, 2));
+}
