@@ -115,6 +115,9 @@ pub const ALERTS_PER_REQUEST_MAX: usize = 64;
 /// Time for one request to an alertmanager.
 pub const ALERT_REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Samples that one evaluation of a group keeps for its other rules.
+pub const SHARED_SAMPLES_MAX: usize = 4_000_000;
+
 /// Rule queries that run at once.
 pub const RULE_QUERIES_AT_ONCE_MAX: usize = 4;
 

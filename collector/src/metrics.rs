@@ -40,6 +40,8 @@ pub struct Metrics {
     pub rule_evaluations: IntCounterVec,
     /// Interval evaluations that were skipped since the one before was still running.
     pub rule_intervals_missed: IntCounter,
+    /// Selections of interval rules answered by what another rule of the evaluation read.
+    pub rule_reads_shared: IntCounter,
     /// Alerts sent, by alertmanager.
     pub alerts_sent: IntCounterVec,
     /// Requests to alertmanagers that failed, by alertmanager.
@@ -163,6 +165,10 @@ impl Metrics {
             rule_intervals_missed: counter(
                 "pharos_collector_rule_group_iterations_missed_total",
                 "Group intervals skipped since the evaluation before was still running",
+            )?,
+            rule_reads_shared: counter(
+                "pharos_collector_rule_reads_shared_total",
+                "Selections of interval rules answered by what another rule of the same evaluation had read",
             )?,
             alerts_sent: counters(
                 "pharos_collector_alerts_sent_total",

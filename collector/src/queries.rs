@@ -189,7 +189,7 @@ impl Queries {
             lookback_delta: settings.lookback_delta,
             ..QueryOptions::default()
         };
-        let result = self.evaluate(expr, when, options, place).await?;
+        let result = self.evaluate(Arc::clone(&self.storage), expr, when, options, place).await?;
         Ok(Answer { result, queued, evaluated: started.elapsed() - queued })
     }
 
@@ -198,19 +198,33 @@ impl Queries {
     /// # Errors
     /// See [`QueryFailure`].
     pub async fn run_rule(&self, expr: Expr, at_ms: TimestampMs) -> Result<QueryResult, QueryFailure> {
-        let place = Arc::clone(&self.rule_places).acquire_owned().await.map_err(|_| QueryFailure::Queue)?;
-        self.evaluate(expr, When::Instant(at_ms), QueryOptions::default(), place).await
+        self.run_rule_over(Arc::clone(&self.storage), expr, at_ms).await
     }
 
-    async fn evaluate(
+    /// The same over what the rules of one evaluation share.
+    ///
+    /// # Errors
+    /// See [`QueryFailure`].
+    pub async fn run_rule_over<S: Storage + 'static>(
         &self,
+        storage: Arc<S>,
+        expr: Expr,
+        at_ms: TimestampMs,
+    ) -> Result<QueryResult, QueryFailure> {
+        let place = Arc::clone(&self.rule_places).acquire_owned().await.map_err(|_| QueryFailure::Queue)?;
+        self.evaluate(storage, expr, When::Instant(at_ms), QueryOptions::default(), place).await
+    }
+
+    async fn evaluate<S: Storage + 'static>(
+        &self,
+        storage: Arc<S>,
         expr: Expr,
         when: When,
         options: QueryOptions,
         place: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<QueryResult, QueryFailure> {
         let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
-        let (engine, storage) = (self.engine.clone(), Arc::clone(&self.storage));
+        let engine = self.engine.clone();
         let running = Running::new(&self.metrics);
         let evaluation = tokio::task::spawn_blocking(move || {
             // A cancelled query keeps its place until it has really stopped.

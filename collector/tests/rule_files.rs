@@ -9,12 +9,14 @@ use pharos_collector::ingest::series_writer::LoneSample;
 use pharos_collector::rules::alert_state::Phase;
 use pharos_collector::rules::file::{Defaults, GroupDefinition, ON_MISSING, RuleKind, parse};
 use pharos_common::duration::PrometheusDuration;
+use pharos_common::histogram::{FloatHistogram, HistogramSample};
 use pharos_common::labels::Labels;
 use pharos_common::sample::STALE_NAN;
 use rig::Rig;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -224,4 +226,41 @@ async fn inference_rules_do_what_their_tests_say() {
 #[tokio::test]
 async fn rules_of_pharos_do_what_their_tests_say() {
     check("pharos.yml").await;
+}
+
+#[tokio::test]
+async fn histograms_are_recorded_and_raise_alerts_as_in_prometheus() {
+    let text = r#"
+groups:
+  - name: latency
+    rules:
+      - {record: job:latency:sum, expr: sum by (job) (latency)}
+      - {record: job:latency:count, expr: histogram_count(job:latency:sum)}
+      - {alert: AnyLatency, expr: sum by (job) (latency)}
+"#;
+    let defaults = Defaults { interval_ms: 1_000, query_offset_ms: 0 };
+    let mut rig = Rig::new(parse(Path::new("rules.yml"), text, defaults).unwrap(), 0);
+    let labels = Labels::from_pairs([("__name__", "latency"), ("job", "api")]);
+    let histogram = FloatHistogram { count: 7.0, sum: 3.5, zero_count: 7.0, ..FloatHistogram::default() };
+    let of = |timestamp_ms, histogram| HistogramSample { timestamp_ms, histogram: Arc::new(histogram) };
+    rig.advance_to(1_000);
+    rig.context.write_histograms(&[(labels.clone(), of(1_000, histogram))]).await;
+    rig.evaluate(1_000).await;
+    let ask = |rig: &Rig, query: &str, at_ms| match rig.context.queries.run_small(query, at_ms).unwrap().value
+    {
+        pharos_promql::Value::Vector(vector) => vector.first().and_then(|sample| sample.value.as_float()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ask(&rig, "histogram_sum(job:latency:sum)", 1_000), Some(3.5));
+    assert_eq!(ask(&rig, "job:latency:count", 1_000), Some(7.0));
+    assert_eq!(firing(&rig, "AnyLatency").len(), 1);
+
+    // The series ends, and so does what was recorded of it.
+    let stale = FloatHistogram { sum: STALE_NAN, ..FloatHistogram::default() };
+    rig.advance_to(2_000);
+    rig.context.write_histograms(&[(labels, of(2_000, stale))]).await;
+    rig.evaluate(2_000).await;
+    assert_eq!(ask(&rig, "histogram_sum(job:latency:sum)", 2_000), None);
+    assert_eq!(ask(&rig, "job:latency:count", 2_000), None);
+    assert!(firing(&rig, "AnyLatency").is_empty());
 }

@@ -342,6 +342,29 @@ groups:
 }
 
 #[tokio::test]
+async fn rules_of_a_group_read_a_shared_selector_once_per_evaluation() {
+    let rules = r#"
+groups:
+  - name: host
+    rules:
+      - {record: load:max, expr: max(load)}
+      - {record: load:min, expr: min(load)}
+      - {record: load:spread, expr: load:max - load:min}
+      - {record: load:twice, expr: load:max * 2}
+"#;
+    let scene = Scene::open(rules).await;
+    scene.sample("load{instance=\"n1\"} 4\nload{instance=\"n2\"} 6\n").await;
+    scene.advance(1);
+    let value = |query: &str| format!("/api/v1/query?query={query}");
+    scene.collector.until(&value("load:twice"), |body| body["data"]["result"][0]["value"][1] == "12").await;
+    scene.collector.until(&value("load:spread"), |body| body["data"]["result"][0]["value"][1] == "2").await;
+    // What the group records itself is read again.
+    let shared = "pharos_collector_rule_reads_shared_total 1\n";
+    scene.collector.until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(shared)).await;
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
 async fn alerts_are_sent_again_every_minute() {
     let mut scene = Scene::open(HOT).await;
     scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;

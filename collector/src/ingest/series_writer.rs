@@ -37,6 +37,11 @@ impl SeriesWriter {
         SeriesWriter { appender, source, groups: Arc::default() }
     }
 
+    /// The way to the engine.
+    pub fn appender(&self) -> &Appender {
+        &self.appender
+    }
+
     /// The engine underneath.
     pub fn database(&self) -> &Database {
         self.appender.database()

@@ -5,11 +5,14 @@ use super::alert_state::{Alert, Change, Phase};
 use super::notify::{Notice, Notifier};
 use super::rule::Rule;
 use super::text;
+use crate::ingest::appender::Source;
+use crate::ingest::histogram_table::HistogramTable;
 use crate::ingest::series_writer::{LoneSample, SeriesWriter};
 use crate::metrics::Metrics;
 use crate::queries::Queries;
 use arc_swap::ArcSwap;
 use pharos_common::clock::SharedClock;
+use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::template::{FunctionError, Functions};
@@ -53,6 +56,7 @@ pub struct RuleContext {
     /// Whether alerts tell when they came about.
     tells_timeline: AtomicBool,
     writer: SeriesWriter,
+    histograms: tokio::sync::Mutex<HistogramTable>,
     durable: mpsc::Sender<AwaitedCommit>,
     outbox: Mutex<Option<mpsc::Sender<Vec<LoneSample>>>>,
     writing: Mutex<Option<JoinHandle<()>>>,
@@ -103,6 +107,7 @@ impl RuleContext {
             external_labels,
             tells_timeline: AtomicBool::new(true),
             writer,
+            histograms: tokio::sync::Mutex::default(),
             durable,
             outbox: Mutex::new(Some(outbox)),
             writing: Mutex::new(Some(writing)),
@@ -138,6 +143,17 @@ impl RuleContext {
     pub async fn write_now(&self, samples: &[LoneSample]) {
         if let Err(error) = self.writer.write(samples).await {
             tracing::warn!(%error, "Series of rules cannot be stored");
+        }
+    }
+
+    /// The same for native histograms.
+    pub async fn write_histograms(&self, samples: &[(Labels, HistogramSample)]) {
+        let mut table = self.histograms.lock().await;
+        for (labels, sample) in samples {
+            if let Err(error) = table.append(self.writer.appender(), labels, sample, Source::Derived).await {
+                tracing::warn!(%error, "Histograms of rules cannot be stored");
+                return;
+            }
         }
     }
 

@@ -6,12 +6,14 @@ use super::context::RuleContext;
 use super::file::RuleKind;
 use super::missing;
 use super::rule::{Group, Rule, WHOLE};
+use super::shared_reads::SharedReads;
 use crate::ingest::series_writer::LoneSample;
+use pharos_common::histogram::{FloatHistogram, HistogramSample};
 use pharos_common::labels::Labels;
 use pharos_common::sample::{STALE_NAN, TimestampMs};
 use pharos_common::shutdown::Shutdown;
-use pharos_promql::Value;
-use std::collections::HashSet;
+use pharos_promql::{SampleValue, Value};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,9 +39,11 @@ pub async fn run_group(context: Arc<RuleContext>, group: Arc<Group>, stop: Shutd
 /// Evaluates a group's interval rules at one time.
 pub async fn evaluate_group(context: &RuleContext, group: &Group, at_ms: TimestampMs) {
     let started = Instant::now();
+    let storage = Arc::clone(context.queries.storage());
+    let shared = Arc::new(SharedReads::new(storage, Arc::clone(&group.shared_selectors)));
     for rule in group.rules.iter().filter(|rule| rule.threshold.is_none()) {
         let began = Instant::now();
-        let outcome = evaluate_rule(context, group, rule, at_ms).await;
+        let outcome = evaluate_rule(context, group, rule, &shared, at_ms).await;
         let label = if outcome.is_ok() { "success" } else { "failure" };
         context.metrics.rule_evaluations.with_label_values(&[label]).inc();
         let failure = outcome.err();
@@ -51,6 +55,7 @@ pub async fn evaluate_group(context: &RuleContext, group: &Group, at_ms: Timesta
         }
         state.evaluated(at_ms, began.elapsed(), failure);
     }
+    context.metrics.rule_reads_shared.inc_by(shared.reused() as u64);
     group.set_timing(at_ms, started.elapsed());
 }
 
@@ -58,19 +63,18 @@ async fn evaluate_rule(
     context: &RuleContext,
     group: &Group,
     rule: &Rule,
+    shared: &Arc<SharedReads>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
     let expr = rule.definition.expr.clone();
     let result = context
         .queries
-        .run_rule(expr, at_ms - group.query_offset_ms)
+        .run_rule_over(Arc::clone(shared), expr, at_ms - group.query_offset_ms)
         .await
         .map_err(|error| error.to_string())?;
-    let vector: Vec<(Labels, f64)> = match result.value {
-        Value::Vector(vector) => {
-            vector.into_iter().filter_map(|sample| Some((sample.labels, sample.value.as_float()?))).collect()
-        }
-        Value::Scalar(sample) => vec![(Labels::empty(), sample.value)],
+    let vector: Vec<(Labels, SampleValue)> = match result.value {
+        Value::Vector(vector) => vector.into_iter().map(|sample| (sample.labels, sample.value)).collect(),
+        Value::Scalar(sample) => vec![(Labels::empty(), SampleValue::Float(sample.value))],
         Value::String { .. } | Value::Matrix(_) => {
             return Err("rule result is not a vector or scalar".to_owned());
         }
@@ -84,41 +88,58 @@ async fn evaluate_rule(
 async fn record(
     context: &RuleContext,
     rule: &Rule,
-    vector: Vec<(Labels, f64)>,
+    vector: Vec<(Labels, SampleValue)>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
     if rule.limit > 0 && vector.len() > rule.limit {
         return Err(format!("exceeded limit of {} with {} series", rule.limit, vector.len()));
     }
-    let mut now_there = HashSet::with_capacity(vector.len());
-    let mut samples = Vec::with_capacity(vector.len());
+    let mut now_there: HashMap<Labels, bool> = HashMap::with_capacity(vector.len());
+    let mut floats = Vec::with_capacity(vector.len());
+    let mut histograms = Vec::new();
+    let histogram = |histogram| HistogramSample { timestamp_ms: at_ms, histogram };
     for (found, value) in vector {
         let labels = rule.recorded_labels(&found);
-        if !now_there.insert(labels.clone()) {
+        let is_histogram = matches!(value, SampleValue::Histogram(_));
+        if now_there.insert(labels.clone(), is_histogram).is_some() {
             return Err(
                 "vector contains metrics with the same labelset after applying rule labels".to_owned()
             );
         }
-        samples.push(LoneSample { labels, timestamp_ms: at_ms, value });
+        match value {
+            SampleValue::Float(value) => floats.push(LoneSample { labels, timestamp_ms: at_ms, value }),
+            SampleValue::Histogram(value) => histograms.push((labels, histogram(value))),
+        }
     }
     let before = std::mem::take(&mut rule.state().recorded);
-    for labels in before.difference(&now_there) {
-        samples.push(LoneSample { labels: labels.clone(), timestamp_ms: at_ms, value: STALE_NAN });
+    for (labels, was_histogram) in before {
+        if now_there.contains_key(&labels) {
+            continue;
+        }
+        if was_histogram {
+            let stale = FloatHistogram { sum: STALE_NAN, ..FloatHistogram::default() };
+            histograms.push((labels, histogram(Arc::new(stale))));
+        } else {
+            floats.push(LoneSample { labels, timestamp_ms: at_ms, value: STALE_NAN });
+        }
     }
     rule.state().recorded = now_there;
     // The rules after it in the group see them.
-    context.write_now(&samples).await;
+    context.write_now(&floats).await;
+    context.write_histograms(&histograms).await;
     Ok(())
 }
 
 async fn alert(
     context: &RuleContext,
     rule: &Rule,
-    vector: Vec<(Labels, f64)>,
+    vector: Vec<(Labels, SampleValue)>,
     at_ms: TimestampMs,
 ) -> Result<(), String> {
+    // As in Prometheus a histogram is a breach too, of value 0.
+    let value = |value: &SampleValue| value.as_float().unwrap_or(0.0);
     let found: Vec<Breach> =
-        vector.iter().map(|(labels, value)| rule.breach(context, labels, *value)).collect();
+        vector.iter().map(|(labels, found)| rule.breach(context, labels, value(found))).collect();
     let missing = missing::alerts_without_data(context, rule, &found, at_ms).await;
     let (series, outcome) = take_found(context, rule, found, &missing, at_ms);
     context.write_now(&series).await;

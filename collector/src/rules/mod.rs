@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod pointwise;
 mod quiet;
 pub mod rule;
+pub mod shared_reads;
 pub mod shipped;
 pub mod text;
 pub mod threshold;

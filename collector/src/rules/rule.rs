@@ -3,11 +3,12 @@
 use super::alert_state::{ActiveAlerts, Alert, Breach};
 use super::context::RuleContext;
 use super::file::{GroupDefinition, RuleDefinition, RuleKind};
+use super::shared_reads::SharedSelectors;
 use super::text::TextContext;
 use super::threshold::Threshold;
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::sample::TimestampMs;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,8 +52,8 @@ pub struct RuleState {
     pub last_evaluation_ms: Option<TimestampMs>,
     /// How long that took.
     pub evaluation_time: Duration,
-    /// Series that the last evaluation of a recording rule wrote.
-    pub recorded: HashSet<Labels>,
+    /// Series that the last evaluation of a recording rule wrote, and whether they are histograms.
+    pub recorded: HashMap<Labels, bool>,
 }
 
 /// One rule.
@@ -210,6 +211,8 @@ pub struct Group {
     pub limit: usize,
     /// Its rules, in order.
     pub rules: Vec<Arc<Rule>>,
+    /// What its interval rules read more than once.
+    pub shared_selectors: Arc<SharedSelectors>,
     timing: Mutex<(Option<TimestampMs>, Duration)>,
 }
 
@@ -225,15 +228,18 @@ impl Group {
                 Arc::new(Rule::new(rule.clone(), &definition, old.map(Arc::as_ref)))
             })
             .collect();
-        Group {
+        let mut group = Group {
             file: definition.file,
             name: definition.name,
             interval_ms: definition.interval_ms,
             query_offset_ms: definition.query_offset_ms,
             limit: definition.limit,
             rules,
+            shared_selectors: Arc::default(),
             timing: Mutex::default(),
-        }
+        };
+        group.shared_selectors = Arc::new(SharedSelectors::of(&group));
+        group
     }
 
     /// When it was last evaluated, and how long that took.
