@@ -78,6 +78,9 @@ pub struct Summary {
     pub count: u64,
     /// Whether the newest of all samples, stale markers included, is a stale marker.
     pub ends_stale: bool,
+    /// Whether samples are missing: retention dropped them, and the summaries that are left are of longer
+    /// stretches. Nothing can be told then.
+    pub is_cut: bool,
     /// Whether one of the values is NaN.
     pub has_nan: bool,
     /// The oldest sample, if there is any.
@@ -112,6 +115,7 @@ impl Default for Summary {
         Summary {
             count: 0,
             ends_stale: false,
+            is_cut: false,
             has_nan: false,
             first: none,
             last: none,
@@ -256,6 +260,7 @@ impl Summary {
             self.last = later.last;
             self.has_nan |= later.has_nan;
         }
+        self.is_cut |= later.is_cut;
         if !later.is_empty() {
             self.ends_stale = later.ends_stale;
         }

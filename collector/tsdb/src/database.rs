@@ -16,6 +16,7 @@ mod open;
 mod read;
 mod replay;
 mod restore;
+mod retention;
 mod snapshot;
 mod summarize;
 

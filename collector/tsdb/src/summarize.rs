@@ -172,6 +172,7 @@ impl Summarizer {
         let mut taken = 0;
         for place in sources.blocks.iter().filter(|place| place.meets(span)) {
             let Some(cursor) = self.cursors.get_mut(place.block) else { continue };
+            into.is_cut |= cursor.is_thinned();
             if let Some(piece) = cursor.read(place, span)? {
                 taken += piece.values.len();
                 budget.take(piece.values.len()).map_err(Failure::Refused)?;

@@ -2,7 +2,7 @@
 //! want them. Every byte is checked against its checksum before it is decoded.
 
 use super::index::{Column, Index, TimestampColumn};
-use super::rollups::Records;
+use super::rollups::{Chunk, Records};
 use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, HEADER_BYTES, MAGIC, VERSION, header};
 use crate::codec::dense::{self, Form, PAGE_ROWS};
 use crate::error::ReadError;
@@ -227,7 +227,9 @@ impl Block {
     /// Reads everything and checks it.
     pub(crate) fn verify(&self) -> Result<(), BlockError> {
         let index = self.index()?;
-        (0..index.series.len()).try_for_each(|number| self.series(number).map(drop))?;
+        if !index.is_thinned() {
+            (0..index.series.len()).try_for_each(|number| self.series(number).map(drop))?;
+        }
         let mut columns = BucketColumns::default();
         for (level, directory) in index.rollups.iter().enumerate() {
             for chunk in 0..directory.chunks.len() {
@@ -250,6 +252,11 @@ impl Block {
         let chunk = directory.chunks.get(chunk).ok_or_else(damaged)?;
         let bytes = self.section(chunk.offset, chunk.length, &damaged)?;
         Records::new(chunk.first_series, bytes).ok_or_else(damaged)
+    }
+
+    /// The chunk's bytes as they are, to be copied.
+    pub(crate) fn chunk(&self, level: usize, chunk: &Chunk) -> Result<Vec<u8>, BlockError> {
+        self.section(chunk.offset, chunk.length, &|| self.damaged(format!("roll-ups {level}")))
     }
 
     /// Decodes the buckets of one series.
@@ -318,6 +325,7 @@ impl Block {
                 let each = |page: &[i64]| timestamps.extend_from_slice(page);
                 dense::decode_pages(&sections.meta, sources, each, 0).map_err(|_| damaged())?;
             }
+            Form::Dropped { .. } => return Ok(None),
             _ => return Err(damaged()),
         }
         let from = timestamps.partition_point(|&timestamp| timestamp < start_ms);
@@ -337,7 +345,7 @@ impl Block {
         let damaged = || self.damaged(format!("series {labels}"));
         let mut values = Vec::with_capacity(window.rows);
         let sections = match column.form {
-            Form::Constant(_) => Sections::default(),
+            Form::Constant(_) | Form::Dropped { .. } => Sections::default(),
             _ => self.sections(column, &window.pages, &damaged)?,
         };
         let pages = sections.pages(&window.pages, window.column_rows);

@@ -1,9 +1,10 @@
 //! Writes a block: series in label order go in, a file appears when all of it is on disk.
 
 use super::index::{Column, Index, SeriesEntry, TimestampColumn};
+use super::reader::Block;
 use super::rollups::{Chunk, ChunkBuilder, LevelDirectory};
 use super::{Footer, Provenance, VERSION, header};
-use crate::codec::dense::{self, Encoded, PAGE_ROWS};
+use crate::codec::dense::{self, Encoded, Form, PAGE_ROWS};
 use crate::error::TsdbError;
 use crate::histogram::PART_LABEL;
 use crate::rollup::{Buckets, LEVELS_MS, record};
@@ -196,6 +197,40 @@ impl BlockWriter {
             self.file.write_all(&self.buffer)?;
             self.buffer.clear();
         }
+        Ok(())
+    }
+
+    /// Adds all of another block but its samples, instead of any series.
+    pub(crate) fn add_thinned(&mut self, source: &Block) -> Result<(), TsdbError> {
+        let index = source.index()?;
+        self.index.rollups.clear();
+        for (level, directory) in index.rollups.iter().enumerate() {
+            let mut chunks = Vec::with_capacity(directory.chunks.len());
+            for chunk in &directory.chunks {
+                chunks.push(Chunk { offset: self.offset, ..*chunk });
+                self.section(&source.chunk(level, chunk)?)?;
+            }
+            self.index.rollups.push(LevelDirectory { width_ms: directory.width_ms, chunks });
+        }
+        let dropped = |first| Column {
+            form: Form::Dropped { first },
+            offset: 0,
+            meta_length: 0,
+            page_lengths: [].into(),
+        };
+        let timestamps = index.timestamps.iter().map(|timestamps| TimestampColumn {
+            rows: 0,
+            column: dropped(timestamps.first_ms()),
+            page_starts: [].into(),
+            last_ms: timestamps.last_ms,
+        });
+        self.index.timestamps = timestamps.collect();
+        for (number, series) in index.series.iter().enumerate() {
+            self.index.postings.insert(number as u32, &series.labels);
+            let (labels, timestamps) = (series.labels.clone(), series.timestamps);
+            self.index.series.push(SeriesEntry { labels, timestamps, values: dropped(0) });
+        }
+        (self.oldest_ms, self.newest_ms) = (source.oldest_ms(), source.newest_ms());
         Ok(())
     }
 

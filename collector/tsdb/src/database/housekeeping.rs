@@ -3,6 +3,7 @@
 use super::Inner;
 use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
+use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError};
 use crate::block::writer::BlockWriter;
 use crate::block::{BLOCK_SPAN_MS, Provenance};
@@ -56,7 +57,7 @@ impl Housekeeping {
         }
     }
 
-    fn next_name(&mut self, window_ms: TimestampMs) -> String {
+    pub(super) fn next_name(&mut self, window_ms: TimestampMs) -> String {
         let name = format!("{window_ms}-{:08}.block", self.next_sequence);
         self.next_sequence += 1;
         name
@@ -131,7 +132,7 @@ impl Inner {
     /// Does what is due.
     fn tidy(&self, go_on: impl Fn() -> bool) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
-        self.drop_expired()?;
+        self.drop_expired(&mut housekeeping)?;
         while let Some(before_ms) = self.due_cut() {
             self.cut(&mut housekeeping, before_ms)?;
             if !go_on() {
@@ -257,7 +258,7 @@ impl Inner {
     }
 
     /// Shows a new block to readers instead of those it replaces.
-    fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
+    pub(super) fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
         let block = Arc::new(Block::open(&*self.io, file)?);
         let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
         blocks.retain(|block| !replaced.iter().any(|gone| gone.path() == block.path()));
@@ -276,7 +277,10 @@ impl Inner {
         let candidates: Vec<Candidate> = blocks
             .iter()
             .enumerate()
-            .filter(|(_, block)| !housekeeping.damaged.contains(&block.file_name()))
+            .filter(|(_, block)| {
+                let is_thinned = block.index().is_ok_and(Index::is_thinned);
+                !is_thinned && !housekeeping.damaged.contains(&block.file_name())
+            })
             .map(|(position, block)| Candidate {
                 position,
                 oldest_ms: block.oldest_ms(),
@@ -319,24 +323,5 @@ impl Inner {
             }
         }
         found
-    }
-
-    /// Drops blocks that retention has passed.
-    fn drop_expired(&self) -> Result<(), TsdbError> {
-        let Some(retention_ms) = self.options.retention_ms else { return Ok(()) };
-        let oldest_ms = self.clock.now_ms() - retention_ms;
-        let expired: Vec<Arc<Block>> =
-            self.blocks().into_iter().filter(|block| block.newest_ms() < oldest_ms).collect();
-        if expired.is_empty() {
-            return Ok(());
-        }
-        self.blocks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|block| block.newest_ms() >= oldest_ms);
-        for block in &expired {
-            self.io.remove_file(block.path())?;
-        }
-        Ok(self.io.sync_dir(&self.blocks_folder())?)
     }
 }

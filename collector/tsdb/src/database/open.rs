@@ -27,6 +27,8 @@ const FORMAT_VERSION: u32 = 1;
 pub struct Options {
     /// Blocks whose newest sample is older are dropped, older samples refused; `None` keeps all.
     pub retention_ms: Option<i64>,
+    /// Roll-ups outlive the samples of a block until its newest is as old as this; `None` drops both at once.
+    pub rollup_retention_ms: Option<i64>,
     /// Most series in the head; further ones are refused.
     pub series_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
@@ -39,6 +41,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             retention_ms: Some(30 * 86_400_000),
+            rollup_retention_ms: None,
             series_max: 10_000_000,
             head_bytes_max: 2 << 30,
             housekeeping: true,
