@@ -346,6 +346,38 @@ impl Journal {
     }
 }
 
+/// What is wrong with a segment's file, told without changing anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentCheck {
+    /// Records that are whole.
+    pub records: u64,
+    /// Bytes behind the last of them, if they look like a record that a crash cut short.
+    pub torn_bytes: u64,
+    /// Bytes of damaged records.
+    pub damaged_bytes: u64,
+}
+
+/// Checks the file of a segment, whose name tells its number. `None` if the name is none of a segment.
+///
+/// # Errors
+/// If it is of a newer format.
+pub fn check_segment(path: &Path, bytes: &[u8]) -> Result<Option<SegmentCheck>, JournalError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(number) = name.strip_suffix(".journal").and_then(|number| number.parse().ok()) else {
+        return Ok(None);
+    };
+    let mut check = SegmentCheck::default();
+    let parsed = parse_segment(path, number, bytes, |_, _| {
+        check.records += 1;
+        Ok(())
+    })?;
+    check.damaged_bytes = parsed.damaged_bytes;
+    let rest = bytes.get(parsed.valid_end as usize..).unwrap_or_default();
+    let torn = parsed.valid_end < HEADER_BYTES || is_torn(rest);
+    *if torn { &mut check.torn_bytes } else { &mut check.damaged_bytes } += rest.len() as u64;
+    Ok(Some(check))
+}
+
 /// Bytes a record with this payload takes in a segment.
 pub fn record_bytes(payload: usize) -> u64 {
     (RECORD_HEADER_BYTES + payload) as u64

@@ -24,7 +24,7 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 9;
 const RECORD_BYTES: usize = 1 << 20;
 
 /// Largest record that is no damage: one group's pages may exceed [`RECORD_BYTES`] by far.
-const RECORD_BYTES_MAX: usize = 1 << 30;
+const RECORD_BYTES_MAX: usize = 256 << 20;
 
 /// Kinds of records.
 mod kind {
@@ -33,6 +33,17 @@ mod kind {
     pub(super) const LATE: u8 = 3;
     pub(super) const STATE: u8 = 4;
     pub(super) const END: u8 = 5;
+}
+
+/// Fills in the header of a record, which stands before its payload.
+pub(crate) fn seal_record(record: &mut [u8], kind: u8) {
+    let Some((header, payload)) = record.split_at_mut_checked(RECORD_HEADER_BYTES) else { return };
+    header[8] = kind;
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&header[8..]);
+    checksum.update(payload);
+    header[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[4..8].copy_from_slice(&checksum.finalize().to_le_bytes());
 }
 
 /// Name of the file with this number.

@@ -44,6 +44,21 @@ pub(crate) fn plan(blocks: &[Candidate], complete_ms: TimestampMs) -> Option<Vec
     due(DAY_MS, usize::MAX).or_else(|| due(BLOCK_SPAN_MS, PIECES_MAX))
 }
 
+/// Blocks to drop so that the rest takes at most so many bytes: those that end first, by position. The one
+/// that ends last stays. `blocks`: newest timestamp and bytes of each.
+pub(crate) fn over_size(blocks: &[(TimestampMs, u64)], bytes_max: u64) -> Vec<usize> {
+    let mut positions: Vec<usize> = (0..blocks.len()).collect();
+    positions.sort_by_key(|&position| blocks[position].0);
+    let mut left: u64 = blocks.iter().map(|(_, bytes)| bytes).sum();
+    positions.pop();
+    positions.retain(|&position| {
+        let goes = left > bytes_max;
+        left -= if goes { blocks[position].1 } else { 0 };
+        goes
+    });
+    positions
+}
+
 /// Merges blocks, earliest stored first, into one file.
 pub(crate) fn merge(
     sources: &[&Block],
@@ -122,6 +137,16 @@ mod tests {
             })
             .collect();
         assert_eq!(plan(&blocks, complete_hour * HOUR).as_deref(), want);
+    }
+
+    #[test]
+    fn the_oldest_blocks_go_until_the_rest_fits() {
+        let blocks = [(30, 5), (10, 5), (20, 5)];
+        assert_eq!(over_size(&blocks, 15), [] as [usize; 0]);
+        assert_eq!(over_size(&blocks, 14), [1]);
+        assert_eq!(over_size(&blocks, 9), [1, 2]);
+        assert_eq!(over_size(&blocks, 0), [1, 2], "the newest stays");
+        assert_eq!(over_size(&[], 0), [] as [usize; 0]);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! ```
 
 mod checkpoint;
+mod delete;
 mod housekeeping;
 mod open;
 mod read;
@@ -18,14 +19,19 @@ mod replay;
 mod restore;
 mod retention;
 mod snapshot;
+mod statistics;
 mod summarize;
+mod verify;
 
 pub use open::{OpenReport, Options};
+pub use statistics::{Ranking, Statistics};
 pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
+pub use verify::{FileCheck, Verdict};
 
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::head::guard::Guard;
 use crate::head::{Head, Window};
 use crate::metadata::Metadata;
 use crate::row::{AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId};
@@ -60,6 +66,7 @@ struct Inner {
     io: Arc<dyn StorageIo>,
     folder: PathBuf,
     options: Options,
+    guard: Guard,
     clock: SharedClock,
     head: Head,
     commits: CommitQueue,
@@ -120,6 +127,8 @@ pub struct Stats {
     pub head_samples: u64,
     pub head_memory_bytes: u64,
     pub head_late_samples: u64,
+    /// New series refused for a limit.
+    pub series_refused: u64,
     pub head_min_ms: Option<TimestampMs>,
     pub head_max_ms: Option<TimestampMs>,
     pub samples_appended: u64,
@@ -148,7 +157,7 @@ impl Database {
     /// # Errors
     /// If the group has no columns or too many, or the limit of series is reached.
     pub fn define_group(&self, columns: &[Labels]) -> Result<GroupId, TsdbError> {
-        self.inner.head.define_group(columns, self.inner.options.series_max)
+        self.inner.head.define_group(columns, &self.inner.guard)
     }
 
     /// Appends rows: readers see them at once, [`Database::durable`] tells when they are safe. Does not
@@ -275,6 +284,7 @@ impl Database {
             head_samples: inner.head.samples(),
             head_memory_bytes: inner.head.memory_bytes() as u64,
             head_late_samples: inner.head.late_len() as u64,
+            series_refused: inner.head.refusals().total,
             head_min_ms: inner.head.oldest_ms(),
             head_max_ms: inner.head.newest_ms(),
             samples_appended: load(&inner.counters.appended),

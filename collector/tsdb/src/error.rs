@@ -28,11 +28,13 @@ pub enum TsdbError {
     /// A group has no columns, or too many.
     #[error("a group has 1 to {GROUP_COLUMNS_MAX} columns, not {0}")]
     GroupWidth(usize),
-    /// The limit of series in the head is reached.
-    #[error("the limit of {limit} active series is reached; new series are refused, known ones go on")]
+    /// A new series would exceed a limit.
+    #[error("the limit of {limit} {of} is reached; new series are refused, known ones go on")]
     TooManySeries {
         /// The limit.
         limit: usize,
+        /// What it limits.
+        of: SeriesLimit,
     },
     /// Another process has the folder open.
     #[error("{} is in use by another process; choose another folder with --storage.path", .0.display())]
@@ -53,6 +55,28 @@ pub enum TsdbError {
     /// The engine is closed.
     #[error("storage is closed")]
     Closed,
+}
+
+/// What is limited of series.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeriesLimit {
+    /// All series in the head.
+    #[error("active series")]
+    Total,
+    /// Series with one value of a label.
+    #[error("active series with {label}={value:?}")]
+    PerValue {
+        /// The label.
+        label: String,
+        /// Its value.
+        value: String,
+    },
+    /// Labels of one series.
+    #[error("labels a series")]
+    Labels,
+    /// Bytes of one series' labels.
+    #[error("bytes of labels a series")]
+    LabelBytes,
 }
 
 impl From<IoError> for TsdbError {

@@ -4,6 +4,7 @@
 //! and take the registry's read lock, then one group's lock each, for as long as it takes to copy.
 
 pub(crate) mod group;
+pub(crate) mod guard;
 pub(crate) mod late;
 pub(crate) mod page;
 pub(crate) mod registry;
@@ -13,6 +14,7 @@ use crate::merge::{Piece, Pieces};
 use crate::newest::Newest;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
 use group::Group;
+use guard::{Guard, Refusals};
 use late::{LateLog, LateSamples};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -31,6 +33,7 @@ pub(crate) struct Head {
     late_being_cut: Mutex<Arc<LateSamples>>,
     /// Late rows that no checkpoint has.
     late_log: Mutex<LateLog>,
+    refusals: Mutex<Refusals>,
     /// Rows older than this are late even for a group that has nothing newer.
     cut_before_ms: AtomicI64,
     newest_ms: AtomicI64,
@@ -63,6 +66,7 @@ impl Head {
             late: Mutex::default(),
             late_being_cut: Mutex::default(),
             late_log: Mutex::default(),
+            refusals: Mutex::default(),
             cut_before_ms: AtomicI64::new(cut_before_ms),
             newest_ms: AtomicI64::new(TimestampMs::MIN),
             samples: AtomicU64::new(0),
@@ -82,14 +86,24 @@ impl Head {
     }
 
     /// Finds or makes the group with exactly these columns.
-    pub(crate) fn define_group(&self, columns: &[Labels], series_max: usize) -> Result<GroupId, TsdbError> {
+    pub(crate) fn define_group(&self, columns: &[Labels], guard: &Guard) -> Result<GroupId, TsdbError> {
         if columns.is_empty() || columns.len() > GROUP_COLUMNS_MAX {
             return Err(TsdbError::GroupWidth(columns.len()));
         }
         if let Some(id) = self.registry().find_group(columns) {
             return Ok(id);
         }
-        self.registry_mut().define_group(columns, series_max)
+        let outcome = self.registry_mut().define_group(columns, guard);
+        if let (Err(TsdbError::TooManySeries { .. }), Some(labels)) = (&outcome, columns.first()) {
+            let culprit = guard.culprit(labels);
+            self.refusals.lock().unwrap_or_else(PoisonError::into_inner).count(culprit);
+        }
+        outcome
+    }
+
+    /// Series that were refused since the start.
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Appends a row, having handed the group's state to `journal` first. The caller lets only one thread

@@ -16,6 +16,8 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
@@ -27,9 +29,13 @@ mod rollup;
 mod row;
 mod select;
 mod summarize;
+mod tombstones;
 
-pub use database::{Database, OpenReport, Options, SUMMARY_GRAIN_MS, Stats, Summaries};
-pub use error::{ReadError, TsdbError};
+pub use database::{
+    Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Statistics, Stats, Summaries,
+    Verdict,
+};
+pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,

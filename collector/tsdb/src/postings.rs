@@ -67,6 +67,11 @@ impl Postings {
         self.names.get(name)
     }
 
+    /// Series with this value of a label.
+    pub(crate) fn count(&self, name: &str, value: &str) -> u64 {
+        self.names.get(name).and_then(|values| values.get(value)).map_or(0, RoaringBitmap::len)
+    }
+
     /// Series that satisfy all matchers.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
         let mut selected: Option<RoaringBitmap> = None;

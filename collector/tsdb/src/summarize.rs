@@ -23,6 +23,8 @@ pub(crate) struct Sources {
     pub(crate) labels: Labels,
     pub(crate) blocks: Vec<InBlock>,
     pub(crate) pieces: Vec<Piece>,
+    /// First and last timestamps of what was deleted: buckets still count it.
+    pub(crate) deleted: Vec<(TimestampMs, TimestampMs)>,
 }
 
 impl Sources {

@@ -6,7 +6,7 @@
 mod world;
 
 use pharos_common::storage_io::{MemoryIo, StorageIo};
-use pharos_tsdb::{TsdbError, Unlimited};
+use pharos_tsdb::{Database, TsdbError, Unlimited, Verdict};
 use std::path::{Path, PathBuf};
 use world::{START_MS, Truth, append, durable, open, stored};
 
@@ -81,6 +81,27 @@ fn a_flipped_byte_of_any_file_is_noticed_or_harmless() {
             let whole = check(&io, &truth, &path, &format!("{} byte {place}", path.display()));
             // A checkpoint repeats what the journal has.
             assert!(whole || kind(&path) != "checkpoint");
+        }
+    }
+}
+
+#[test]
+fn verification_names_the_file_that_is_damaged_and_changes_nothing() {
+    let (io, _) = folder();
+    let damaged = |io: &MemoryIo| -> Vec<PathBuf> {
+        let before: Vec<Vec<u8>> = io.paths().iter().map(|path| io.read(path).unwrap()).collect();
+        let checks = Database::verify(io, Path::new(world::FOLDER)).unwrap();
+        assert_eq!(checks.len(), before.len(), "every file is looked at");
+        assert_eq!(io.paths().iter().map(|path| io.read(path).unwrap()).collect::<Vec<_>>(), before);
+        checks.into_iter().filter(|check| check.verdict != Verdict::Whole).map(|check| check.path).collect()
+    };
+    assert_eq!(damaged(&io), [] as [PathBuf; 0]);
+    for path in io.paths() {
+        let length = io.read(&path).unwrap().len();
+        for place in (0..length).step_by(length / 12 + 1) {
+            let io = io.after_power_cut();
+            io.corrupt(&path, |bytes| bytes[place] ^= 0x40);
+            assert_eq!(damaged(&io), std::slice::from_ref(&path), "byte {place}");
         }
     }
 }

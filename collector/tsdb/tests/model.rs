@@ -5,6 +5,7 @@
 
 use pharos_common::clock::ManualClock;
 use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
 use pharos_common::sample::STALE_NAN;
 use pharos_common::storage_io::{MemoryIo, StorageIo};
 use pharos_tsdb::{
@@ -37,6 +38,13 @@ enum Step {
     },
     Flush,
     Checkpoint,
+    /// Deletes a group's samples in a range, told from its newest, milliseconds.
+    Delete {
+        group: usize,
+        from_ms: i64,
+        length_ms: i64,
+    },
+    Clean,
     Restart,
     PowerCut,
 }
@@ -48,6 +56,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
         3 => (group.clone(), -4 * HOUR_MS..=0, any::<u32>())
             .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
+        1 => (group.clone(), -5 * HOUR_MS..HOUR_MS, 0..2 * HOUR_MS)
+            .prop_map(|(group, from_ms, length_ms)| Step::Delete { group, from_ms, length_ms }),
+        1 => Just(Step::Clean),
         2 => (group, 1..400u16, any::<u32>()).prop_map(|(group, rows, seed)| Step::Run { group, rows, seed }),
         1 => Just(Step::Flush),
         2 => Just(Step::Checkpoint),
@@ -141,6 +152,14 @@ impl Engine {
                 }
             }
             Step::Flush => self.database.flush().unwrap(),
+            Step::Delete { group, from_ms, length_ms } => {
+                let start_ms = self.newest_ms[group] + from_ms;
+                let end_ms = start_ms + length_ms;
+                let matchers = [Matcher::equal("group", group.to_string())];
+                self.database.delete_series(&matchers, start_ms, end_ms).unwrap();
+                self.truth.retain(|&(of, _, at), _| of != group || !(start_ms..=end_ms).contains(&at));
+            }
+            Step::Clean => drop(self.database.clean_tombstones().unwrap()),
             Step::Checkpoint => self.database.checkpoint().unwrap(),
             Step::Restart => {
                 self.database.close().unwrap();
@@ -215,6 +234,32 @@ proptest! {
         engine.apply(&Step::Restart);
         engine.check(i64::MIN, i64::MAX);
     }
+}
+
+#[test]
+fn what_is_deleted_is_gone_everywhere_and_its_room_comes_back() {
+    let mut engine = Engine::new();
+    engine.apply(&Step::Run { group: 1, rows: 300, seed: 4 });
+    engine.apply(&Step::Run { group: 2, rows: 300, seed: 4 });
+    engine.apply(&Step::Delete { group: 2, from_ms: -HOUR_MS, length_ms: HOUR_MS });
+    let names = |engine: &Engine| engine.database.label_values("group", &[], i64::MIN, i64::MAX).unwrap();
+    for restarted in [false, true] {
+        if restarted {
+            engine.apply(&Step::PowerCut);
+        }
+        engine.check(i64::MIN, i64::MAX);
+        assert_eq!(names(&engine), ["1"]);
+    }
+    let before = engine.database.stats().block_bytes;
+    assert_eq!(engine.database.clean_tombstones().unwrap(), 1);
+    assert!(engine.database.stats().block_bytes < before);
+    engine.apply(&Step::Restart);
+    assert_eq!(engine.database.clean_tombstones().unwrap(), 0);
+    // What comes after a deletion is kept, also in its range.
+    engine.append(2, engine.newest_ms[2] - 1_000, 4);
+    engine.apply(&Step::Flush);
+    engine.check(i64::MIN, i64::MAX);
+    assert_eq!(names(&engine), ["1", "2"]);
 }
 
 #[test]

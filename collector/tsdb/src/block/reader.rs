@@ -2,13 +2,14 @@
 //! want them. Every byte is checked against its checksum before it is decoded.
 
 use super::index::{Column, Index, TimestampColumn};
-use super::rollups::{Chunk, Records};
+use super::rollups::Records;
 use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, HEADER_BYTES, MAGIC, VERSION, header};
 use crate::codec::dense::{self, Form, PAGE_ROWS};
 use crate::error::ReadError;
 use crate::merge::{Piece, Pieces};
 use crate::newest::Newest;
 use crate::rollup::record::BucketColumns;
+use crate::tombstones::{Tombstone, without_deleted};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{Sample, TimestampMs};
@@ -19,7 +20,7 @@ use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// An index larger than this is damage.
 const INDEX_BYTES_MAX: u64 = 4 << 30;
@@ -40,6 +41,8 @@ pub(crate) struct Block {
     bytes: u64,
     index: OnceLock<Index>,
     known_damaged: AtomicBool,
+    /// Deletions that concern it.
+    tombstones: RwLock<Arc<[Tombstone]>>,
 }
 
 /// Why a block cannot be read.
@@ -99,6 +102,7 @@ impl Block {
             bytes,
             index: OnceLock::new(),
             known_damaged: AtomicBool::new(false),
+            tombstones: RwLock::new(Arc::default()),
         })
     }
 
@@ -125,6 +129,22 @@ impl Block {
     /// Remembers that the block is damaged; whether that is news.
     pub(crate) fn is_first_damage(&self) -> bool {
         !self.known_damaged.swap(true, Ordering::Relaxed)
+    }
+
+    /// Replaces what was deleted from it.
+    pub(crate) fn set_tombstones(&self, tombstones: Vec<Tombstone>) {
+        *self.tombstones.write().unwrap_or_else(PoisonError::into_inner) = tombstones.into();
+    }
+
+    /// Deletions that concern it.
+    pub(crate) fn tombstones(&self) -> Arc<[Tombstone]> {
+        Arc::clone(&self.tombstones.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it holds series of which samples may have been deleted.
+    pub(crate) fn has_deleted_samples(&self) -> Result<bool, BlockError> {
+        let (index, tombstones) = (self.index()?, self.tombstones());
+        Ok(tombstones.iter().any(|tombstone| !index.postings.select(&tombstone.matchers).is_empty()))
     }
 
     pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
@@ -162,6 +182,7 @@ impl Block {
         mut take: impl FnMut(usize) -> Result<(), R>,
     ) -> Result<(), ReadError<R>> {
         let index = self.index()?;
+        let tombstones = self.tombstones();
         let mut windows: HashMap<u32, Option<PageWindow>> = HashMap::new();
         for number in &index.postings.select(matchers) {
             let Some(series) = index.series.get(number as usize) else { continue };
@@ -175,7 +196,11 @@ impl Block {
             let Some(window) = window else { continue };
             take(window.timestamps.len()).map_err(ReadError::Refused)?;
             let values = self.values(&series.labels, &series.values, &window)?;
-            pieces.add(&series.labels, Piece { timestamps: window.timestamps, values });
+            let piece = Piece { timestamps: window.timestamps, values };
+            let piece = without_deleted(&tombstones, &series.labels, piece);
+            if !piece.values.is_empty() {
+                pieces.add(&series.labels, piece);
+            }
         }
         Ok(())
     }
@@ -190,10 +215,23 @@ impl Block {
         mut take: impl FnMut(usize) -> Result<(), R>,
     ) -> Result<(), ReadError<R>> {
         let index = self.index()?;
+        let tombstones = self.tombstones();
         let mut windows: HashMap<u32, Option<PageWindow>> = HashMap::new();
         for number in &index.postings.select(matchers) {
             let Some(series) = index.series.get(number as usize) else { continue };
             if newest.has_newer(&series.labels, self.footer.newest_ms) {
+                continue;
+            }
+            if tombstones.iter().any(|tombstone| tombstone.matches(&series.labels)) {
+                // Its newest sample may be deleted: then the one that counts is not the last of its window.
+                let Some(window) = self.window(index, series.timestamps, start_ms, end_ms)? else { continue };
+                take(window.timestamps.len()).map_err(ReadError::Refused)?;
+                let values = self.values(&series.labels, &series.values, &window)?;
+                let piece = Piece { timestamps: window.timestamps, values };
+                let piece = without_deleted(&tombstones, &series.labels, piece);
+                if let (Some(&timestamp_ms), Some(&value)) = (piece.timestamps.last(), piece.values.last()) {
+                    newest.offer_stored_before(&series.labels, Sample { timestamp_ms, value });
+                }
                 continue;
             }
             let window = match windows.get(&series.timestamps) {
@@ -214,14 +252,15 @@ impl Block {
         Ok(())
     }
 
-    /// All samples of one series, for compaction.
+    /// All samples of one series, for compaction; none if all were deleted.
     pub(crate) fn series(&self, number: usize) -> Result<Option<(Labels, Piece)>, BlockError> {
         let index = self.index()?;
         let Some(series) = index.series.get(number) else { return Ok(None) };
         let window = self.window(index, series.timestamps, TimestampMs::MIN, TimestampMs::MAX)?;
         let Some(window) = window else { return Err(self.damaged("a column of timestamps")) };
         let values = self.values(&series.labels, &series.values, &window)?;
-        Ok(Some((series.labels.clone(), Piece { timestamps: window.timestamps, values })))
+        let piece = Piece { timestamps: window.timestamps, values };
+        Ok(Some((series.labels.clone(), without_deleted(&self.tombstones(), &series.labels, piece))))
     }
 
     /// Reads everything and checks it.
@@ -252,11 +291,6 @@ impl Block {
         let chunk = directory.chunks.get(chunk).ok_or_else(damaged)?;
         let bytes = self.section(chunk.offset, chunk.length, &damaged)?;
         Records::new(chunk.first_series, bytes).ok_or_else(damaged)
-    }
-
-    /// The chunk's bytes as they are, to be copied.
-    pub(crate) fn chunk(&self, level: usize, chunk: &Chunk) -> Result<Vec<u8>, BlockError> {
-        self.section(chunk.offset, chunk.length, &|| self.damaged(format!("roll-ups {level}")))
     }
 
     /// Decodes the buckets of one series.
@@ -298,7 +332,8 @@ impl Block {
         };
         let Some(window) = window else { return Ok(None) };
         let values = self.values(&series.labels, &series.values, window)?;
-        Ok(Some(Piece { timestamps: Arc::clone(&window.timestamps), values }))
+        let piece = Piece { timestamps: Arc::clone(&window.timestamps), values };
+        Ok(Some(without_deleted(&self.tombstones(), &series.labels, piece)))
     }
 
     /// Which pages a range touches, and the timestamps in it. `None` if there are none.

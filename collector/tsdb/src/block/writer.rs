@@ -200,17 +200,30 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Adds all of another block but its samples, instead of any series.
-    pub(crate) fn add_thinned(&mut self, source: &Block) -> Result<(), TsdbError> {
+    /// Adds the roll-ups of another block, without its samples, instead of any series; of the series that
+    /// `keep` says.
+    pub(crate) fn add_thinned(
+        &mut self,
+        source: &Block,
+        keep: impl Fn(&Labels) -> bool,
+    ) -> Result<(), TsdbError> {
         let index = source.index()?;
-        self.index.rollups.clear();
-        for (level, directory) in index.rollups.iter().enumerate() {
-            let mut chunks = Vec::with_capacity(directory.chunks.len());
-            for chunk in &directory.chunks {
-                chunks.push(Chunk { offset: self.offset, ..*chunk });
-                self.section(&source.chunk(level, chunk)?)?;
+        let kept = |number: u32| index.series.get(number as usize).filter(|series| keep(&series.labels));
+        for (stored, directory) in index.rollups.iter().enumerate() {
+            let level = LEVELS_MS.iter().position(|&width_ms| width_ms == directory.width_ms);
+            let Some(level) = level else { continue };
+            let mut number = 0;
+            for chunk in 0..directory.chunks.len() {
+                let records = source.records(stored, chunk)?;
+                for series in records.series().filter(|&series| kept(series).is_some()) {
+                    let record = records.record(series).unwrap_or_default();
+                    self.chunks[level].add(number, |out| out.extend_from_slice(record));
+                    number += 1;
+                }
+                if self.chunks[level].is_full() {
+                    self.close_chunk(level)?;
+                }
             }
-            self.index.rollups.push(LevelDirectory { width_ms: directory.width_ms, chunks });
         }
         let dropped = |first| Column {
             form: Form::Dropped { first },
@@ -225,8 +238,8 @@ impl BlockWriter {
             last_ms: timestamps.last_ms,
         });
         self.index.timestamps = timestamps.collect();
-        for (number, series) in index.series.iter().enumerate() {
-            self.index.postings.insert(number as u32, &series.labels);
+        for series in (0..index.series.len() as u32).filter_map(kept) {
+            self.index.postings.insert(self.index.series.len() as u32, &series.labels);
             let (labels, timestamps) = (series.labels.clone(), series.timestamps);
             self.index.series.push(SeriesEntry { labels, timestamps, values: dropped(0) });
         }

@@ -1,7 +1,7 @@
 //! Writes a checkpoint: definitions, groups, late rows, state; the file appears when all of it is on disk.
 
 use super::chain::Link;
-use super::{MAGIC, RECORD_BYTES, RECORD_HEADER_BYTES, file_name, kind};
+use super::{MAGIC, RECORD_BYTES, RECORD_HEADER_BYTES, file_name, kind, seal_record};
 use crate::codec::row as row_codec;
 use crate::codec::varint::{push, push_bytes};
 use crate::codec::zigzag;
@@ -174,11 +174,7 @@ impl CheckpointWriter {
         if self.kind == kind::DEFINITIONS {
             self.pack_definitions()?;
         }
-        let length = (self.record.len() - RECORD_HEADER_BYTES) as u32;
-        self.record[8] = self.kind;
-        let checksum = crc32fast::hash(&self.record[8..]);
-        self.record[..4].copy_from_slice(&length.to_le_bytes());
-        self.record[4..8].copy_from_slice(&checksum.to_le_bytes());
+        seal_record(&mut self.record, self.kind);
         self.file.write_all(&self.record)?;
         self.bytes += self.record.len() as u64;
         self.record.truncate(RECORD_HEADER_BYTES);

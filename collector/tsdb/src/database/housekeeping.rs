@@ -12,6 +12,7 @@ use crate::commit::BoundaryKind;
 use crate::compact::{self, Candidate};
 use crate::cut;
 use crate::error::TsdbError;
+use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 #[derive(Debug)]
 pub(super) struct Housekeeping {
     next_sequence: u64,
+    /// Deletions that are not cleaned away.
+    pub(super) tombstones: Vec<Tombstone>,
     pub(super) checkpoints: Checkpoints,
     /// What the newest cut moved into blocks.
     pub(super) in_blocks: InBlocks,
@@ -46,9 +49,15 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(next_sequence: u64, checkpoints: Checkpoints, in_blocks: InBlocks) -> Self {
+    pub(super) fn new(
+        next_sequence: u64,
+        tombstones: Vec<Tombstone>,
+        checkpoints: Checkpoints,
+        in_blocks: InBlocks,
+    ) -> Self {
         Housekeeping {
             next_sequence,
+            tombstones,
             checkpoints,
             in_blocks,
             released: None,
@@ -57,7 +66,12 @@ impl Housekeeping {
         }
     }
 
-    pub(super) fn next_name(&mut self, window_ms: TimestampMs) -> String {
+    /// Blocks from now on have this sequence or a higher one.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    fn next_name(&mut self, window_ms: TimestampMs) -> String {
         let name = format!("{window_ms}-{:08}.block", self.next_sequence);
         self.next_sequence += 1;
         name
@@ -132,7 +146,7 @@ impl Inner {
     /// Does what is due.
     fn tidy(&self, go_on: impl Fn() -> bool) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
-        self.drop_expired(&mut housekeeping)?;
+        self.drop_expired()?;
         while let Some(before_ms) = self.due_cut() {
             self.cut(&mut housekeeping, before_ms)?;
             if !go_on() {
@@ -178,7 +192,7 @@ impl Inner {
         visit(&files)
     }
 
-    fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
+    pub(super) fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
         let before_ms = self.head.newest_ms().map_or(self.head.cut_before_ms(), |newest_ms| newest_ms + 1);
         self.cut(housekeeping, before_ms)
     }
@@ -258,7 +272,7 @@ impl Inner {
     }
 
     /// Shows a new block to readers instead of those it replaces.
-    pub(super) fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
+    fn publish(&self, file: &Path, replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
         let block = Arc::new(Block::open(&*self.io, file)?);
         let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
         blocks.retain(|block| !replaced.iter().any(|gone| gone.path() == block.path()));

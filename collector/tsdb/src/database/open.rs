@@ -1,6 +1,7 @@
 //! Opens a folder: takes the lock, looks at the blocks, replays the journal, starts the threads.
 
 use super::checkpoint::UNCOVERED_BYTES_MIN;
+use super::delete;
 use super::housekeeping::{Alarm, Housekeeping};
 use super::replay::replay;
 use super::restore::restore;
@@ -10,6 +11,7 @@ use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::head::guard::Guard;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
@@ -29,8 +31,16 @@ pub struct Options {
     pub retention_ms: Option<i64>,
     /// Roll-ups outlive the samples of a block until its newest is as old as this; `None` drops both at once.
     pub rollup_retention_ms: Option<i64>,
+    /// When blocks, journal and checkpoints together take more bytes, the oldest blocks are dropped.
+    pub retention_bytes: Option<u64>,
     /// Most series in the head; further ones are refused.
     pub series_max: usize,
+    /// A label that tells senders apart, and the most series with one value of it; further ones are refused.
+    pub series_per_value: Option<(String, usize)>,
+    /// Most labels of a series.
+    pub labels_max: usize,
+    /// Most bytes of a series' labels, names and values together.
+    pub label_bytes_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -42,7 +52,11 @@ impl Default for Options {
         Options {
             retention_ms: Some(30 * 86_400_000),
             rollup_retention_ms: None,
+            retention_bytes: None,
             series_max: 10_000_000,
+            series_per_value: Some(("instance".to_owned(), 1_000_000)),
+            labels_max: 256,
+            label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
             housekeeping: true,
         }
@@ -97,19 +111,35 @@ impl Database {
         commits.lock().begin_epoch(now_ms);
         let counters = Counters::default();
         counters.damaged_bytes.store(report.damaged_bytes, Ordering::Relaxed);
-        let next_sequence =
-            blocks.iter().filter_map(|block| sequence_of(&block.file_name())).max().unwrap_or(0) + 1;
+        let tombstones = delete::read(&*io, folder, &mut report)?;
+        blocks.iter().for_each(|block| delete::bury(block, &tombstones));
+        // A sequence is never used twice: deletions tell by it what they mean.
+        let used = blocks.iter().filter_map(|block| Some(sequence_of(&block.file_name())? + 1));
+        let meant = tombstones.iter().map(|tombstone| tombstone.before_sequence);
+        let next_sequence = used.chain(meant).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
+        let guard = Guard {
+            series_max: options.series_max,
+            per_value: options.series_per_value.clone(),
+            labels_max: options.labels_max,
+            label_bytes_max: options.label_bytes_max,
+        };
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
             options,
+            guard,
             clock,
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
-            housekeeping: Mutex::new(Housekeeping::new(next_sequence, restored.checkpoints, in_blocks)),
+            housekeeping: Mutex::new(Housekeeping::new(
+                next_sequence,
+                tombstones,
+                restored.checkpoints,
+                in_blocks,
+            )),
             counters,
             _lock: lock,
         });
@@ -156,26 +186,34 @@ pub(super) fn version_text() -> String {
     format!("{FORMAT_VERSION}\n")
 }
 
+/// Makes sure that the folder is of this version, or of none yet.
 fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
+    if read_version(io, folder)?.is_none() {
+        write_atomically(io, &folder.join("VERSION"), version_text().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The folder's version if it is one that this program knows; `None` if the folder tells none.
+pub(super) fn read_version(io: &dyn StorageIo, folder: &Path) -> Result<Option<u32>, TsdbError> {
     let path = folder.join("VERSION");
-    match io.read(&path) {
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            // Exactly as it is written: a file so short has no checksum but its only spelling.
-            let version = text.trim_end().parse::<u32>().ok();
-            match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
-                Some(FORMAT_VERSION) => Ok(()),
-                Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
-                // Only its first characters: whatever it is, it is not ours.
-                None => Err(TsdbError::Io(format!(
-                    "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
-                    path.display(),
-                    text.chars().take(20).collect::<String>()
-                ))),
-            }
-        }
-        Err(error) if error.is_not_found() => Ok(write_atomically(io, &path, version_text().as_bytes())?),
-        Err(error) => Err(error.into()),
+    let bytes = match io.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    // Exactly as it is written: a file so short has no checksum but its only spelling.
+    let version = text.trim_end().parse::<u32>().ok();
+    match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
+        Some(FORMAT_VERSION) => Ok(Some(FORMAT_VERSION)),
+        Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
+        // Only its first characters: whatever it is, it is not ours.
+        None => Err(TsdbError::Io(format!(
+            "{}: {:?} is no format version; is this a folder of Pharos? If only this file is damaged, remove it",
+            path.display(),
+            text.chars().take(20).collect::<String>()
+        ))),
     }
 }
 

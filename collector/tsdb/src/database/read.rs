@@ -107,7 +107,7 @@ impl Database {
         end_ms: TimestampMs,
     ) -> Result<Vec<String>, TsdbError> {
         let mut found: BTreeSet<String> = BTreeSet::new();
-        if matchers.is_empty() {
+        if matchers.is_empty() && !self.inner.has_tombstones() {
             if self.inner.head.overlaps(start_ms, end_ms) {
                 found.extend(self.inner.head.registry().postings().names().map(|(name, _)| name.to_owned()));
             }
@@ -143,7 +143,7 @@ impl Database {
         if name == PART_LABEL {
             return Ok(Vec::new());
         }
-        if matchers.is_empty() {
+        if matchers.is_empty() && !self.inner.has_tombstones() {
             if self.inner.head.overlaps(start_ms, end_ms)
                 && let Some(values) = self.inner.head.registry().postings().values(name)
             {
@@ -176,6 +176,11 @@ impl Inner {
         }
     }
 
+    /// Whether series may have been deleted that indexes still speak of.
+    fn has_tombstones(&self) -> bool {
+        self.blocks().iter().any(|block| !block.tombstones().is_empty())
+    }
+
     pub(super) fn blocks_in(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Vec<Arc<Block>> {
         self.blocks().into_iter().filter(|block| block.overlaps(start_ms, end_ms)).collect()
     }
@@ -189,11 +194,17 @@ impl Inner {
     ) -> Result<(), TsdbError> {
         self.head.visit_series(matchers, start_ms, end_ms, &mut visit);
         for block in self.blocks_in(start_ms, end_ms) {
-            let index = block.index()?;
+            let (index, tombstones) = (block.index()?, block.tombstones());
             for number in &index.postings.select(matchers) {
                 let Some(series) = index.series.get(number as usize) else { continue };
                 let timestamps = index.timestamps.get(series.timestamps as usize);
-                if timestamps.is_some_and(|timestamps| timestamps.overlaps(start_ms, end_ms)) {
+                let (from_ms, to_ms) = (start_ms.max(block.oldest_ms()), end_ms.min(block.newest_ms()));
+                let deleted = tombstones.iter().any(|tombstone| {
+                    tombstone.start_ms <= from_ms
+                        && tombstone.end_ms >= to_ms
+                        && tombstone.matches(&series.labels)
+                });
+                if !deleted && timestamps.is_some_and(|timestamps| timestamps.overlaps(start_ms, end_ms)) {
                     visit(&series.labels);
                 }
             }

@@ -10,6 +10,7 @@ use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
 use crate::head::Window;
+use crate::head::guard::Guard;
 use crate::journal_entry::{Entry, ReadState, read_entries};
 use crate::row::{Appended, GroupId, Row};
 use pharos_common::journal::{Journal, Position, record_bytes};
@@ -155,7 +156,7 @@ fn apply(restored: &mut Restored, batches: Receiver<Batch>) -> Appended {
         let mut rest = values.as_slice();
         for step in steps {
             match step {
-                Step::Define { group, columns } => match head.define_group(&columns, usize::MAX) {
+                Step::Define { group, columns } => match head.define_group(&columns, &Guard::open()) {
                     Ok(id) => {
                         groups.insert(group, id);
                     }

@@ -8,6 +8,7 @@ use crate::checkpoint::{file_name, number_of};
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
 use crate::head::Head;
+use crate::head::guard::Guard;
 use crate::head::page::Page;
 use crate::journal_entry::{Entry, ReadState, read_entries};
 use crate::row::{Appended, GroupId, Row};
@@ -211,7 +212,7 @@ impl<'a> Target<'a> {
 
 impl Visitor for Target<'_> {
     fn define(&mut self, group: u32, columns: Vec<Labels>) -> Option<()> {
-        let id = self.head.define_group(&columns, usize::MAX).ok()?;
+        let id = self.head.define_group(&columns, &Guard::open()).ok()?;
         self.groups.insert(group, id);
         Some(())
     }

@@ -63,11 +63,16 @@ impl Database {
         inner.head.select(matchers, start_ms, end_ms, &mut of_head, take).map_err(ReadError::Refused)?;
         let blocks = inner.blocks_in(start_ms, end_ms);
         let mut found: HashMap<Labels, Sources, foldhash::fast::RandomState> = HashMap::default();
-        let entry =
-            |labels: &Labels| Sources { labels: labels.clone(), blocks: Vec::new(), pieces: Vec::new() };
+        let entry = |labels: &Labels| Sources {
+            labels: labels.clone(),
+            blocks: Vec::new(),
+            pieces: Vec::new(),
+            deleted: Vec::new(),
+        };
         for (position, block) in blocks.iter().enumerate() {
             budget.check().map_err(ReadError::Refused)?;
             let index = block.index().inspect_err(|error| inner.note_damage(block, &error.to_string()))?;
+            let tombstones = block.tombstones();
             for number in &index.postings.select(matchers) {
                 let Some(series) = index.series.get(number as usize) else { continue };
                 let Some(timestamps) = index.timestamps.get(series.timestamps as usize) else { continue };
@@ -80,12 +85,15 @@ impl Database {
                     first_ms: timestamps.first_ms(),
                     last_ms: timestamps.last_ms,
                 };
-                match found.get_mut(&series.labels) {
-                    Some(sources) => sources.blocks.push(place),
-                    None => {
-                        let mut sources = entry(&series.labels);
-                        sources.blocks.push(place);
-                        found.insert(series.labels.clone(), sources);
+                if !found.contains_key(&series.labels) {
+                    found.insert(series.labels.clone(), entry(&series.labels));
+                }
+                let Some(sources) = found.get_mut(&series.labels) else { continue };
+                sources.blocks.push(place);
+                for tombstone in tombstones.iter().filter(|tombstone| tombstone.matches(&series.labels)) {
+                    let range = (tombstone.start_ms.max(place.first_ms), tombstone.end_ms.min(place.last_ms));
+                    if range.0 <= range.1 {
+                        sources.deleted.push(range);
                     }
                 }
             }

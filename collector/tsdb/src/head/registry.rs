@@ -1,6 +1,7 @@
 //! Which series and groups the head knows.
 
 use super::group::Group;
+use super::guard::Guard;
 use crate::error::TsdbError;
 use crate::postings::Postings;
 use crate::row::GroupId;
@@ -41,19 +42,14 @@ impl Registry {
         self.by_columns.get(&columns?).copied()
     }
 
-    pub(crate) fn define_group(
-        &mut self,
-        columns: &[Labels],
-        series_max: usize,
-    ) -> Result<GroupId, TsdbError> {
+    pub(crate) fn define_group(&mut self, columns: &[Labels], guard: &Guard) -> Result<GroupId, TsdbError> {
         // Somebody may have defined it between the read lock and the write lock.
         if let Some(id) = self.find_group(columns) {
             return Ok(id);
         }
-        let new = columns.iter().filter(|labels| !self.by_labels.contains_key(*labels)).count();
-        if self.by_labels.len() + new > series_max {
-            return Err(TsdbError::TooManySeries { limit: series_max });
-        }
+        let new: Vec<&Labels> =
+            columns.iter().filter(|labels| !self.by_labels.contains_key(*labels)).collect();
+        guard.check(self, &new)?;
         let id = GroupId(self.groups.len() as u32);
         let numbers: Box<[u32]> = columns
             .iter()

@@ -1,4 +1,5 @@
-//! Where sources of one series have samples between each other's: no bucket tells the truth there.
+//! Where sources of one series have samples between each other's, or some were deleted: no bucket tells the
+//! truth there.
 
 use super::Sources;
 use crate::merge::Piece;
@@ -14,8 +15,8 @@ struct Extent<'s> {
     piece: Option<&'s Piece>,
 }
 
-/// The spans, whole buckets of the finest level, in which the samples of more than one source may lie;
-/// rising and apart.
+/// The spans, whole buckets of the finest level, in which the samples of more than one source may lie or
+/// deleted ones did; rising and apart.
 pub(super) fn contested(sources: &Sources) -> Vec<Span> {
     let blocks = sources.blocks.iter().map(|place| Extent {
         first_ms: place.first_ms,
@@ -28,7 +29,8 @@ pub(super) fn contested(sources: &Sources) -> Vec<Span> {
     });
     let mut extents: Vec<Extent<'_>> = blocks.chain(pieces).collect();
     extents.sort_by_key(|extent| extent.first_ms);
-    let mut spans = Vec::new();
+    let mut spans: Vec<Span> =
+        sources.deleted.iter().map(|&(first_ms, last_ms)| buckets_around(first_ms, last_ms)).collect();
     for (at, earlier) in extents.iter().enumerate() {
         for later in extents[at + 1..].iter().take_while(|later| later.first_ms <= earlier.last_ms) {
             let common = (later.first_ms, later.last_ms.min(earlier.last_ms));
@@ -85,6 +87,7 @@ mod tests {
             labels: Labels::empty(),
             blocks: blocks.iter().enumerate().map(block).collect(),
             pieces: pieces.iter().map(piece).collect(),
+            deleted: Vec::new(),
         };
         let got: Vec<(i64, i64)> =
             contested(&sources).iter().map(|span| (span.after_ms / W, span.until_ms / W)).collect();

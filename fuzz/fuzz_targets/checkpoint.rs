@@ -1,0 +1,4 @@
+//! Feeds the reader `checkpoint` of the storage engine.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pharos_tsdb::fuzz::read("checkpoint", bytes));
