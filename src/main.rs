@@ -61,10 +61,16 @@ struct Options {
     #[arg(long = "alertmanager.listen-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9493")]
     alertmanager_address: String,
     #[command(flatten)]
+    gpu: pharos_agent::GpuOptions,
+    #[command(flatten)]
     log: LogFlags,
 }
 
 fn main() -> ExitCode {
+    // The agent's GPU reader is this program started again.
+    if let Some(code) = pharos_agent::run_gpu_reader_if_asked() {
+        return code;
+    }
     let options = Options::parse();
     options.log.init();
     match run(options) {
@@ -199,6 +205,7 @@ fn agent_options(options: &Options, collector_url: &str) -> AgentOptions {
     agent.collector_addresses = vec![collector_url.trim_start_matches("http://").to_owned()];
     agent.storage_path = options.storage_path.join("agent");
     agent.node_name.clone_from(&options.node_name);
+    agent.gpu = options.gpu.clone();
     agent
 }
 

@@ -46,9 +46,9 @@ pub enum SampleError {
         /// How many are kept.
         limit: usize,
     },
-    /// The GPU library reports an error.
-    #[error("NVML: {0}")]
-    Nvml(#[from] nvml_wrapper::error::NvmlError),
+    /// A trace of GPUs cannot be played.
+    #[error("{0}")]
+    Replay(String),
 }
 
 /// Why the agent does not start, or had to end.

@@ -36,4 +36,6 @@ pub use config::AgentConfig;
 pub use error::AgentError;
 pub use options::AgentOptions;
 pub use run::{Agent, AgentStatus, run, start};
+pub use samplers::gpu::options::GpuOptions;
+pub use samplers::gpu::reader::run_if_asked as run_gpu_reader_if_asked;
 pub use status::GpuState;

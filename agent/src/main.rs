@@ -18,6 +18,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    // The GPU reader is this program started again.
+    if let Some(code) = pharos_agent::run_gpu_reader_if_asked() {
+        return code;
+    }
     let cli = Cli::parse();
     cli.log.init();
     match run(cli.agent) {

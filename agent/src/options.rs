@@ -3,7 +3,10 @@
 use crate::config::{AgentConfig, ConfigFile};
 use crate::error::AgentError;
 use crate::push::is_address;
-use crate::sampler::{Filter, HostnameLabel, Paths, SAMPLERS, SamplerOptions};
+use crate::sampler::{Filter, Paths, SAMPLERS, SamplerOptions};
+use crate::samplers::gpu::check_trace;
+use crate::samplers::gpu::options::GpuOptions;
+use crate::samplers::peers::PeerOptions;
 use crate::schedule::{Plan, PlannedSampler};
 use crate::spool::SpoolLimits;
 use crate::switches::SamplerSwitches;
@@ -42,12 +45,12 @@ pub struct AgentOptions {
     /// Where udev keeps what it knows of devices
     #[arg(long = "path.udev.data", value_name = "FOLDER", default_value = "/run/udev/data")]
     pub udev_data: PathBuf,
-    /// NVIDIA's library [default: libnvidia-ml.so.1 where the system finds it]
-    #[arg(long = "nvml.library", value_name = "FILE")]
-    pub nvml_library: Option<PathBuf>,
-    /// Label of GPU series that names the node
-    #[arg(long = "gpu.hostname-label", value_enum, default_value_t)]
-    pub hostname_label: HostnameLabel,
+    /// How GPUs are read.
+    #[command(flatten)]
+    pub gpu: GpuOptions,
+    /// Which other nodes are probed.
+    #[command(flatten)]
+    pub peer: PeerOptions,
     /// Which samplers run.
     #[command(flatten)]
     pub switches: SamplerSwitches,
@@ -238,6 +241,12 @@ impl AgentOptions {
 
     fn sampler_options(&self, node: &str) -> Result<SamplerOptions, AgentError> {
         let c = &self.collectors;
+        if let Some(trace) = &self.gpu.replay {
+            check_trace(trace).map_err(|error| AgentError::Flag {
+                flag: "--gpu.replay".into(),
+                message: error.to_string(),
+            })?;
+        }
         let filter = |name, exclude: &Option<String>, include: &Option<String>, default: Option<&str>| {
             filter(name, exclude.as_deref(), include.as_deref(), default)
         };
@@ -277,9 +286,9 @@ impl AgentOptions {
             textfile_directories: c.textfile_directories.clone(),
             cpu_info: c.cpu_info,
             cpu_guest: !c.no_cpu_guest,
-            nvml_library: self.nvml_library.clone(),
+            gpu: self.gpu.clone(),
+            peer: self.peer.clone(),
             node: node.to_owned(),
-            hostname_label: self.hostname_label,
             gpus: Default::default(),
         })
     }

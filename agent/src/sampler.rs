@@ -7,6 +7,8 @@ use crate::error::SampleError;
 use crate::group::GroupSet;
 use crate::kernel_files::ReadBuffer;
 use crate::samplers;
+use crate::samplers::gpu::options::GpuOptions;
+use crate::samplers::peers::PeerOptions;
 use crate::schedule::{Adaptive, Rate};
 use regex::Regex;
 use std::path::{Path, PathBuf};
@@ -126,28 +128,14 @@ pub struct SamplerOptions {
     pub cpu_info: bool,
     /// `--collector.cpu.guest`
     pub cpu_guest: bool,
-    /// `--nvml.library`; `None` looks where the driver installs it.
-    pub nvml_library: Option<PathBuf>,
-    /// Value of the labels `Hostname` and `hostname` of GPU series.
+    /// Flags about GPUs.
+    pub gpu: GpuOptions,
+    /// Flags about the network between nodes.
+    pub peer: PeerOptions,
+    /// The node's name, in labels of GPU series.
     pub node: String,
-    /// `--gpu.hostname-label`
-    pub hostname_label: HostnameLabel,
     /// Where the GPU sampler tells what it found.
     pub gpus: Arc<crate::status::GpuStatus>,
-}
-
-/// How GPU series name their node: dcgm-exporter has written it both ways.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum HostnameLabel {
-    /// `Hostname`, as old versions write it.
-    #[value(name = "Hostname")]
-    Old,
-    /// `hostname`, as new versions write it.
-    #[value(name = "hostname")]
-    New,
-    /// Both labels.
-    #[default]
-    Both,
 }
 
 /// Makes a sampler.
@@ -197,6 +185,7 @@ const fn blocking(name: &'static str, build: BuildSampler) -> SamplerKind {
 
 /// All samplers, by name.
 pub const SAMPLERS: &[SamplerKind] = &[
+    blocking("amdgpu", samplers::amdgpu::build),
     hot("arp", samplers::arp::build),
     hot("conntrack", samplers::conntrack::build),
     hot("cpu", samplers::cpu::build),
@@ -213,8 +202,11 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("netclass", samplers::netclass::build),
     hot("netdev", samplers::netdev::build),
     hot("netstat", samplers::netstat::build),
+    blocking("nvme", samplers::nvme::build),
     hot("os", samplers::os::build),
+    blocking("peers", samplers::peers::build),
     hot("pressure", samplers::pressure::build).adaptive(),
+    blocking("rdma", samplers::rdma_counters::build),
     hot("schedstat", samplers::schedstat::build),
     hot("selinux", samplers::selinux::build),
     hot("sockstat", samplers::sockstat::build),
@@ -260,7 +252,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "nfs",
     "nfsd",
     "ntp",
-    "nvme",
     "nvmesubsystem",
     "pcidevice",
     "perf",

@@ -1,5 +1,6 @@
 //! One module per source. Each sampler keeps its files open and fills its groups with what they say.
 
+pub mod amdgpu;
 pub mod arp;
 pub mod conntrack;
 pub mod cpu;
@@ -14,9 +15,12 @@ pub mod memory;
 pub mod netclass;
 pub mod netdev;
 pub mod netstat;
+pub mod nvme;
 mod objects;
 pub mod os;
+pub mod peers;
 pub mod pressure;
+pub mod rdma_counters;
 pub mod scalars;
 pub mod schedstat;
 pub mod selinux;

@@ -94,3 +94,29 @@ fn a_whole_tick_allocates_only_the_frame() {
     });
     assert!(count <= 1, "{count} allocations in a tick");
 }
+
+#[test]
+fn the_gpu_sampler_allocates_nothing_while_nothing_changes() {
+    let fake = support::fake_nvml::FakeNvml::new("gpus 8\nprocess * 42 1000000\nstatic\n");
+    let flags = fake.flags();
+    let options = config(&flags.iter().map(String::as_str).collect::<Vec<_>>()).plan.options;
+    let mut sampler = (pharos_agent::sampler::find("gpu").unwrap().build)(&options);
+    let (mut buffer, mut groups) = (ReadBuffer::default(), GroupSet::default());
+    let mut read = || {
+        groups.begin();
+        sampler.sample(&mut buffer, &mut groups).unwrap();
+        let samples: usize = groups.iter().map(|group| group.present().len()).sum();
+        groups.published();
+        samples
+    };
+    // Until the reader is up and has told of all GPUs with their profiles and links.
+    while read() < 8 * 180 {
+        std::thread::yield_now();
+    }
+    let mut quiet = 0;
+    for _ in 0..20 {
+        quiet += u32::from(allocations(|| assert!(read() > 0)) == 0);
+    }
+    // Every tenth reading looks at the bus, and every thirtieth at the reader's memory.
+    assert!(quiet >= 16, "only {quiet} of 20 readings allocate nothing");
+}

@@ -25,7 +25,7 @@ fn request(series: &[Series<'_>]) -> Vec<u8> {
                 .map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() })
                 .collect(),
             samples: samples.iter().map(|&(timestamp, value)| wire::Sample { timestamp, value }).collect(),
-            histograms: Vec::new(),
+            ..wire::TimeSeries::default()
         })
         .collect();
     let metadata = vec![wire::MetricMetadata {
@@ -194,6 +194,40 @@ async fn series_that_came_together_may_come_apart_later() {
 }
 
 #[tokio::test]
+async fn exemplars_are_kept_over_a_kill_and_answered_by_the_series_a_query_selects() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let label = |name: &str, value: &str| wire::Label { name: name.into(), value: value.into() };
+    let series = wire::TimeSeries {
+        labels: vec![label("__name__", "hits"), label("job", "a")],
+        samples: vec![wire::Sample { value: 1.0, timestamp: NOW_MS }],
+        exemplars: vec![wire::Exemplar {
+            labels: vec![label("trace_id", "4bf9")],
+            value: 0.25,
+            timestamp: NOW_MS - 500,
+        }],
+        ..wire::TimeSeries::default()
+    };
+    let message = wire::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec();
+    for _ in 0..2 {
+        assert_eq!(write(&collector, &message).await, (204, String::new()));
+    }
+    collector.kill().await;
+    let collector = start(folder.path()).await;
+    let ask = async |query: &str, start: &str| {
+        collector.data(&format!("/api/v1/query_exemplars?query={query}&start={start}&end=1700000000")).await
+    };
+    let want = json!([{
+        "seriesLabels": {"__name__": "hits", "job": "a"},
+        "exemplars": [{"labels": {"trace_id": "4bf9"}, "value": "0.25", "timestamp": 1699999999.5}],
+    }]);
+    assert_eq!(ask("rate(hits[1m])%2Bup", "1699999990").await, want);
+    assert_eq!(ask("hits", "1699999999.9").await, json!([]));
+    assert_eq!(ask("test", "0").await, json!([]));
+    collector.stop().await;
+}
+
+#[tokio::test]
 async fn version_2_is_stored_as_version_1_and_counted_in_the_answer() {
     let folder = tempfile::tempdir().unwrap();
     let collector = start(folder.path()).await;
@@ -269,7 +303,7 @@ fn native_histogram(observations: u64, timestamp: i64) -> wire::Histogram {
 fn histogram_request(labels: &[(&str, &str)], histograms: Vec<wire::Histogram>) -> Vec<u8> {
     let labels =
         labels.iter().map(|(name, value)| wire::Label { name: (*name).into(), value: (*value).into() });
-    let series = wire::TimeSeries { labels: labels.collect(), samples: Vec::new(), histograms };
+    let series = wire::TimeSeries { labels: labels.collect(), histograms, ..wire::TimeSeries::default() };
     wire::WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec()
 }
 

@@ -147,7 +147,20 @@ impl Default for Labels {
 /// Label by label, as Prometheus sorts series: names first, then values; a prefix sorts first.
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        if Arc::ptr_eq(&self.packed, &other.packed) {
+            return Ordering::Equal;
+        }
+        // Strings order as their bytes do, so there is no need to look at them as strings.
+        let (mut left, mut right): (&[u8], &[u8]) = (&self.packed, &other.packed);
+        loop {
+            if left.is_empty() || right.is_empty() {
+                return left.len().cmp(&right.len());
+            }
+            match trusted_bytes(&mut left).cmp(trusted_bytes(&mut right)) {
+                Ordering::Equal => {}
+                order => return order,
+            }
+        }
     }
 }
 
@@ -339,11 +352,23 @@ fn checked_string<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
 }
 
 #[inline]
-fn trusted_string<'a>(rest: &mut &'a [u8]) -> &'a str {
-    // Every constructor packs or checks valid UTF-8 and lengths, so the fallbacks are never taken.
-    let length = read_length(rest).unwrap_or(0).min(rest.len());
-    let (text, tail) = rest.split_at(length);
+fn trusted_bytes<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    // Every constructor packs or checks lengths, so the fallbacks are never taken.
+    let length = match rest.split_first() {
+        Some((&length, tail)) if length < 0x80 => {
+            *rest = tail;
+            usize::from(length)
+        }
+        _ => read_length(rest).unwrap_or(0),
+    };
+    let (text, tail) = rest.split_at(length.min(rest.len()));
     *rest = tail;
+    text
+}
+
+#[inline]
+fn trusted_string<'a>(rest: &mut &'a [u8]) -> &'a str {
+    let text = trusted_bytes(rest);
     debug_assert!(std::str::from_utf8(text).is_ok());
     #[expect(
         unsafe_code,

@@ -6,7 +6,9 @@
 
 use crate::labels::{Labels, Quoted, is_legacy_label_name};
 use regex::Regex;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 /// How a [`Matcher`] compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,12 +57,22 @@ pub struct Matcher {
 
 #[derive(Clone, Debug)]
 struct Pattern {
-    /// Compiled and anchored; `None` where `literals` says it all.
-    regex: Option<Regex>,
-    /// The only strings that can match, if the pattern is an alternation of literals.
-    literals: Option<Vec<String>>,
     /// What every match starts with.
     prefix: String,
+    rest: Rest,
+}
+
+/// What a pattern asks of a value beyond its prefix.
+#[derive(Clone, Debug)]
+enum Rest {
+    /// `abc.*`: nothing.
+    Anything,
+    /// `abc.+`: at least one character.
+    Something,
+    /// `abc|def`: to be one of these.
+    OneOf(Vec<String>),
+    /// To match the whole pattern, compiled and anchored.
+    Regex(Regex),
 }
 
 /// Compiled size a single pattern may take, bytes: a bomb is refused instead of filling memory.
@@ -125,11 +137,10 @@ impl Matcher {
     pub fn candidates(&self) -> Option<Vec<&str>> {
         match self.op {
             MatchOp::Equal => Some(vec![self.value.as_str()]),
-            MatchOp::Regex => self
-                .pattern
-                .as_ref()
-                .and_then(|pattern| pattern.literals.as_ref())
-                .map(|literals| literals.iter().map(String::as_str).collect()),
+            MatchOp::Regex => self.pattern.as_ref().and_then(|pattern| match &pattern.rest {
+                Rest::OneOf(literals) => Some(literals.iter().map(String::as_str).collect()),
+                _ => None,
+            }),
             MatchOp::NotEqual | MatchOp::NotRegex => None,
         }
     }
@@ -145,25 +156,56 @@ impl Pattern {
     fn new(pattern: &str) -> Result<Self, PatternError> {
         if let Some(literals) = literal_alternatives(pattern) {
             let prefix = common_prefix(&literals);
-            return Ok(Pattern { regex: None, literals: Some(literals), prefix });
+            return Ok(Pattern { prefix, rest: Rest::OneOf(literals) });
         }
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-            .size_limit(REGEX_SIZE_LIMIT_BYTES)
-            .build()
-            .map_err(|source| PatternError { pattern: pattern.to_owned(), source: Box::new(source) })?;
-        Ok(Pattern { regex: Some(regex), literals: None, prefix: literal_prefix(pattern) })
+        let prefix = literal_prefix(pattern);
+        let rest = match pattern.get(prefix.len()..) {
+            Some(".*") => Rest::Anything,
+            Some(".+") => Rest::Something,
+            _ => Rest::Regex(compiled(pattern)?),
+        };
+        Ok(Pattern { prefix, rest })
     }
 
     fn matches(&self, value: &str) -> bool {
-        if !value.starts_with(&self.prefix) {
-            return false;
-        }
-        match (&self.literals, &self.regex) {
-            (Some(literals), _) => literals.iter().any(|literal| literal == value),
-            (None, Some(regex)) => regex.is_match(value),
-            (None, None) => false,
+        let Some(tail) = value.strip_prefix(self.prefix.as_str()) else { return false };
+        match &self.rest {
+            Rest::Anything => true,
+            Rest::Something => !tail.is_empty(),
+            Rest::OneOf(literals) => literals.iter().any(|literal| literal == value),
+            Rest::Regex(regex) => regex.is_match(value),
         }
     }
+}
+
+/// Patterns that stay compiled. To compile one takes as long as many a query, and dashboards and rules ask
+/// the same ones again and again.
+const COMPILED_MAX: usize = 512;
+
+/// Longer patterns are compiled each time, so that those kept stay small.
+const COMPILED_PATTERN_BYTES_MAX: usize = 1 << 10;
+
+static COMPILED: Mutex<BTreeMap<String, Regex>> = Mutex::new(BTreeMap::new());
+
+/// The pattern, anchored at both ends.
+fn compiled(pattern: &str) -> Result<Regex, PatternError> {
+    let known = || COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = known().get(pattern) {
+        return Ok(regex.clone());
+    }
+    let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
+        .size_limit(REGEX_SIZE_LIMIT_BYTES)
+        .build()
+        .map_err(|source| PatternError { pattern: pattern.to_owned(), source: Box::new(source) })?;
+    if pattern.len() <= COMPILED_PATTERN_BYTES_MAX {
+        let mut known = known();
+        if known.len() >= COMPILED_MAX {
+            // What is in use comes back soon.
+            known.clear();
+        }
+        known.insert(pattern.to_owned(), regex.clone());
+    }
+    Ok(regex)
 }
 
 fn is_meta(c: char) -> bool {
@@ -244,6 +286,12 @@ mod tests {
         check(MatchOp::Regex, "a|bc", &["a", "bc"], &["", "ab", "abc"]);
         check(MatchOp::Regex, "a|", &["a", ""], &["b"]);
         check(MatchOp::Regex, "foo.*", &["foo", "foo\nbar"], &["fo", "xfoo"]);
+        check(MatchOp::Regex, "foo.+", &["foox", "foo\n", "fooé"], &["foo", "fo", "xfoo"]);
+        check(MatchOp::Regex, ".*", &["", "a"], &[]);
+        check(MatchOp::Regex, ".+", &["a"], &[""]);
+        check(MatchOp::NotRegex, "foo.*", &["", "fo"], &["foo", "foox"]);
+        check(MatchOp::Regex, "é?.*", &["", "é", "x"], &[]);
+        check(MatchOp::Regex, "a|b.*", &["a", "bc"], &["ac"]);
         check(MatchOp::Regex, "foo*", &["fo", "foooo"], &["f", "foob"]);
         check(MatchOp::Regex, "foo?bar|x", &["fobar", "foobar", "x"], &["foo"]);
         check(MatchOp::Regex, "ab{2}", &["abb"], &["ab"]);

@@ -4,6 +4,7 @@
 //! peer can hold open is bounded by [`ServerLimits`]: it is a program on a network, not in a laboratory.
 
 mod open_files;
+mod request_line;
 mod standard_routes;
 mod tls;
 
@@ -196,8 +197,8 @@ pub async fn serve(
             continue;
         };
         let watcher = graceful.watcher();
-        let (app, builder, acceptor, limits) =
-            (app.clone(), builder.clone(), acceptor.clone(), limits.clone());
+        let (app, builder, acceptor, limits, until) =
+            (app.clone(), builder.clone(), acceptor.clone(), limits.clone(), shutdown.clone());
         tokio::spawn(async move {
             let _place = place;
             let handshake = tokio::time::timeout(limits.handshake_time_max, greet(stream, acceptor));
@@ -211,6 +212,16 @@ pub async fn serve(
                     request.extensions_mut().insert(ConnectInfo(peer));
                     app.clone().oneshot(request)
                 });
+            let mut stream = request_line::MendedRequestLine::new(stream);
+            let first_line = tokio::time::timeout(limits.header_time_max, stream.read_line());
+            tokio::select! {
+                read = first_line => match read {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return tracing::debug!(%peer, %error, "Connection ended"),
+                    Err(_) => return tracing::debug!(%peer, "The first line took too long"),
+                },
+                () = until.cancelled() => return,
+            }
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(%peer, error = %error, "Connection ended");

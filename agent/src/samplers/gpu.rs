@@ -1,178 +1,364 @@
-//! `gpu`: NVIDIA GPUs through NVML, under dcgm-exporter's names.
+//! `gpu`: NVIDIA GPUs under dcgm-exporter's names, from a reader that can neither hang nor lie.
 //!
-//! The library is loaded at run time. A node without it, or without GPUs, is as good as any other: the
-//! sampler then publishes nothing and looks again now and then, for drivers arrive after agents do.
+//! ```text
+//! child process: nvml ── wire ─┐
+//!                 supervisor ──┴─┐                       ┌ fleet (GPUs, links, instances)
+//!                 or replay ─────┴─ Sink ── this sampler ┼ holders (processes, pods, jobs)
+//! kernel log ── xids ───────────────────────────────────┴ xid_groups
+//! ```
+//!
+//! The driver is asked by a child process with a deadline ([`supervisor`]); a GPU that says nothing has no
+//! values, only the statement that it is down. XIDs come from the kernel log. A node without GPUs publishes
+//! nothing and looks again now and then, for drivers arrive after agents do.
+
+mod child;
+mod derived;
+mod fleet;
+mod holders;
+mod kernel_log;
+mod labels;
+pub mod metric;
+mod nvml;
+pub mod options;
+mod pci;
+mod pod_resources;
+pub mod reader;
+pub mod reading;
+mod replay;
+mod supervisor;
+mod wire;
+mod workloads;
+mod xid_groups;
+mod xid_texts;
+mod xids;
 
 use crate::error::SampleError;
-use crate::group::{ColumnSpec, GroupHandle, GroupSet, Label};
+use crate::group::{ColumnSpec, GroupHandle, GroupSet};
 use crate::kernel_files::ReadBuffer;
-use crate::sampler::{HostnameLabel, Sampler, SamplerOptions};
+use crate::sampler::{Sampler, SamplerOptions};
 use crate::status::{GpuState, GpuStatus};
-use nvml_wrapper::enum_wrappers::device::{Clock, TemperatureSensor};
-use nvml_wrapper::error::NvmlError;
-use nvml_wrapper::{Device, Nvml};
-use std::ffi::OsStr;
+use fleet::{About, Absence, Fleet};
+use holders::Holders;
+use kernel_log::KernelLog;
+use labels::Labels;
+use pci::PciPlace;
+use pod_resources::Allocations;
+use replay::Replay;
+pub use replay::TraceError;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
+use supervisor::{Ending, ReaderOptions, Reading, Supervisor};
+use workloads::Workloads;
+use xid_groups::XidGroups;
+use xids::{WINDOW, Xids};
 
-/// Readings between two attempts to load a library that was not there.
+/// Readings between two looks at the bus.
+const READINGS_BETWEEN_BUS_LOOKS: u32 = 10;
+/// Readings between two attempts where there is no library or no driver.
 const READINGS_BETWEEN_ATTEMPTS: u32 = 60;
-/// Where drivers install the library; the second name is there only with development files.
-const LIBRARIES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
-const MEBIBYTE: f64 = 1_048_576.0;
 
-const NAMES: [&str; 12] = [
-    "DCGM_FI_DEV_GPU_UTIL",
-    "DCGM_FI_DEV_MEM_COPY_UTIL",
-    "DCGM_FI_DEV_FB_USED",
-    "DCGM_FI_DEV_FB_FREE",
-    "DCGM_FI_DEV_FB_RESERVED",
-    "DCGM_FI_DEV_GPU_TEMP",
-    "DCGM_FI_DEV_POWER_USAGE",
-    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
-    "DCGM_FI_DEV_SM_CLOCK",
-    "DCGM_FI_DEV_MEM_CLOCK",
-    "DCGM_FI_DEV_ENC_UTIL",
-    "DCGM_FI_DEV_DEC_UTIL",
-];
+/// Reads a trace and plays nothing of it.
+///
+/// # Errors
+/// Why it cannot be played, with its line.
+pub fn check_trace(path: &std::path::Path) -> Result<(), TraceError> {
+    Replay::open(path).map(|_| ())
+}
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    Box::new(GpuSampler {
-        library: options.nvml_library.clone(),
-        node: options.node.clone(),
-        hostname_label: options.hostname_label,
-        status: Arc::clone(&options.gpus),
-        countdown: 0,
-        nvml: None,
-        gpus: Vec::new(),
-    })
+    Box::new(GpuSampler::new(options))
+}
+
+/// Where readings come from.
+#[derive(Debug)]
+enum Source {
+    Driver(Box<Supervisor>),
+    Replay(Box<Replay>),
+    /// A trace that cannot be played.
+    Broken(String),
 }
 
 struct GpuSampler {
+    source: Source,
     library: Option<PathBuf>,
-    node: String,
-    hostname_label: HostnameLabel,
+    sysfs: PathBuf,
+    release_file: PathBuf,
+    pod_labels: bool,
+    labels: Labels,
     status: Arc<GpuStatus>,
-    countdown: u32,
-    nvml: Option<Nvml>,
-    gpus: Vec<Option<GroupHandle>>,
+    fleet: Fleet,
+    holders: Holders,
+    workloads: Workloads,
+    allocations: Option<Arc<Allocations>>,
+    allocations_seen: u64,
+    no_allocations: Arc<Vec<pod_resources::Allocation>>,
+    kernel_log: KernelLog,
+    log_buffer: Vec<u8>,
+    xids: Xids,
+    xid_groups: XidGroups,
+    reader_group: Option<GroupHandle>,
+    /// GPUs on the bus, at the last look.
+    bus: Vec<PciPlace>,
+    /// GPUs on the bus when the reader was started.
+    bus_at_start: Option<usize>,
+    bus_look_in: u32,
+    attempt_in: u32,
+    released: bool,
+    started: Instant,
+    last_seconds: f64,
+}
+
+impl GpuSampler {
+    fn new(options: &SamplerOptions) -> Self {
+        let gpu = &options.gpu;
+        let source = match &gpu.replay {
+            Some(path) => match Replay::open(path) {
+                Ok(replay) => Source::Replay(Box::new(replay)),
+                Err(error) => Source::Broken(error.to_string()),
+            },
+            None => Source::Driver(Box::new(Supervisor::new(ReaderOptions {
+                program: gpu.reader_program.clone().unwrap_or_else(|| "/proc/self/exe".into()),
+                library: gpu.nvml_library.clone(),
+                deadline: gpu.deadline(),
+                memory_bytes_max: gpu.reader_memory_max_mib << 20,
+            }))),
+        };
+        let paths = &options.paths;
+        GpuSampler {
+            source,
+            library: gpu.nvml_library.clone(),
+            sysfs: paths.sysfs.clone(),
+            release_file: gpu.release_file.clone(),
+            pod_labels: gpu.pod_labels,
+            labels: Labels {
+                node: options.node.clone(),
+                hostname_label: gpu.hostname_label,
+                owners: Vec::new(),
+            },
+            status: Arc::clone(&options.gpus),
+            fleet: Fleet::default(),
+            holders: Holders::new(gpu.job_mapping.clone()),
+            workloads: Workloads::new(paths.procfs.clone(), paths.root("/var/log/containers")),
+            allocations: Allocations::watch(gpu.pod_resources_socket.clone()).ok(),
+            allocations_seen: 0,
+            no_allocations: Arc::default(),
+            kernel_log: KernelLog::new(gpu.kmsg.clone()),
+            log_buffer: Vec::new(),
+            xids: Xids::default(),
+            xid_groups: XidGroups::default(),
+            reader_group: None,
+            bus: Vec::new(),
+            bus_at_start: None,
+            bus_look_in: 0,
+            attempt_in: 0,
+            released: false,
+            started: Instant::now(),
+            last_seconds: 0.0,
+        }
+    }
+
+    /// Why nobody should even try to load a library here.
+    fn no_reason_to_try(&self) -> Option<String> {
+        match &self.library {
+            Some(path) if path.components().count() > 1 && !path.exists() => {
+                Some(format!("{} is not there", path.display()))
+            }
+            Some(_) => None,
+            None if self.bus.is_empty() => Some("no NVIDIA GPU is on the PCI bus".to_owned()),
+            None => None,
+        }
+    }
+
+    fn look_at_bus(&mut self) {
+        if self.bus_look_in == 0 {
+            self.bus_look_in = READINGS_BETWEEN_BUS_LOOKS;
+            self.bus = pci::gpus(&self.sysfs);
+        }
+        self.bus_look_in -= 1;
+    }
+
+    /// Takes a reading from the source; says what it means that a GPU has said nothing.
+    fn read_source(&mut self, groups: &mut GroupSet) -> Result<Absence, SampleError> {
+        if let Source::Driver(_) = self.source {
+            self.look_at_bus();
+            if let Some(absence) = self.stand_aside(groups) {
+                return Ok(absence);
+            }
+        }
+        let now = self.started.elapsed().as_secs_f64();
+        let (fleet, labels) = (&mut self.fleet, &self.labels);
+        let supervisor = match &mut self.source {
+            Source::Broken(why) => return Err(SampleError::Replay(why.clone())),
+            Source::Replay(replay) => {
+                replay.read(now, &mut fleet.listen(groups, labels));
+                return Ok(Absence::Down);
+            }
+            Source::Driver(supervisor) => supervisor,
+        };
+        // The library lists GPUs when it is loaded, so one that was plugged in since needs a new reader.
+        if self.bus_at_start.is_some_and(|count| count != self.bus.len()) {
+            supervisor.restart(Ending::Changed);
+            self.bus_at_start = None;
+        }
+        self.bus_at_start.get_or_insert(self.bus.len());
+        match supervisor.read(&mut fleet.listen(groups, labels)) {
+            Reading::Complete => Ok(Absence::Down),
+            Reading::Unfinished => Ok(Absence::Unknown),
+            Reading::Lost(_) | Reading::Paused => Ok(Absence::Down),
+            Reading::NoDriver(reason) => {
+                if fleet.seen() == 0 {
+                    self.attempt_in = READINGS_BETWEEN_ATTEMPTS;
+                    self.status.set(GpuState::NoLibrary { reason });
+                } else {
+                    tracing::warn!(reason, "The GPU driver is gone; reading resumes when it is back");
+                }
+                Ok(Absence::Down)
+            }
+        }
+    }
+
+    /// Whether the driver is to be left alone: somebody unbinds it, or there is none.
+    fn stand_aside(&mut self, groups: &mut GroupSet) -> Option<Absence> {
+        let Source::Driver(supervisor) = &mut self.source else { return None };
+        if self.release_file.exists() {
+            if !std::mem::replace(&mut self.released, true) {
+                tracing::info!(file = %self.release_file.display(), "GPUs are released on request");
+                self.fleet.forget(groups);
+                self.holders.forget(groups);
+            }
+            supervisor.release();
+            return Some(Absence::Unknown);
+        }
+        if std::mem::replace(&mut self.released, false) {
+            tracing::info!("GPUs are read again");
+            self.bus_look_in = 0;
+        }
+        if self.attempt_in > 0 {
+            self.attempt_in -= 1;
+            return Some(Absence::Down);
+        }
+        if self.fleet.seen() == 0
+            && let Some(reason) = self.no_reason_to_try()
+        {
+            self.status.set(GpuState::NoLibrary { reason });
+            self.attempt_in = READINGS_BETWEEN_BUS_LOOKS;
+            return Some(Absence::Down);
+        }
+        None
+    }
+
+    fn count_xids(&mut self, now: f64) {
+        let booted = seconds_since_boot();
+        let (log, xids) = (&mut self.kernel_log, &mut self.xids);
+        log.read(&mut self.log_buffer, |logged, old| {
+            // A record that tells its time says how long ago it was; another that was there is long ago.
+            let age = match logged.seconds_since_boot {
+                _ if !old => 0.0,
+                Some(at) => (booted - at).max(0.0),
+                None => WINDOW.as_secs_f64() * 2.0,
+            };
+            xids.logged(logged.place, logged.xid, now - age, old);
+        });
+        // A trace has no kernel log of its own.
+        let works = self.kernel_log.works() && matches!(self.source, Source::Driver(_));
+        for (index, xid) in &self.fleet.events {
+            let gpu = self.fleet.known.iter().find(|gpu| gpu.description.index == *index);
+            if let Some(place) = gpu.and_then(|gpu| gpu.place) {
+                self.xids.event(place, *xid, now, works);
+            }
+        }
+        self.xids.tick(now);
+    }
+
+    /// Which pod has which GPU, and whether that is news.
+    fn update_owners(&mut self) -> (Arc<Vec<pod_resources::Allocation>>, bool) {
+        let Some(allocations) = &self.allocations else { return (Arc::clone(&self.no_allocations), false) };
+        let (number, list) = allocations.latest();
+        let news = number != self.allocations_seen;
+        if self.pod_labels && news {
+            self.labels.owners = holders::owners(&list);
+            self.fleet.changed = true;
+        }
+        self.allocations_seen = number;
+        (list, news)
+    }
+
+    fn publish_reader(&mut self, groups: &mut GroupSet, answered: bool) {
+        let Source::Driver(supervisor) = &self.source else { return };
+        let handle = *self.reader_group.get_or_insert_with(|| {
+            let plain = [
+                "pharos_gpu_reader_up",
+                "pharos_gpu_reader_abandoned",
+                "pharos_gpu_reader_cpu_seconds_total",
+                "pharos_gpus_found",
+                "pharos_gpus_expected",
+            ];
+            let endings = Ending::ALL.iter().map(|ending| {
+                ColumnSpec::plain("pharos_gpu_reader_restarts_total").with("reason", ending.label())
+            });
+            let columns = plain.into_iter().map(ColumnSpec::plain).chain(endings).collect();
+            groups.define("gpu-reader", Vec::new(), columns)
+        });
+        let Some(group) = groups.group(handle) else { return };
+        let stats = supervisor.stats();
+        group.put(0, f64::from(u8::from(answered)));
+        group.put(1, supervisor.abandoned() as f64);
+        group.put(2, stats.cpu_seconds);
+        group.put(3, self.fleet.answering() as f64);
+        group.put(4, self.fleet.seen().max(self.bus.len()) as f64);
+        for (at, count) in stats.endings.iter().enumerate() {
+            group.put(5 + at, *count as f64);
+        }
+    }
+
+    fn tell_status(&mut self) {
+        if !std::mem::replace(&mut self.fleet.changed, false) || self.fleet.known.is_empty() {
+            return;
+        }
+        let gpus = self.fleet.known.iter().map(|gpu| gpu.description.model.clone()).collect();
+        self.status.set(GpuState::Loaded { driver: self.fleet.driver.driver.clone(), gpus });
+    }
 }
 
 impl Sampler for GpuSampler {
     fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        if self.nvml.is_none() {
-            if self.countdown > 0 {
-                self.countdown -= 1;
-                return Ok(());
+        self.fleet.begin();
+        let absence = self.read_source(groups)?;
+        let now = self.started.elapsed().as_secs_f64();
+        let elapsed = now - std::mem::replace(&mut self.last_seconds, now);
+        self.count_xids(now);
+        let (allocations, reallocated) = self.update_owners();
+        let relabel = self.fleet.changed;
+        if relabel && self.pod_labels {
+            let Fleet { known, driver, .. } = &mut self.fleet;
+            known.iter_mut().for_each(|gpu| gpu.define_if_relabelled(groups, &self.labels, driver));
+        }
+        let changed = relabel || reallocated;
+        let (fleet, workloads) = (&mut self.fleet, &mut self.workloads);
+        self.holders.publish(groups, fleet, workloads, &allocations, &self.labels, changed);
+        let tells_xids = self.kernel_log.works() || !matches!(self.source, Source::Driver(_));
+        let (xids, source) = (&self.xids, &self.source);
+        self.fleet.finish(groups, absence, now, elapsed, |gpu| {
+            let counted = gpu.place.and_then(|place| xids.find(place));
+            About {
+                hung: matches!(source, Source::Driver(supervisor) if supervisor.avoids(gpu.description.index)),
+                last_xid: counted.map(|xids| xids.last()).or(tells_xids.then_some(0)),
             }
-            self.countdown = READINGS_BETWEEN_ATTEMPTS;
-            self.load();
+        });
+        let Fleet { known, driver, .. } = &self.fleet;
+        self.xid_groups.publish(groups, &mut self.xids, known, &self.labels, driver, relabel);
+        if self.fleet.seen() > 0 || !self.bus.is_empty() {
+            let answered = absence == Absence::Down && self.fleet.answering() > 0;
+            self.publish_reader(groups, answered);
         }
-        if let Some(nvml) = self.nvml.take() {
-            self.sample_all(&nvml, groups);
-            self.nvml = Some(nvml);
-        }
+        self.tell_status();
         Ok(())
     }
 }
 
-impl GpuSampler {
-    fn sample_all(&mut self, nvml: &Nvml, groups: &mut GroupSet) {
-        for index in 0..self.gpus.len() {
-            let known = self.gpus[index];
-            let outcome = nvml.device_by_index(index as u32).and_then(|device| {
-                let handle = match known {
-                    Some(handle) => handle,
-                    None => {
-                        let labels = self.labels(index, &device)?;
-                        let columns = NAMES.iter().map(|name| ColumnSpec::plain(*name)).collect();
-                        groups.define(format!("gpu/{}", device.uuid()?), labels, columns)
-                    }
-                };
-                self.gpus[index] = Some(handle);
-                read(&device, handle, groups)
-            });
-            // One GPU that fell off the bus must not hide its seven sisters.
-            if let Err(error) = outcome
-                && let Some(handle) = self.gpus[index].take()
-            {
-                groups.end(handle);
-                tracing::warn!(gpu = index, %error, "A GPU does not answer; its series end");
-            }
-        }
-    }
-
-    fn load(&mut self) {
-        let loaded = match &self.library {
-            Some(path) => Nvml::builder().lib_path(path.as_os_str()).init(),
-            None => {
-                let [first, second] = LIBRARIES.map(OsStr::new);
-                let load = |name| Nvml::builder().lib_path(name).init();
-                load(first).or_else(|error| load(second).map_err(|_| error))
-            }
-        };
-        let state = match loaded.and_then(|nvml| Ok((nvml.device_count()?, nvml))) {
-            Ok((count, nvml)) => {
-                let name = |index| nvml.device_by_index(index).and_then(|device| device.name());
-                let names = (0..count).map(|index| name(index).unwrap_or_else(|error| error.to_string()));
-                let driver = nvml.sys_driver_version().unwrap_or_default();
-                let state = GpuState::Loaded { driver, gpus: names.collect() };
-                self.gpus = vec![None; count as usize];
-                self.nvml = Some(nvml);
-                state
-            }
-            Err(error) => GpuState::NoLibrary { reason: error.to_string() },
-        };
-        self.status.set(state);
-    }
-
-    fn labels(&self, index: usize, device: &Device<'_>) -> Result<Vec<Label>, NvmlError> {
-        let minor = device.minor_number().unwrap_or(index as u32);
-        let mut labels: Vec<Label> = vec![
-            ("gpu".into(), index.to_string()),
-            ("UUID".into(), device.uuid()?),
-            ("pci_bus_id".into(), device.pci_info()?.bus_id),
-            ("device".into(), format!("nvidia{minor}")),
-            ("modelName".into(), device.name()?),
-        ];
-        if matches!(self.hostname_label, HostnameLabel::Old | HostnameLabel::Both) {
-            labels.push(("Hostname".into(), self.node.clone()));
-        }
-        if matches!(self.hostname_label, HostnameLabel::New | HostnameLabel::Both) {
-            labels.push(("hostname".into(), self.node.clone()));
-        }
-        Ok(labels)
-    }
-}
-
-/// Fills a GPU's columns. What the model does not offer is absent; what it offers but cannot tell now ends
-/// the reading, for then the GPU is in trouble.
-fn read(device: &Device<'_>, handle: GroupHandle, groups: &mut GroupSet) -> Result<(), NvmlError> {
-    let Some(group) = groups.group(handle) else { return Ok(()) };
-    if let Some(utilization) = offered(device.utilization_rates())? {
-        group.put(0, f64::from(utilization.gpu));
-        group.put(1, f64::from(utilization.memory));
-    }
-    if let Some(memory) = offered(device.memory_info())? {
-        group.put(2, (memory.used as f64 / MEBIBYTE).round());
-        group.put(3, (memory.free as f64 / MEBIBYTE).round());
-        group.put(4, (memory.reserved as f64 / MEBIBYTE).round());
-    }
-    group.put_some(5, offered(device.temperature(TemperatureSensor::Gpu))?.map(f64::from));
-    group.put_some(6, offered(device.power_usage())?.map(|milliwatts| f64::from(milliwatts) / 1_000.0));
-    group.put_some(7, offered(device.total_energy_consumption())?.map(|millijoules| millijoules as f64));
-    group.put_some(8, offered(device.clock_info(Clock::SM))?.map(f64::from));
-    group.put_some(9, offered(device.clock_info(Clock::Memory))?.map(f64::from));
-    group.put_some(10, offered(device.encoder_utilization())?.map(|encoder| f64::from(encoder.utilization)));
-    group.put_some(11, offered(device.decoder_utilization())?.map(|decoder| f64::from(decoder.utilization)));
-    Ok(())
-}
-
-fn offered<T>(answer: Result<T, NvmlError>) -> Result<Option<T>, NvmlError> {
-    match answer {
-        Ok(value) => Ok(Some(value)),
-        Err(NvmlError::NotSupported | NvmlError::FailedToLoadSymbol(_) | NvmlError::NoPermission) => Ok(None),
-        Err(error) => Err(error),
-    }
+fn seconds_since_boot() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
 pub mod collector;
+pub mod fake_nvml;
 
 use clap::Parser;
 use pharos_agent::board::{Board, Posted};
@@ -48,6 +49,7 @@ pub fn host_flags(root: &Path) -> Vec<String> {
         flag("udev.data", "udev"),
         flag("rootfs", "root"),
         "--nvml.library=/nonexistent/libnvidia-ml.so".to_owned(),
+        "--path.kmsg=/nonexistent/kmsg".to_owned(),
         "--node.name=node-1".to_owned(),
     ]
 }

@@ -1,6 +1,7 @@
 //! `/admin/tsdb/*`: work on the storage that somebody asks for.
 
 use super::answer::{Answer, ApiError, success};
+use super::encoding::Encoding;
 use crate::collector::Collector;
 use axum::extract::{Path, State};
 use serde_json::Value;
@@ -13,7 +14,7 @@ pub(crate) async fn flush(State(collector): State<Arc<Collector>>) -> Answer {
         .await
         .map_err(ApiError::internal)?
         .map_err(ApiError::internal)?;
-    success(&Value::Null, false)
+    success(&Value::Null, Encoding::Identity)
 }
 
 /// `/api/v1/admin/tsdb/snapshot`: a copy of the storage by hard links, named by the time.
@@ -28,7 +29,7 @@ pub(crate) async fn snapshot(State(collector): State<Arc<Collector>>) -> Answer 
         .await
         .map_err(ApiError::internal)?
         .map_err(ApiError::internal)?;
-    success(&answer, false)
+    success(&answer, Encoding::Identity)
 }
 
 fn disabled() -> ApiError {

@@ -1,18 +1,14 @@
 //! The envelope of every answer, its errors, and how its bytes leave: in chunks, compressed if wanted.
 
+use super::encoding::{COMPRESS_BYTES_MIN, Encoding};
 use crate::limits::{ANSWER_CHUNK_BYTES, ANSWER_CHUNKS_QUEUED_MAX};
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use std::io::{self, Write};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-
-/// Below this an answer is sent as it is.
-const COMPRESS_BYTES_MIN: usize = 1_024;
 
 /// An answer that is an error: `{"status":"error","errorType":…,"error":…}`.
 #[derive(Clone, Debug)]
@@ -81,30 +77,29 @@ fn json_bytes(body: Bytes) -> Response {
 }
 
 /// A small successful answer.
-pub(crate) fn success(data: &impl serde::Serialize, gzip: bool) -> Answer {
-    success_with(data, &[], gzip)
+pub(crate) fn success(data: &impl serde::Serialize, encoding: Encoding) -> Answer {
+    success_with(data, &[], encoding)
 }
 
 /// A small successful answer with warnings.
-pub(crate) fn success_with(data: &impl serde::Serialize, warnings: &[String], gzip: bool) -> Answer {
-    let mut body = Vec::new();
-    let written =
-        envelope(&mut body, warnings, &[], |out| serde_json::to_writer(out, data).map_err(io::Error::other));
-    written.map_err(ApiError::internal)?;
-    if !gzip || body.len() < COMPRESS_BYTES_MIN {
-        return Ok(json_bytes(body.into()));
-    }
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(&body).map_err(ApiError::internal)?;
-    let mut response = json_bytes(encoder.finish().map_err(ApiError::internal)?.into());
-    mark_gzip(&mut response);
-    Ok(response)
+pub(crate) fn success_with(data: &impl serde::Serialize, warnings: &[String], encoding: Encoding) -> Answer {
+    small_json(encoding, |out| {
+        envelope(out, warnings, &[], |out| serde_json::to_writer(out, data).map_err(io::Error::other))
+    })
 }
 
-fn mark_gzip(response: &mut Response) {
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+/// An answer that is known to be small, written at once.
+pub(crate) fn small_json(encoding: Encoding, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Answer {
+    let mut body = Vec::new();
+    write(&mut body).map_err(ApiError::internal)?;
+    if body.len() < COMPRESS_BYTES_MIN || encoding == Encoding::Identity {
+        return Ok(json_bytes(body.into()));
+    }
+    let mut packed = Vec::with_capacity(body.len() / 4);
+    encoding.write(&mut packed, |out| out.write_all(&body)).map_err(ApiError::internal)?;
+    let mut response = json_bytes(packed.into());
+    encoding.mark(&mut response);
+    Ok(response)
 }
 
 /// Writes `{"status":"success","data":…}` with remarks.
@@ -127,27 +122,20 @@ pub(crate) fn envelope<W: Write + ?Sized>(
 /// An answer that may be large: written on a thread of its own into a bounded queue of chunks, so that
 /// neither a tree nor the text of it is ever whole in memory. A client that goes ends the writing.
 pub(crate) fn stream_json(
-    gzip: bool,
+    encoding: Encoding,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
 ) -> Response {
     let (sender, receiver) = mpsc::channel(ANSWER_CHUNKS_QUEUED_MAX);
     tokio::task::spawn_blocking(move || {
         let mut chunks = Chunks { buffer: Vec::with_capacity(ANSWER_CHUNK_BYTES), sender };
-        let written = if gzip {
-            let mut encoder = GzEncoder::new(&mut chunks, Compression::fast());
-            write(&mut encoder).and_then(|()| encoder.finish().map(drop))
-        } else {
-            write(&mut chunks)
-        };
+        let written = encoding.write(&mut chunks, write);
         if let Err(error) = written.and_then(|()| chunks.send()) {
             tracing::debug!(%error, "An answer was not read to its end");
         }
     });
     let body = Body::from_stream(ReceiverStream::new(receiver));
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-    if gzip {
-        mark_gzip(&mut response);
-    }
+    encoding.mark(&mut response);
     response
 }
 

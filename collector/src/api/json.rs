@@ -41,6 +41,12 @@ pub(crate) fn write_timestamp(out: &mut (impl Write + ?Sized), timestamp_ms: Tim
 }
 
 fn write_text(out: &mut (impl Write + ?Sized), text: &str) -> io::Result<()> {
+    // Nearly all texts are plain: they need neither escapes nor a copy.
+    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        out.write_all(b"\"")?;
+        out.write_all(text.as_bytes())?;
+        return out.write_all(b"\"");
+    }
     let quoted = serde_json::to_string(text).map_err(io::Error::other)?;
     out.write_all(quoted.as_bytes())
 }

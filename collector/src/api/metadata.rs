@@ -21,5 +21,5 @@ pub(crate) async fn metadata(State(collector): State<Arc<Collector>>, parameters
             (metric, json!([{"type": about.kind.as_str(), "help": about.help, "unit": about.unit}]))
         })
         .collect();
-    success(&metrics, parameters.accepts_gzip)
+    success(&metrics, parameters.encoding)
 }

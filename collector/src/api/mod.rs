@@ -3,6 +3,8 @@
 mod admin;
 mod answer;
 mod cors;
+mod encoding;
+mod exemplars;
 mod federate;
 mod json;
 mod json_histogram;
@@ -32,7 +34,7 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
     let api = Router::new()
         .route("/query", get(query::instant).post(query::instant))
         .route("/query_range", get(query::range).post(query::range))
-        .route("/query_exemplars", get(query::exemplars).post(query::exemplars))
+        .route("/query_exemplars", get(exemplars::query_exemplars).post(exemplars::query_exemplars))
         .route("/format_query", get(query::format).post(query::format))
         .route("/parse_query", get(parse_query::parse_query).post(parse_query::parse_query))
         .route("/series", get(series::series).post(series::series))

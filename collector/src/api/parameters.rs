@@ -1,17 +1,18 @@
 //! Parameters of a request: of the URL, and of a form in the body.
 
 use super::answer::ApiError;
+use super::encoding::Encoding;
 use crate::limits::FORM_BYTES_MAX;
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 /// What a request asks for. Those of the body come before those of the URL, as in Go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parameters {
     pairs: Vec<(String, String)>,
-    /// Whether the answer may be compressed.
-    pub(crate) accepts_gzip: bool,
+    /// How the answer is compressed.
+    pub(crate) encoding: Encoding,
 }
 
 impl Parameters {
@@ -43,19 +44,6 @@ impl Parameters {
     }
 }
 
-/// Whether a request's headers allow a compressed answer.
-pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT_ENCODING)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| {
-            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-            name.trim() == "gzip" && weight.trim() != "q=0"
-        })
-}
-
 impl<S: Sync> FromRequest<S> for Parameters {
     type Rejection = ApiError;
 
@@ -79,7 +67,7 @@ impl<S: Sync> FromRequest<S> for Parameters {
             decode(&body, &mut pairs);
         }
         decode(parts.uri.query().unwrap_or("").as_bytes(), &mut pairs);
-        Ok(Parameters { pairs, accepts_gzip: accepts_gzip(&parts.headers) })
+        Ok(Parameters { pairs, encoding: Encoding::accepted(&parts.headers) })
     }
 }
 
@@ -121,22 +109,10 @@ mod tests {
     fn forms_are_decoded() {
         let mut pairs = Vec::new();
         decode(b"query=up%7Ba%3D%22+x%22%7D&match[]=a&match%5B%5D=b&flag&bad=%zz", &mut pairs);
-        let parameters = Parameters { pairs, accepts_gzip: false };
+        let parameters = Parameters { pairs, ..Parameters::default() };
         assert_eq!(parameters.get("query"), Some("up{a=\" x\"}"));
         assert_eq!(parameters.all("match[]").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(parameters.get("flag"), None);
         assert_eq!(parameters.get("bad"), Some("%zz"));
-    }
-
-    #[test]
-    fn gzip_is_used_only_if_the_client_wants_it() {
-        let headers = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT_ENCODING, value.parse().unwrap());
-            headers
-        };
-        assert!(accepts_gzip(&headers("deflate, gzip;q=1.0")));
-        assert!(!accepts_gzip(&headers("br, gzip;q=0")));
-        assert!(!accepts_gzip(&HeaderMap::new()));
     }
 }

@@ -18,7 +18,7 @@ const DEPTH_MAX: usize = 100;
 pub(crate) async fn parse_query(parameters: Parameters) -> Answer {
     let expr = pharos_promql::parse(parameters.get_or_empty("query"))
         .map_err(|error| ApiError::parameter("query", error))?;
-    success(&tree(&expr)?, parameters.accepts_gzip)
+    success(&tree(&expr)?, parameters.encoding)
 }
 
 /// Nodes lie before their parents, so one pass builds the tree without recursion.

@@ -1,16 +1,14 @@
 //! `/query`, `/query_range` and what goes with them.
 
-use super::answer::{Answer, ApiError, envelope, stream_json, success};
+use super::answer::{Answer, ApiError, envelope, small_json, stream_json, success};
 use super::json::write_result;
 use super::parameters::Parameters;
 use crate::collector::Collector;
-use crate::limits::POINTS_PER_SERIES_MAX;
+use crate::limits::{POINTS_PER_SERIES_MAX, SMALL_ANSWER_POINTS_MAX};
 use crate::queries::{self, QueryFailure, QuerySettings, When};
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
-use pharos_common::sample::TimestampMs;
-use pharos_promql::{QueryError, QueryStats, Value};
+use pharos_promql::{MatrixSeries, QueryError, QueryStats, SampleValue, Value};
 use std::sync::Arc;
 
 /// `/api/v1/query`
@@ -18,7 +16,7 @@ pub(crate) async fn instant(State(collector): State<Arc<Collector>>, parameters:
     let limit = parameters.limit()?;
     let at_ms = parameters.time_or("time", collector.clock.now_ms())?;
     let answer = run(&collector, &parameters, When::Instant(at_ms)).await?;
-    Ok(respond(answer, limit, &parameters))
+    respond(answer, limit, &parameters)
 }
 
 /// `/api/v1/query_range`
@@ -41,7 +39,7 @@ pub(crate) async fn range(State(collector): State<Arc<Collector>>, parameters: P
         ));
     }
     let answer = run(&collector, &parameters, When::Range { start_ms, end_ms, step_ms }).await?;
-    Ok(respond(answer, limit, &parameters))
+    respond(answer, limit, &parameters)
 }
 
 async fn run(
@@ -82,13 +80,14 @@ pub(crate) fn api_error(failure: &QueryFailure) -> ApiError {
     }
 }
 
-fn respond(answer: queries::Answer, limit: Option<usize>, parameters: &Parameters) -> Response {
+fn respond(answer: queries::Answer, limit: Option<usize>, parameters: &Parameters) -> Answer {
     let stats = parameters.get("stats").map(|_| stats_json(&answer));
     let mut result = answer.result;
     if limit.is_some_and(|limit| truncate(&mut result.value, limit)) {
         result.warnings.push("results truncated due to limit".to_owned());
     }
-    stream_json(parameters.accepts_gzip, move |out| {
+    let is_small = is_small(&result.value);
+    let write = move |out: &mut dyn std::io::Write| {
         envelope(out, &result.warnings, &result.infos, |out| {
             out.write_all(b"{")?;
             write_result(out, &result.value)?;
@@ -97,7 +96,30 @@ fn respond(answer: queries::Answer, limit: Option<usize>, parameters: &Parameter
             }
             out.write_all(b"}")
         })
-    })
+    };
+    if is_small {
+        small_json(parameters.encoding, write)
+    } else {
+        Ok(stream_json(parameters.encoding, write))
+    }
+}
+
+/// Whether a value is written sooner than another thread would begin to.
+fn is_small(value: &Value) -> bool {
+    match value {
+        Value::Scalar(_) => true,
+        Value::String { text, .. } => text.len() < SMALL_ANSWER_POINTS_MAX,
+        Value::Vector(vector) => {
+            vector.len() < SMALL_ANSWER_POINTS_MAX
+                && vector.iter().all(|sample| matches!(sample.value, SampleValue::Float(_)))
+        }
+        Value::Matrix(matrix) => {
+            let points = |series: &MatrixSeries| 1 + series.floats.len();
+            matrix.len() < SMALL_ANSWER_POINTS_MAX
+                && matrix.iter().all(|series| series.histograms.is_empty())
+                && matrix.iter().map(points).sum::<usize>() < SMALL_ANSWER_POINTS_MAX
+        }
+    }
 }
 
 /// Whether something was cut off.
@@ -140,15 +162,9 @@ fn stats_json(answer: &queries::Answer) -> serde_json::Value {
     })
 }
 
-/// `/api/v1/query_exemplars`: none are kept yet.
-pub(crate) async fn exemplars(parameters: Parameters) -> Answer {
-    let none: [TimestampMs; 0] = [];
-    success(&none, parameters.accepts_gzip)
-}
-
 /// `/api/v1/format_query`
 pub(crate) async fn format(parameters: Parameters) -> Answer {
     let expr = pharos_promql::parse(parameters.get_or_empty("query"))
         .map_err(|error| ApiError::parameter("query", error))?;
-    success(&pharos_promql::ast::prettify(&expr), parameters.accepts_gzip)
+    success(&pharos_promql::ast::prettify(&expr), parameters.encoding)
 }

@@ -112,7 +112,7 @@ pub(crate) async fn rules(State(collector): State<Arc<Collector>>, parameters: P
     if let Some(token) = next_token {
         data["groupNextToken"] = token.into();
     }
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 /// When something was last evaluated; Go's zero time if never.
@@ -200,7 +200,7 @@ pub(crate) async fn alerts(State(collector): State<Arc<Collector>>, parameters: 
             sorted(&state).into_iter().map(alert_json).collect::<Vec<_>>()
         })
         .collect();
-    success(&json!({"alerts": alerts}), parameters.accepts_gzip)
+    success(&json!({"alerts": alerts}), parameters.encoding)
 }
 
 /// `/api/v1/alertmanagers`
@@ -213,5 +213,5 @@ pub(crate) async fn alertmanagers(State(collector): State<Arc<Collector>>, param
         .iter()
         .map(|url| json!({"url": format!("{}/api/v2/alerts", url.trim_end_matches('/'))}))
         .collect();
-    success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []}), parameters.accepts_gzip)
+    success(&json!({"activeAlertmanagers": active, "droppedAlertmanagers": []}), parameters.encoding)
 }

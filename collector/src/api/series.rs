@@ -4,6 +4,7 @@ use super::answer::{Answer, ApiError, envelope, stream_json, success_with};
 use super::json::write_labels;
 use super::parameters::Parameters;
 use crate::collector::Collector;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -67,7 +68,7 @@ pub(crate) async fn series(State(collector): State<Arc<Collector>>, parameters: 
     })
     .await?;
     let warnings = cut(&mut found, limit);
-    Ok(stream_json(parameters.accepts_gzip, move |out| {
+    Ok(stream_json(parameters.encoding, move |out| {
         envelope(out, &warnings, &[], |out| {
             out.write_all(b"[")?;
             for (position, labels) in found.iter().enumerate() {
@@ -104,7 +105,7 @@ async fn strings(
     })
     .await?;
     let warnings = cut(&mut found, limit);
-    success_with(&found, &warnings, parameters.accepts_gzip)
+    success_with(&found, &warnings, parameters.encoding)
 }
 
 /// `/api/v1/labels`
@@ -118,10 +119,11 @@ pub(crate) async fn labels(State(collector): State<Arc<Collector>>, parameters: 
 /// `/api/v1/label/<name>/values`
 pub(crate) async fn label_values(
     State(collector): State<Arc<Collector>>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     parameters: Parameters,
 ) -> Answer {
-    let name = unescape_name(&name);
+    // What is no UTF-8 is no name.
+    let name = name.map_or_else(|_| String::new(), |Path(name)| unescape_name(&name));
     if name.is_empty() {
         return Err(ApiError::bad_data(format!("invalid label name: {name:?}")));
     }

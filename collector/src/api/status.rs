@@ -26,18 +26,18 @@ pub(crate) async fn buildinfo(parameters: Parameters) -> Answer {
         "buildDate": "",
         "goVersion": "",
     });
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 /// `/api/v1/status/config`
 pub(crate) async fn config(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
-    success(&json!({"yaml": collector.config.load().text}), parameters.accepts_gzip)
+    success(&json!({"yaml": collector.config.load().text}), parameters.encoding)
 }
 
 /// `/api/v1/status/flags`
 pub(crate) async fn flags(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
     let flags: BTreeMap<_, _> = collector.options.as_flags().into_iter().collect();
-    success(&flags, parameters.accepts_gzip)
+    success(&flags, parameters.encoding)
 }
 
 /// `/api/v1/status/runtimeinfo`
@@ -59,12 +59,12 @@ pub(crate) async fn runtimeinfo(State(collector): State<Arc<Collector>>, paramet
         "GODEBUG": "",
         "storageRetention": collector.options.retention_time.to_string(),
     });
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 /// `/api/v1/status/walreplay`: over before the first answer.
 pub(crate) async fn walreplay(parameters: Parameters) -> Answer {
-    success(&json!({"min": 0, "max": 0, "current": 0, "state": "done"}), parameters.accepts_gzip)
+    success(&json!({"min": 0, "max": 0, "current": 0, "state": "done"}), parameters.encoding)
 }
 
 /// `/api/v1/status/tsdb`
@@ -106,7 +106,7 @@ pub(crate) async fn tsdb(State(collector): State<Arc<Collector>>, parameters: Pa
     .await
     .map_err(ApiError::internal)?
     .map_err(|error: pharos_tsdb::TsdbError| ApiError::internal(error))?;
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 fn largest(counts: impl Iterator<Item = (String, u64)>, top: usize) -> Vec<Value> {

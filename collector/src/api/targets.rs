@@ -43,10 +43,10 @@ pub(crate) async fn targets(State(collector): State<Arc<Collector>>, parameters:
     }
     let none: [Value; 0] = [];
     let data = json!({"activeTargets": active, "droppedTargets": none, "droppedTargetCounts": {}});
-    success(&data, parameters.accepts_gzip)
+    success(&data, parameters.encoding)
 }
 
 /// `/api/v1/scrape_pools`
 pub(crate) async fn pools(parameters: Parameters) -> Answer {
-    success(&json!({"scrapePools": [POOL]}), parameters.accepts_gzip)
+    success(&json!({"scrapePools": [POOL]}), parameters.encoding)
 }

@@ -9,6 +9,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use pharos_common::labels::Labels;
+use pharos_tsdb::Exemplar;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -51,7 +53,7 @@ pub async fn handle(State(collector): State<Arc<Collector>>, headers: HeaderMap,
         for (name, count) in [
             ("x-prometheus-remote-write-samples-written", all - written.histograms),
             ("x-prometheus-remote-write-histograms-written", written.histograms),
-            ("x-prometheus-remote-write-exemplars-written", 0),
+            ("x-prometheus-remote-write-exemplars-written", written.exemplars_kept),
         ] {
             response.headers_mut().insert(name, count.into());
         }
@@ -86,11 +88,27 @@ async fn write(
         cache.write(&collector.appender, &request).await.map_err(refusal)?
     };
     collector.database.durable(written.appended.commit).await?;
+    written.exemplars_kept = keep_exemplars(collector, std::mem::take(&mut written.exemplars)).await?;
     refuse_out_of_bounds(&written.appended)?;
     match &written.refused {
         None => Ok(()),
         Some((series, reason)) => Err(WriteRefusal::Bad(format!("{series} series refused: {reason}"))),
     }
+}
+
+/// How many were kept. Those that come too late are lost, but no reason to refuse the samples beside them.
+async fn keep_exemplars(
+    collector: &Collector,
+    exemplars: Vec<(Labels, Exemplar)>,
+) -> Result<u64, WriteRefusal> {
+    if exemplars.is_empty() {
+        return Ok(0);
+    }
+    let database = collector.database.clone();
+    let appended = tokio::task::spawn_blocking(move || database.append_exemplars(&exemplars))
+        .await
+        .map_err(|error| WriteRefusal::Unavailable(error.to_string()))??;
+    Ok(appended.kept)
 }
 
 /// Only the protobuf messages of 1.0 and 2.0, compressed by snappy; headers that are missing mean 1.0.

@@ -12,7 +12,7 @@ use super::pick::pick_mut;
 use super::row_plan::{RowPlan, Slot};
 use super::series_writer::add;
 use super::wire_histogram::{HistogramFault, from_wire};
-use super::write_request::{LabelsFault, RawSeries, Request, WriteFault, label_pairs};
+use super::write_request::{LabelsFault, RawExemplar, RawSeries, Request, WriteFault, label_pairs};
 use crate::limits::{
     ADOPTED_COLUMNS_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
 };
@@ -21,7 +21,7 @@ use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_proto::prometheus as wire;
-use pharos_tsdb::{Appended, TsdbError};
+use pharos_tsdb::{Appended, Exemplar, TsdbError};
 use prost::Message;
 
 /// Series known by the raw bytes of their labels, and the groups they are in.
@@ -41,6 +41,10 @@ pub struct Written {
     pub appended: Appended,
     /// Native histograms stored, repetitions included.
     pub histograms: u64,
+    /// Exemplars of the request, to be kept once its samples are in.
+    pub exemplars: Vec<(Labels, Exemplar)>,
+    /// Exemplars kept, repetitions included.
+    pub exemplars_kept: u64,
     /// Series left out, and the first reason.
     pub refused: Option<(usize, String)>,
 }
@@ -103,6 +107,7 @@ impl SeriesCache {
             }
         }
         self.append_planned(appender, &mut written.appended).await?;
+        written.exemplars = exemplars(request);
         if self.slots.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
             *self = SeriesCache::default();
         }
@@ -247,4 +252,16 @@ impl SeriesCache {
         self.plan.clear();
         Ok(())
     }
+}
+
+/// Exemplars with the labels of their series. One whose labels cannot be used is left out: a sender that
+/// sent its samples again for it would not help it.
+fn exemplars(request: &Request<'_>) -> Vec<(Labels, Exemplar)> {
+    let read = |raw: &RawExemplar<'_>| {
+        let series = request.series.get(raw.series)?;
+        let series = checked_labels(label_pairs(&series.labels).ok()?).ok()?;
+        let labels = Labels::from_pairs(label_pairs(&raw.labels).ok()?);
+        Some((series, Exemplar { labels, timestamp_ms: raw.timestamp_ms, value: raw.value }))
+    };
+    request.exemplars.iter().filter_map(read).collect()
 }

@@ -2,7 +2,7 @@
 //! as raw bytes. What becomes of them is [`super::series_cache`]'s business.
 
 use super::label_rules::LabelFault;
-use super::protobuf::{Fields, WireError};
+use super::protobuf::{Field, Fields, WireError};
 use super::stream_groups::shortened;
 use crate::limits::{HELP_BYTES_MAX, LABELS_PER_SERIES_MAX, SAMPLES_PER_WRITE_MAX};
 use pharos_common::sample::TimestampMs;
@@ -35,7 +35,19 @@ pub(super) struct Request<'a> {
     pub(super) samples: Vec<(TimestampMs, f64)>,
     /// Of all series, one after the other, as they stand.
     pub(super) histograms: Vec<&'a [u8]>,
+    pub(super) exemplars: Vec<RawExemplar<'a>>,
     pub(super) metadata: Vec<(&'a str, Metadata)>,
+}
+
+/// An exemplar of one of a request's series.
+#[derive(Debug)]
+pub(super) struct RawExemplar<'a> {
+    /// Position of its series in the request.
+    pub(super) series: usize,
+    /// The label fields as they stand.
+    pub(super) labels: Cow<'a, [u8]>,
+    pub(super) timestamp_ms: TimestampMs,
+    pub(super) value: f64,
 }
 
 /// One series of a request.
@@ -56,18 +68,22 @@ impl<'a> Request<'a> {
             let field = field?;
             match field.number {
                 1 => {
-                    let Request { samples, histograms, .. } = &mut request;
-                    let series = raw_series(field.bytes()?, samples, histograms)?;
+                    let series = raw_series(field.bytes()?, &mut request)?;
                     request.series.push(series);
                 }
                 3 => request.metadata.push(metadata(field.bytes()?)?),
                 _ => {}
             }
-            if request.samples.len() + request.histograms.len() > SAMPLES_PER_WRITE_MAX {
+            if request.entries() > SAMPLES_PER_WRITE_MAX {
                 return Err(WriteFault::TooManySamples);
             }
         }
         Ok(request)
+    }
+
+    /// What counts against the limit of samples.
+    pub(super) fn entries(&self) -> usize {
+        self.samples.len() + self.histograms.len() + self.exemplars.len()
     }
 }
 
@@ -95,42 +111,76 @@ pub(super) enum LabelsFault {
 }
 
 /// `prometheus.TimeSeries`
-fn raw_series<'a>(
-    message: &'a [u8],
-    samples: &mut Vec<(TimestampMs, f64)>,
-    histograms: &mut Vec<&'a [u8]>,
-) -> Result<RawSeries<'a>, WireError> {
-    let (first, first_histogram) = (samples.len(), histograms.len());
-    let mut labels: Option<(usize, usize)> = None;
-    let mut scattered: Vec<u8> = Vec::new();
+fn raw_series<'a>(message: &'a [u8], request: &mut Request<'a>) -> Result<RawSeries<'a>, WireError> {
+    let (first, first_histogram) = (request.samples.len(), request.histograms.len());
+    let mut labels = LabelFields::default();
     for field in Fields::of(message) {
         let field = field?;
         match field.number {
-            1 => {
-                field.bytes()?;
-                // Every known sender writes the labels first and together; then they are one slice.
-                match &mut labels {
-                    None => labels = Some((field.start, field.end)),
-                    Some((_, end)) if *end == field.start && scattered.is_empty() => *end = field.end,
-                    Some((start, end)) => {
-                        if scattered.is_empty() {
-                            scattered.extend_from_slice(&message[*start..*end]);
-                        }
-                        scattered.extend_from_slice(&message[field.start..field.end]);
-                    }
-                }
+            1 => labels.add(message, &field)?,
+            2 => request.samples.push(sample(field.bytes()?)?),
+            3 => {
+                let exemplar = raw_exemplar(field.bytes()?, request.series.len())?;
+                request.exemplars.push(exemplar);
             }
-            2 => samples.push(sample(field.bytes()?)?),
-            4 => histograms.push(field.bytes()?),
+            4 => request.histograms.push(field.bytes()?),
             _ => {}
         }
     }
-    let labels = match labels {
-        Some((start, end)) if scattered.is_empty() => Cow::Borrowed(&message[start..end]),
-        _ => Cow::Owned(scattered),
-    };
-    let histograms = first_histogram..histograms.len();
-    Ok(RawSeries { labels, samples: first..samples.len(), histograms })
+    Ok(RawSeries {
+        labels: labels.of(message),
+        samples: first..request.samples.len(),
+        histograms: first_histogram..request.histograms.len(),
+    })
+}
+
+/// `prometheus.Exemplar`
+fn raw_exemplar(message: &[u8], series: usize) -> Result<RawExemplar<'_>, WireError> {
+    let mut labels = LabelFields::default();
+    let (mut timestamp_ms, mut value) = (0, 0.0);
+    for field in Fields::of(message) {
+        let field = field?;
+        match field.number {
+            1 => labels.add(message, &field)?,
+            2 => value = field.double()?,
+            3 => timestamp_ms = field.varint()? as i64,
+            _ => {}
+        }
+    }
+    Ok(RawExemplar { series, labels: labels.of(message), timestamp_ms, value })
+}
+
+/// The label fields of a message. Every known sender writes them first and together; then they are one
+/// slice of it.
+#[derive(Debug, Default)]
+struct LabelFields {
+    together: Option<(usize, usize)>,
+    scattered: Vec<u8>,
+}
+
+impl LabelFields {
+    #[inline]
+    fn add(&mut self, message: &[u8], field: &Field<'_>) -> Result<(), WireError> {
+        field.bytes()?;
+        match &mut self.together {
+            None => self.together = Some((field.start, field.end)),
+            Some((_, end)) if *end == field.start && self.scattered.is_empty() => *end = field.end,
+            Some((start, end)) => {
+                if self.scattered.is_empty() {
+                    self.scattered.extend_from_slice(&message[*start..*end]);
+                }
+                self.scattered.extend_from_slice(&message[field.start..field.end]);
+            }
+        }
+        Ok(())
+    }
+
+    fn of(self, message: &[u8]) -> Cow<'_, [u8]> {
+        match self.together {
+            Some((start, end)) if self.scattered.is_empty() => Cow::Borrowed(&message[start..end]),
+            _ => Cow::Owned(self.scattered),
+        }
+    }
 }
 
 /// `prometheus.Sample`
@@ -202,7 +252,7 @@ mod tests {
             timeseries: vec![wire::TimeSeries {
                 labels: vec![label("__name__", "up"), label("job", "a")],
                 samples: vec![wire::Sample { value: 1.5, timestamp: -7 }],
-                histograms: Vec::new(),
+                ..wire::TimeSeries::default()
             }],
             metadata: vec![wire::MetricMetadata {
                 r#type: 2,
@@ -243,9 +293,8 @@ mod tests {
         let sample = [0x12, 0x00];
         let together: Vec<u8> = [&label[..], &label, &sample].concat();
         let scattered: Vec<u8> = [&label[..], &sample, &label].concat();
-        let labels = |message: &[u8]| {
-            raw_series(message, &mut Vec::new(), &mut Vec::new()).unwrap().labels.into_owned()
-        };
+        let labels =
+            |message: &[u8]| raw_series(message, &mut Request::default()).unwrap().labels.into_owned();
         assert_eq!(labels(&together), labels(&scattered));
     }
 }

@@ -4,12 +4,13 @@
 //! Its label sets are numbers of texts in the request's own table. They are written out as 1.0 has them,
 //! so that a series is recognised whichever version it comes by.
 //!
-//! Start timestamps and exemplars are read over: nothing here asks for them yet.
+//! Start timestamps are read over: no function asks for them yet.
 
 use super::protobuf::{Field, Fields, Wire, WireError};
 use super::stream_groups::shortened;
-use super::write_request::{RawSeries, Request, WriteFault, metric_kind, sample};
+use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, metric_kind, sample};
 use crate::limits::{HELP_BYTES_MAX, SAMPLES_PER_WRITE_MAX};
+use pharos_common::labels::METRIC_NAME;
 use pharos_tsdb::Metadata;
 use std::borrow::Cow;
 
@@ -30,7 +31,7 @@ impl<'a> Request<'a> {
             if field.number == 5 {
                 request.add_series_v2(field.bytes()?, &symbols)?;
             }
-            if request.samples.len() + request.histograms.len() > SAMPLES_PER_WRITE_MAX {
+            if request.entries() > SAMPLES_PER_WRITE_MAX {
                 return Err(WriteFault::TooManySamples);
             }
         }
@@ -42,47 +43,64 @@ impl<'a> Request<'a> {
         let (first_sample, first_histogram) = (self.samples.len(), self.histograms.len());
         let mut references: Vec<u64> = Vec::new();
         let mut metadata = None;
+        let number = self.series.len();
         for field in Fields::of(message) {
             let field = field?;
             match field.number {
                 1 => add_numbers(&field, &mut references)?,
                 2 => self.samples.push(sample(field.bytes()?)?),
                 3 => self.histograms.push(field.bytes()?),
+                4 => self.exemplars.push(exemplar(field.bytes()?, number, symbols)?),
                 5 => metadata = Some(field.bytes()?),
                 _ => {}
             }
         }
-        let symbol = |reference: &u64| {
-            let at = usize::try_from(*reference).ok();
-            at.and_then(|at| symbols.get(at)).copied().ok_or(WireError::Reference(*reference))
-        };
-        let texts: Vec<&'a str> = references.iter().map(symbol).collect::<Result<_, _>>()?;
-        let (pairs, rest) = texts.as_chunks::<2>();
-        if !rest.is_empty() {
-            return Err(WireError::Unpaired);
-        }
-        let mut labels =
-            Vec::with_capacity(pairs.iter().map(|[name, value]| name.len() + value.len() + 12).sum());
-        let mut metric = "";
-        for [name, value] in pairs {
-            push_label(&mut labels, name, value);
-            if *name == pharos_common::labels::METRIC_NAME {
-                metric = value;
-            }
-        }
+        let pairs = pairs(&references, symbols)?;
+        let metric = pairs.iter().find(|[name, _]| *name == METRIC_NAME).map_or("", |[_, value]| *value);
         if let Some(metadata) = metadata {
-            let metadata = read_metadata(metadata, symbol)?;
+            let metadata = read_metadata(metadata, symbols)?;
             if !metric.is_empty() && metadata != Metadata::default() {
                 self.metadata.push((metric, metadata));
             }
         }
         self.series.push(RawSeries {
-            labels: Cow::Owned(labels),
+            labels: Cow::Owned(label_fields(&pairs)),
             samples: first_sample..self.samples.len(),
             histograms: first_histogram..self.histograms.len(),
         });
         Ok(())
     }
+}
+
+/// `io.prometheus.write.v2.Exemplar`
+fn exemplar(message: &[u8], series: usize, symbols: &[&str]) -> Result<RawExemplar<'static>, WireError> {
+    let mut references: Vec<u64> = Vec::new();
+    let (mut timestamp_ms, mut value) = (0, 0.0);
+    for field in Fields::of(message) {
+        let field = field?;
+        match field.number {
+            1 => add_numbers(&field, &mut references)?,
+            2 => value = field.double()?,
+            3 => timestamp_ms = field.varint()? as i64,
+            _ => {}
+        }
+    }
+    let labels = Cow::Owned(label_fields(&pairs(&references, symbols)?));
+    Ok(RawExemplar { series, labels, timestamp_ms, value })
+}
+
+fn symbol<'a>(reference: u64, symbols: &[&'a str]) -> Result<&'a str, WireError> {
+    let at = usize::try_from(reference).ok();
+    at.and_then(|at| symbols.get(at)).copied().ok_or(WireError::Reference(reference))
+}
+
+/// Names and values.
+fn pairs<'a>(references: &[u64], symbols: &[&'a str]) -> Result<Vec<[&'a str; 2]>, WireError> {
+    let (pairs, rest) = references.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(WireError::Unpaired);
+    }
+    pairs.iter().map(|[name, value]| Ok([symbol(*name, symbols)?, symbol(*value, symbols)?])).collect()
 }
 
 /// Repeated numbers: packed, or one by one.
@@ -94,7 +112,15 @@ fn add_numbers(field: &Field<'_>, numbers: &mut Vec<u64>) -> Result<(), WireErro
     Ok(())
 }
 
-/// A label as version 1.0 writes it: field 1 of a series, with the name in field 1 and the value in field 2.
+/// Labels as version 1.0 writes them: fields 1 of a series, each with the name in field 1 and the value in
+/// field 2.
+fn label_fields(pairs: &[[&str; 2]]) -> Vec<u8> {
+    let mut fields =
+        Vec::with_capacity(pairs.iter().map(|[name, value]| name.len() + value.len() + 12).sum());
+    pairs.iter().for_each(|[name, value]| push_label(&mut fields, name, value));
+    fields
+}
+
 fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
     let text = |length: usize| 1 + varint_bytes(length) + length;
     out.push(0x0a);
@@ -119,17 +145,14 @@ fn push_varint(out: &mut Vec<u8>, mut number: usize) {
 }
 
 /// `io.prometheus.write.v2.Metadata`
-fn read_metadata<'a>(
-    message: &[u8],
-    symbol: impl Fn(&u64) -> Result<&'a str, WireError>,
-) -> Result<Metadata, WireError> {
+fn read_metadata(message: &[u8], symbols: &[&str]) -> Result<Metadata, WireError> {
     let mut metadata = Metadata::default();
     for field in Fields::of(message) {
         let field = field?;
         match field.number {
             1 => metadata.kind = metric_kind(field.varint()?),
-            3 => metadata.help = shortened(symbol(&field.varint()?)?, HELP_BYTES_MAX).to_owned(),
-            4 => metadata.unit = shortened(symbol(&field.varint()?)?, 64).to_owned(),
+            3 => metadata.help = shortened(symbol(field.varint()?, symbols)?, HELP_BYTES_MAX).to_owned(),
+            4 => metadata.unit = shortened(symbol(field.varint()?, symbols)?, 64).to_owned(),
             _ => {}
         }
     }
@@ -165,10 +188,7 @@ mod tests {
             labels: vec![label("__name__", "up"), label("job", &long)],
             ..Default::default()
         };
-        let mut labels = Vec::new();
-        push_label(&mut labels, "__name__", "up");
-        push_label(&mut labels, "job", &long);
-        assert_eq!(labels, old.encode_to_vec());
+        assert_eq!(label_fields(&[["__name__", "up"], ["job", &long]]), old.encode_to_vec());
     }
 
     #[test]

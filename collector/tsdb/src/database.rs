@@ -5,6 +5,7 @@
 //! folder/LOCK              held by the process that has it open
 //! folder/journal/          rows that are not in blocks yet
 //! folder/checkpoints/      the head as it was, so that little of the journal has to be replayed
+//! folder/exemplars/        the newest exemplars
 //! folder/blocks/*.block    blocks, named by window and sequence
 //! folder/snapshots/        copies of the blocks by hard links
 //! folder/damaged/          files set aside
@@ -31,6 +32,7 @@ pub use verify::{FileCheck, Verdict};
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::exemplars::{AppendedExemplars, Exemplar, ExemplarLog};
 use crate::head::guard::Guard;
 use crate::head::{Head, Window};
 use crate::metadata::Metadata;
@@ -38,6 +40,7 @@ use crate::row::{AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, Stream
 use housekeeping::Housekeeping;
 use pharos_common::clock::SharedClock;
 use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{FolderLock, StorageIo};
 use std::path::PathBuf;
@@ -73,6 +76,7 @@ struct Inner {
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
     housekeeping: Mutex<Housekeeping>,
+    exemplars: ExemplarLog,
     counters: Counters,
     _lock: Box<dyn FolderLock>,
 }
@@ -230,6 +234,25 @@ impl Database {
     /// What metrics mean, sorted by metric.
     pub fn metadata(&self) -> Vec<(String, Metadata)> {
         self.inner.commits.lock().all_metadata()
+    }
+
+    /// Keeps exemplars of series: durable, and there for readers, when this returns. Blocks the thread.
+    ///
+    /// # Errors
+    /// If their journal cannot take them now.
+    pub fn append_exemplars(&self, exemplars: &[(Labels, Exemplar)]) -> Result<AppendedExemplars, TsdbError> {
+        self.inner.exemplars.append(exemplars)
+    }
+
+    /// The exemplars of all series that one of the selectors matches, in the range (both ends included),
+    /// sorted by series, oldest first.
+    pub fn exemplars(
+        &self,
+        selectors: &[Vec<Matcher>],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+    ) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.inner.exemplars.select(selectors, start_ms, end_ms)
     }
 
     /// Seals the head into blocks, merges those that are due, and returns when all is durable. Blocks the

@@ -4,10 +4,10 @@
 //! Checksums would stop nearly every change before the code behind them sees it, so bytes are handed to that
 //! code directly, or get their checksum here.
 
-use crate::block::Provenance;
 use crate::block::index::Index;
 use crate::block::reader::Block;
 use crate::block::writer::BlockWriter;
+use crate::block::{Provenance, VERSION};
 use crate::checkpoint::chain::Link;
 use crate::checkpoint::reader::{Checkpoint, Visitor};
 use crate::checkpoint::writer::CheckpointWriter;
@@ -223,8 +223,10 @@ impl Visitor for Nobody {
 
 /// The index of a block, unpacked.
 fn index(bytes: &[u8]) {
-    if let Some(index) = Index::decode(bytes, u64::MAX / 2, crate::block::VERSION) {
-        index.encode();
+    for version in 1..=VERSION {
+        if let Some(index) = Index::decode(bytes, u64::MAX / 2, version) {
+            index.encode();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod compact;
 mod cut;
 mod database;
 mod error;
+mod exemplars;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
@@ -36,6 +37,7 @@ pub use database::{
     Verdict,
 };
 pub use error::{ReadError, SeriesLimit, TsdbError};
+pub use exemplars::{AppendedExemplars, Exemplar};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,

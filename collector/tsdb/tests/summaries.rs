@@ -340,3 +340,13 @@ fn wait_until(is_so: impl Fn() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn buckets_that_still_count_deleted_samples_are_not_used() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 700, 7);
+    database.delete_series(&[], START_MS + 20 * 60_000, START_MS + 30 * 60_000).unwrap();
+    check(&database, &hours(0, 2));
+    database.clean_tombstones().unwrap();
+    check(&database, &hours(0, 2));
+}

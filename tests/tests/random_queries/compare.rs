@@ -26,8 +26,6 @@ pub(crate) enum Difference {
     /// A comparison of two vectors keeps the left one's labels; in 3 also the name that a function below had
     /// marked for removal.
     NameIsKept,
-    /// 2.42 complains of two series on the "one" side even at steps at which there is nothing to match.
-    NothingToMatch,
     /// 2.42 lets a comparison filter several matches of a series down to one.
     FilteredMatches,
 }
@@ -57,8 +55,6 @@ pub(crate) fn compare(query: &str, ours: &(u16, String), theirs: &(u16, String))
             let error = their_json["error"].as_str().unwrap_or_default();
             if error.contains("same labelset") {
                 Outcome::Known(Difference::NamesGoAtTheEnd)
-            } else if error.contains("found duplicate series for the match group") {
-                Outcome::Known(Difference::NothingToMatch)
             } else {
                 Outcome::Different(format!("an answer for the error {error:?}"))
             }

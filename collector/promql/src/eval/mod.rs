@@ -47,6 +47,9 @@ pub(crate) struct Evaluator<'e> {
     values: Vec<Option<Evaluated>>,
 }
 
+/// A node of more steps is evaluated after a look at the budget.
+const STEPS_WITHOUT_LOOK_MAX: usize = 10_000;
+
 /// Evaluates a plan.
 pub(crate) fn run(
     plan: &Plan<'_>,
@@ -71,7 +74,8 @@ pub(crate) fn run(
         values,
     };
     for index in 0..plan.expr.nodes.len() {
-        if index % 64 == 0 {
+        // A look costs nothing beside a node of many steps, and much beside one of a few.
+        if index % 64 == 0 || plan.grids[index].steps > STEPS_WITHOUT_LOOK_MAX {
             budget.check()?;
         }
         evaluator.node(NodeId(index as u32))?;

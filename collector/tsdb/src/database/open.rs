@@ -11,6 +11,7 @@ use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
+use crate::exemplars::ExemplarLog;
 use crate::head::guard::Guard;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
@@ -43,6 +44,8 @@ pub struct Options {
     pub label_bytes_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
+    /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
+    pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
     pub housekeeping: bool,
 }
@@ -58,6 +61,7 @@ impl Default for Options {
             labels_max: 256,
             label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
+            exemplars_max: 100_000,
             housekeeping: true,
         }
     }
@@ -109,6 +113,11 @@ impl Database {
         let journal =
             replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
         commits.lock().begin_epoch(now_ms);
+        let (exemplars, recovery) =
+            ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
+        report.torn_bytes += recovery.torn_bytes;
+        report.damaged_bytes += recovery.damaged_bytes;
+        report.set_aside.extend(recovery.set_aside);
         let counters = Counters::default();
         counters.damaged_bytes.store(report.damaged_bytes, Ordering::Relaxed);
         let tombstones = delete::read(&*io, folder, &mut report)?;
@@ -140,6 +149,7 @@ impl Database {
                 restored.checkpoints,
                 in_blocks,
             )),
+            exemplars,
             counters,
             _lock: lock,
         });

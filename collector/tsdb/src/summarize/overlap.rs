@@ -35,7 +35,8 @@ pub(super) fn contested(sources: &Sources) -> Vec<Span> {
         for later in extents[at + 1..].iter().take_while(|later| later.first_ms <= earlier.last_ms) {
             let common = (later.first_ms, later.last_ms.min(earlier.last_ms));
             match [earlier.piece, later.piece].into_iter().flatten().min_by_key(|piece| piece.values.len()) {
-                Some(piece) => around_samples(piece, common, &mut spans),
+                // All of them: those before and behind the other source would be summed up together.
+                Some(piece) => around_samples(piece, &mut spans),
                 None => spans.push(buckets_around(common.0, common.1)),
             }
         }
@@ -51,10 +52,9 @@ pub(super) fn contested(sources: &Sources) -> Vec<Span> {
     spans
 }
 
-/// The buckets that hold the samples of a piece in a range, both ends included.
-fn around_samples(piece: &Piece, (first_ms, last_ms): (TimestampMs, TimestampMs), spans: &mut Vec<Span>) {
-    let rows = piece.rows_in(Span { after_ms: first_ms.saturating_sub(1), until_ms: last_ms });
-    for &timestamp_ms in &piece.timestamps[rows] {
+/// The buckets that hold the samples of a piece.
+fn around_samples(piece: &Piece, spans: &mut Vec<Span>) {
+    for &timestamp_ms in piece.timestamps.iter() {
         if spans.last().is_none_or(|span| !(span.after_ms < timestamp_ms && timestamp_ms <= span.until_ms)) {
             spans.push(buckets_around(timestamp_ms, timestamp_ms));
         }
@@ -109,7 +109,9 @@ mod tests {
 
     #[test]
     fn late_samples_contest_their_own_buckets() {
-        check(&[(1, 10 * W)], &[&[W + 1, W + 2, 7 * W, 12 * W]], &[(1, 2), (6, 7)]);
+        check(&[(1, 10 * W)], &[&[W + 1, W + 2, 7 * W, 12 * W]], &[(1, 2), (6, 7), (11, 12)]);
         check(&[(1, 10 * W)], &[&[2 * W, 2 * W + 1]], &[(1, 3)]);
+        // Also where they lie on either side of a block.
+        check(&[(3 * W + 1, 5 * W)], &[&[2 * W, 7 * W]], &[(1, 2), (6, 7)]);
     }
 }

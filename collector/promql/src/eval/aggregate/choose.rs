@@ -7,7 +7,9 @@ use crate::ast::AggregateOp;
 use crate::error::QueryError;
 use crate::eval::Scalar;
 use crate::eval::column::{Column, Point, Series};
+use crate::eval::meter::Meter;
 use crate::number::format_general;
+use crate::storage::Budget;
 use pharos_common::labels::Labels;
 
 /// What to choose.
@@ -45,6 +47,7 @@ pub(super) fn choose(
     series: Vec<Series>,
     groups: &Groups,
     annotations: &mut Annotations,
+    budget: &Budget,
 ) -> Result<Vec<Series>, QueryError> {
     let range = ParamRange::of(request.param, request.steps);
     if request.op == AggregateOp::LimitRatio {
@@ -82,14 +85,18 @@ pub(super) fn choose(
         annotations.info(&format!("ignored histogram in {} aggregation", request.op), request.place);
     }
     let mut chosen = Chosen { columns: vec![Column::default(); series.len()], order: Vec::new() };
+    let meter = Meter::new(budget);
     match request.op {
-        AggregateOp::Topk => best(request, Best::Largest, &series, groups, &mut chosen),
-        AggregateOp::Bottomk => best(request, Best::Smallest, &series, groups, &mut chosen),
-        AggregateOp::Limitk => first(request, &series, groups, &mut chosen),
-        _ => share(request, &series, groups, &mut chosen),
+        AggregateOp::Topk => best(request, Best::Largest, &series, groups, &mut chosen, &meter)?,
+        AggregateOp::Bottomk => best(request, Best::Smallest, &series, groups, &mut chosen, &meter)?,
+        AggregateOp::Limitk => first(request, &series, groups, &mut chosen, &meter)?,
+        _ => share(request, &series, &mut chosen, &meter)?,
     }
     Ok(chosen.into_series(series, request.steps))
 }
+
+/// To offer a sample takes about as long as to look at so many.
+const OFFER_VISITS: usize = 4;
 
 /// What was chosen of each series.
 struct Chosen {
@@ -127,9 +134,17 @@ fn count(request: &Request<'_>, step: usize, series: &[Series]) -> usize {
     usize::try_from(k).unwrap_or(0).min(series.len())
 }
 
-fn best(request: &Request<'_>, best: Best, series: &[Series], groups: &Groups, chosen: &mut Chosen) {
+fn best(
+    request: &Request<'_>,
+    best: Best,
+    series: &[Series],
+    groups: &Groups,
+    chosen: &mut Chosen,
+    meter: &Meter<'_>,
+) -> Result<(), QueryError> {
     let mut heaps: Vec<Vec<Entry>> = vec![Vec::new(); groups.labels.len()];
     for step in 0..request.steps {
+        meter.visit(OFFER_VISITS * series.len())?;
         let k = count(request, step, series);
         if k == 0 {
             continue;
@@ -146,11 +161,19 @@ fn best(request: &Request<'_>, best: Best, series: &[Series], groups: &Groups, c
             }
         }
     }
+    Ok(())
 }
 
-fn first(request: &Request<'_>, series: &[Series], groups: &Groups, chosen: &mut Chosen) {
+fn first(
+    request: &Request<'_>,
+    series: &[Series],
+    groups: &Groups,
+    chosen: &mut Chosen,
+    meter: &Meter<'_>,
+) -> Result<(), QueryError> {
     let mut taken: Vec<usize> = vec![0; groups.labels.len()];
     for step in 0..request.steps {
+        meter.visit(OFFER_VISITS * series.len())?;
         let k = count(request, step, series);
         taken.fill(0);
         for (index, series) in series.iter().enumerate() {
@@ -163,14 +186,21 @@ fn first(request: &Request<'_>, series: &[Series], groups: &Groups, chosen: &mut
             }
         }
     }
+    Ok(())
 }
 
 /// `limit_ratio`: each series has a number from its labels between 0 and 1, and those below the ratio
 /// are taken; a negative ratio takes the rest.
-fn share(request: &Request<'_>, series: &[Series], _groups: &Groups, chosen: &mut Chosen) {
+fn share(
+    request: &Request<'_>,
+    series: &[Series],
+    chosen: &mut Chosen,
+    meter: &Meter<'_>,
+) -> Result<(), QueryError> {
     let numbers: Vec<f64> =
         series.iter().map(|series| hash(&series.labels) as f64 / u64::MAX as f64).collect();
     for step in 0..request.steps {
+        meter.visit(OFFER_VISITS * series.len())?;
         let ratio = request.param.at(step).clamp(-1.0, 1.0);
         if ratio == 0.0 {
             continue;
@@ -183,6 +213,7 @@ fn share(request: &Request<'_>, series: &[Series], _groups: &Groups, chosen: &mu
             }
         }
     }
+    Ok(())
 }
 
 /// The hash of a label set that Prometheus orders series by: xxHash64 of its packed form.

@@ -59,7 +59,7 @@ pub(super) fn fold(
     let mut held = 0;
     for members in &members {
         meter.visit(members.iter().map(|series| series.column.len()).sum())?;
-        let (column, drop_name) = group_column(request, members, annotations);
+        let (column, drop_name) = group_column(request, members, annotations, &meter)?;
         // A group spans all its members, however far apart they are.
         budget.take(column.cost())?;
         held += column.cost();
@@ -70,7 +70,12 @@ pub(super) fn fold(
 }
 
 /// The column of one group, and whether a member's name has to go.
-fn group_column(request: &Request<'_>, members: &[&Series], annotations: &mut Annotations) -> (Column, bool) {
+fn group_column(
+    request: &Request<'_>,
+    members: &[&Series],
+    annotations: &mut Annotations,
+    meter: &Meter<'_>,
+) -> Result<(Column, bool), QueryError> {
     let drop_name = members.iter().any(|series| series.drop_name);
     let first = members.iter().map(|series| series.column.bounds().start).min().unwrap_or(0);
     let last = members.iter().map(|series| series.column.bounds().end).max().unwrap_or(0);
@@ -94,11 +99,11 @@ fn group_column(request: &Request<'_>, members: &[&Series], annotations: &mut An
                 AggregateOp::Stddev => {
                     floats(members, span, Spread::start, Spread::add, |spread| spread.variance().sqrt())
                 }
-                _ => quantiles(request, members, span),
+                _ => quantiles(request, members, span, meter)?,
             }
         }
     };
-    (column, drop_name)
+    Ok((column, drop_name))
 }
 
 /// Adds all members' floats step by step into accumulators.
@@ -161,10 +166,19 @@ fn extremes(
     floats(members, span, |float| float, replace, |kept| *kept)
 }
 
-fn quantiles(request: &Request<'_>, members: &[&Series], span: std::ops::Range<usize>) -> Column {
+/// To sort a value takes about as long as to look at so many.
+const SORT_VISITS: usize = 8;
+
+fn quantiles(
+    request: &Request<'_>,
+    members: &[&Series],
+    span: std::ops::Range<usize>,
+    meter: &Meter<'_>,
+) -> Result<Column, QueryError> {
     let mut column = Column::default();
     let mut values = Vec::with_capacity(members.len());
     for step in span {
+        meter.visit(SORT_VISITS * members.len())?;
         values.clear();
         values.extend(
             members
@@ -177,7 +191,7 @@ fn quantiles(request: &Request<'_>, members: &[&Series], span: std::ops::Range<u
             column.push_float(step, quantile(share, &mut values));
         }
     }
-    column
+    Ok(column)
 }
 
 /// Sums and means of groups that hold native histograms: floats and histograms do not mix.

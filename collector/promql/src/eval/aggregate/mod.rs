@@ -76,7 +76,7 @@ impl Evaluator<'_> {
                     place: &self.place(id),
                     steps: grid.steps,
                 };
-                choose::choose(&request, series, &groups, &mut self.annotations)?
+                choose::choose(&request, series, &groups, &mut self.annotations, self.budget)?
             }
             param => {
                 if let Some((param, param_place)) = &param {

@@ -106,8 +106,27 @@ impl Operation<'_> {
             let column = self.pair(&many.column, &one.column, annotations);
             return out.add(self.result(many, one, column));
         }
-        if (group.one.is_empty() || group.many.is_empty()) && !fills {
+        // Two on the one side are an error also where they match nothing.
+        if (group.one.is_empty() || group.many.is_empty() && group.one.len() == 1) && !fills {
             return Ok(());
+        }
+        if let [one] = group.one.as_slice()
+            && self.matching.cardinality != Cardinality::OneToOne
+            && !fills
+        {
+            let (many, one) = (&sides.many, &sides.one[*one]);
+            let results: Vec<Series> =
+                group.many.iter().map(|&index| self.result(&many[index], one, Column::default())).collect();
+            let distinct: HashSet<&Labels> = results.iter().map(|result| &result.labels).collect();
+            // Results that cannot be mistaken for each other need no check at each step.
+            if distinct.len() == results.len() {
+                for (&index, result) in group.many.iter().zip(results) {
+                    let many = &many[index].column;
+                    out.meter.visit(many.len())?;
+                    out.add(Series { column: self.pair(many, &one.column, annotations), ..result })?;
+                }
+                return Ok(());
+            }
         }
         self.general(group, sides, out, annotations)
     }
@@ -290,8 +309,9 @@ impl Operation<'_> {
             if !sides.one[index].column.has(step) {
                 continue;
             }
+            let fills = self.matching.fill_left.is_some() || self.matching.fill_right.is_some();
             if let Some(first) = found
-                && sides.many_present(step, self.steps)
+                && (fills || sides.many_present(step, self.steps))
             {
                 return Err(self.duplicate(&sides.one[index], &sides.one[first]));
             }

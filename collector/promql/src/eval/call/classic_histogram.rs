@@ -5,12 +5,14 @@ use crate::annotations::{Annotations, Place, for_metric};
 use crate::ast::{Call, NodeId};
 use crate::error::QueryError;
 use crate::eval::column::{Column, Point, Series};
+use crate::eval::meter::Meter;
 use crate::eval::{Evaluated, Evaluator, Scalar};
 use crate::functions::classic_histogram::{self, Bucket, Mended};
 use crate::functions::quantile::invalid;
 use crate::number::{format_general, format_openmetrics, parse_float};
 use crate::plan::Grid;
 use crate::quote::go_quote;
+use crate::storage::Budget;
 use pharos_common::labels::Labels;
 use std::collections::HashMap;
 
@@ -89,21 +91,29 @@ impl Classic<'_> {
     }
 }
 
+/// To put a bucket in its place takes about as long as to look at so many samples, ...
+const BUCKET_VISITS: usize = 8;
+/// ... and a native histogram has about so many buckets.
+const NATIVE_VISITS: usize = 160;
+
 /// Evaluates all histograms of a vector at all steps.
 fn each(
     series: &[Series],
     grid: Grid,
     place: &Place,
     annotations: &mut Annotations,
+    budget: &Budget,
     mut classic_value: impl FnMut(usize, &Labels, &mut Vec<Bucket>, &mut Annotations) -> f64,
     mut native_value: impl FnMut(usize, &Series, &mut Annotations) -> Option<f64>,
-) -> Vec<Series> {
+) -> Result<Vec<Series>, QueryError> {
+    let meter = Meter::new(budget);
     let histograms = Histograms::of(series, place, annotations);
     let mut out = Vec::new();
     for native in &histograms.native {
         let twin = histograms.classic.iter().find(|classic| classic.labels == native.labels);
         let mut column = Column::default();
         for step in native.column.bounds() {
+            meter.visit(NATIVE_VISITS)?;
             if native.column.histogram(step).is_none() {
                 continue;
             }
@@ -127,6 +137,7 @@ fn each(
     for classic in &histograms.classic {
         let mut column = Column::default();
         for step in 0..grid.steps {
+            meter.visit(BUCKET_VISITS * classic.buckets.len())?;
             if classic.at(step, &mut buckets) {
                 column.push_float(step, classic_value(step, &classic.labels, &mut buckets, annotations));
             }
@@ -135,7 +146,7 @@ fn each(
             out.push(Series { labels: classic.labels.clone(), drop_name: true, column });
         }
     }
-    out
+    Ok(out)
 }
 
 /// Remarks on mended buckets, one per metric for all steps.
@@ -206,7 +217,8 @@ impl Evaluator<'_> {
         let series = self.take_vector(vector_arg, grid)?;
         let mut annotations = std::mem::take(&mut self.annotations);
         remark_on_shares(&shares, grid, &share_place, &mut annotations);
-        let out = quantiles(&series, &shares, grid, &share_place, &vector_place, &mut annotations);
+        let out =
+            quantiles(&series, &shares, grid, &share_place, &vector_place, &mut annotations, self.budget)?;
         self.annotations.merge(annotations);
         Ok(Evaluated::Vector(out))
     }
@@ -226,8 +238,17 @@ impl Evaluator<'_> {
         let mut all: Vec<Series> = Vec::new();
         for (shares, share_place) in &shares {
             remark_on_shares(shares, grid, share_place, &mut annotations);
-            let found = quantiles(&series, shares, grid, &vector_place, &vector_place, &mut annotations);
+            let found = quantiles(
+                &series,
+                shares,
+                grid,
+                &vector_place,
+                &vector_place,
+                &mut annotations,
+                self.budget,
+            )?;
             for series in found {
+                self.budget.check()?;
                 add_by_share(&mut all, series, &label, shares);
             }
         }
@@ -247,6 +268,7 @@ impl Evaluator<'_> {
             grid,
             &vector_place,
             &mut annotations,
+            self.budget,
             |step, _, buckets, _| classic_histogram::fraction(lower.at(step), upper.at(step), buckets),
             |step, series, annotations| {
                 let histogram = series.column.histogram(step)?;
@@ -254,7 +276,7 @@ impl Evaluator<'_> {
                 let remarks = crate::histogram::Remarks { name, place: &first_place, annotations };
                 Some(crate::histogram::fraction(lower.at(step), upper.at(step), histogram, remarks))
             },
-        );
+        )?;
         self.annotations.merge(annotations);
         Ok(Evaluated::Vector(out))
     }
@@ -283,13 +305,15 @@ fn quantiles(
     share_place: &Place,
     vector_place: &Place,
     annotations: &mut Annotations,
-) -> Vec<Series> {
+    budget: &Budget,
+) -> Result<Vec<Series>, QueryError> {
     let mut all_mended = MendedBuckets::default();
     let out = each(
         series,
         grid,
         vector_place,
         annotations,
+        budget,
         |step, labels, buckets, _| {
             let (value, mended) = classic_histogram::quantile(shares.at(step), buckets);
             if let Some(mended) = mended {
@@ -303,9 +327,9 @@ fn quantiles(
             let remarks = crate::histogram::Remarks { name, place: share_place, annotations };
             Some(crate::histogram::quantile(shares.at(step), histogram, remarks))
         },
-    );
+    )?;
     all_mended.remark(vector_place, annotations);
-    out
+    Ok(out)
 }
 
 /// Adds a series once per share it has over time, with the share as a label.
@@ -319,15 +343,16 @@ fn add_by_share(all: &mut Vec<Series>, series: Series, label: &str, shares: &Sca
         all.push(Series { labels: labelled(*share), ..series });
         return;
     }
+    // A share of its own at each step makes as many series as there are steps.
+    let mut by_share: HashMap<u64, usize, foldhash::fast::RandomState> = HashMap::default();
     for (step, point) in series.column.points() {
-        let labels = labelled(shares.at(step));
         let Point::Float(value) = point else { continue };
-        match all.iter_mut().find(|known| known.labels == labels && known.column.bounds().end <= step) {
-            Some(known) => known.column.push_float(step, value),
-            None => {
-                let column = std::iter::once((step, Point::Float(value))).collect();
-                all.push(Series { labels, drop_name: series.drop_name, column });
-            }
-        }
+        let share = shares.at(step);
+        let index = *by_share.entry(share.to_bits()).or_insert_with(|| {
+            let column = Column::default();
+            all.push(Series { labels: labelled(share), drop_name: series.drop_name, column });
+            all.len() - 1
+        });
+        all[index].column.push_float(step, value);
     }
 }

@@ -1,0 +1,375 @@
+//! The GPUs of this node as series: a group for each GPU, its NVLinks and its MIG instances.
+//!
+//! What a source says comes in through [`Sink`]; a GPU that says nothing in a reading ends its series with it
+//! and is shown as down. GPUs once seen stay expected, so one that falls off the bus is missed.
+
+use super::derived::{self, CLOCK_REASONS, Derived};
+use super::labels::Labels;
+use super::metric::{GpuValues, InstanceMetric, LinkMetric, Metric};
+use super::pci::PciPlace;
+use super::reading::{DriverInfo, GPUS_MAX, GpuDescription, GpuReading, ProcessReading, Sink};
+use crate::group::{ColumnSpec, GroupHandle, GroupSet};
+
+/// Columns of a GPU's group behind those of [`Metric`].
+mod column {
+    use super::{CLOCK_REASONS, Metric};
+    pub(super) const UP: usize = Metric::COUNT;
+    pub(super) const HUNG: usize = UP + 1;
+    pub(super) const ERRORS: usize = UP + 2;
+    pub(super) const INFO: usize = UP + 3;
+    pub(super) const XID: usize = UP + 4;
+    pub(super) const STUCK: usize = UP + 5;
+    pub(super) const IDLE: usize = UP + 6;
+    pub(super) const STRAGGLER: usize = UP + 7;
+    pub(super) const CLOCKS: usize = UP + 8;
+    pub(super) const COUNT: usize = CLOCKS + CLOCK_REASONS.len();
+}
+
+/// A GPU once seen.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) description: GpuDescription,
+    pub(super) place: Option<PciPlace>,
+    /// Processes of the last reading.
+    pub(super) processes: Vec<ProcessReading>,
+    /// Whether it answered in this reading.
+    pub(super) answered: bool,
+    /// Who holds it, as far as peers are concerned; equal numbers are one job.
+    pub(super) job: u64,
+    /// Whether anybody holds it.
+    pub(super) allocated: bool,
+    values: GpuValues,
+    failed: bool,
+    errors: u64,
+    derived: Derived,
+    group: Option<GroupHandle>,
+    links: Option<GroupHandle>,
+    instances: Vec<GroupHandle>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Fleet {
+    pub(super) driver: DriverInfo,
+    pub(super) known: Vec<Known>,
+    /// Events of this reading: number of the GPU and XID.
+    pub(super) events: Vec<(u32, u32)>,
+    /// Something about driver or GPUs is new since the last look.
+    pub(super) changed: bool,
+    deviations: Vec<Option<f64>>,
+}
+
+/// What is known of the reading as a whole, for GPUs that did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// A GPU that did not answer is down.
+    Down,
+    /// The reader is still at work (it starts, or the driver is slow): nothing can be said.
+    Unknown,
+}
+
+impl Fleet {
+    pub(super) fn begin(&mut self) {
+        self.events.clear();
+        for gpu in &mut self.known {
+            gpu.answered = false;
+            gpu.failed = false;
+        }
+    }
+
+    /// Takes what a source says in one reading.
+    pub(super) fn listen<'a>(&'a mut self, groups: &'a mut GroupSet, labels: &'a Labels) -> Listening<'a> {
+        Listening { fleet: self, groups, labels }
+    }
+
+    pub(super) fn answering(&self) -> usize {
+        self.known.iter().filter(|gpu| gpu.answered).count()
+    }
+
+    /// GPUs seen so far.
+    pub(super) fn seen(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Forgets GPUs that were taken out on purpose.
+    pub(super) fn forget(&mut self, groups: &mut GroupSet) {
+        for gpu in self.known.drain(..) {
+            gpu.end(groups);
+        }
+        self.changed = true;
+    }
+
+    /// Fills what is made of values, once all GPUs have been heard and `jobs` are known.
+    pub(super) fn finish(
+        &mut self,
+        groups: &mut GroupSet,
+        absence: Absence,
+        now_seconds: f64,
+        elapsed_seconds: f64,
+        mut about: impl FnMut(&Known) -> About,
+    ) {
+        for gpu in &mut self.known {
+            if gpu.answered {
+                gpu.derived.update(&gpu.values, gpu.allocated, now_seconds);
+            } else {
+                gpu.processes.clear();
+                gpu.derived.lose();
+            }
+        }
+        self.compare(elapsed_seconds);
+        for gpu in &self.known {
+            let about = about(gpu);
+            let Some(group) = gpu.group.and_then(|handle| groups.group(handle)) else { continue };
+            if gpu.answered || gpu.failed || absence == Absence::Down {
+                group.put(column::UP, f64::from(u8::from(gpu.answered)));
+                group.put(column::HUNG, f64::from(u8::from(about.hung)));
+            }
+            group.put_some(column::XID, about.last_xid.map(f64::from));
+            group.put(column::INFO, 1.0);
+            if !gpu.answered {
+                continue;
+            }
+            group.put(column::ERRORS, gpu.errors as f64);
+            group.put_some(column::STUCK, gpu.derived.stuck_seconds);
+            group.put_some(column::IDLE, gpu.derived.idle_seconds);
+            group.put_some(column::STRAGGLER, gpu.derived.straggler);
+            if gpu.values.get(Metric::ClockReasons as usize).is_some() {
+                for (at, seconds) in gpu.derived.clock_seconds.iter().enumerate() {
+                    group.put(column::CLOCKS + at, *seconds);
+                }
+            }
+        }
+    }
+
+    /// Scores each GPU against the others of its job.
+    fn compare(&mut self, elapsed_seconds: f64) {
+        let mut done = 0u64;
+        for first in 0..self.known.len() {
+            let Some(job) = self.known.get(first).map(|gpu| gpu.job) else { continue };
+            if done & (1 << (first % 64)) != 0 {
+                continue;
+            }
+            let mut members = [0usize; GPUS_MAX];
+            let mut count = 0;
+            for (at, gpu) in self.known.iter().enumerate().skip(first).take(GPUS_MAX) {
+                if gpu.job == job && gpu.allocated && gpu.answered {
+                    members[count] = at;
+                    count += 1;
+                }
+                if gpu.job == job {
+                    done |= 1 << (at % 64);
+                }
+            }
+            let members = &members[..count];
+            let mut peers: [&GpuValues; GPUS_MAX] = [&GpuValues::ABSENT; GPUS_MAX];
+            for (peer, at) in peers.iter_mut().zip(members) {
+                if let Some(gpu) = self.known.get(*at) {
+                    *peer = &gpu.values;
+                }
+            }
+            derived::deviations(&peers[..count], &mut self.deviations);
+            for (at, deviation) in members.iter().zip(&self.deviations) {
+                if let Some(gpu) = self.known.get_mut(*at) {
+                    gpu.derived.compare(*deviation, elapsed_seconds);
+                }
+            }
+        }
+        for gpu in self.known.iter_mut().filter(|gpu| !gpu.allocated) {
+            gpu.derived.straggler = None;
+        }
+    }
+}
+
+/// What others know of a GPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct About {
+    /// A reader hung at it, and it is left alone.
+    pub(super) hung: bool,
+    /// Its last XID, 0 for none; `None` if nobody could tell.
+    pub(super) last_xid: Option<u32>,
+}
+
+/// Takes what a source says.
+pub(super) struct Listening<'a> {
+    fleet: &'a mut Fleet,
+    groups: &'a mut GroupSet,
+    labels: &'a Labels,
+}
+
+impl Sink for Listening<'_> {
+    fn driver(&mut self, driver: DriverInfo) {
+        if self.fleet.driver != driver {
+            let replaced = self.fleet.driver.driver != driver.driver;
+            self.fleet.driver = driver;
+            self.fleet.changed = true;
+            // The driver's version is a label of all series.
+            for gpu in self.fleet.known.iter_mut().filter(|_| replaced) {
+                gpu.define(self.groups, self.labels, &self.fleet.driver);
+            }
+        }
+    }
+
+    fn describe(&mut self, description: GpuDescription) {
+        let Fleet { driver, known, changed, .. } = &mut *self.fleet;
+        let same = |gpu: &Known| gpu.description.uuid == description.uuid;
+        let at = match known.iter().position(same) {
+            Some(at) => at,
+            None if known.len() < GPUS_MAX => {
+                known.push(Known::new(description.clone()));
+                known.len() - 1
+            }
+            None => return,
+        };
+        // Two GPUs never share a number: who had it before has moved or gone.
+        for (other, gpu) in known.iter_mut().enumerate() {
+            if other != at && gpu.description.index == description.index {
+                gpu.description.index = u32::MAX;
+            }
+        }
+        let Some(gpu) = known.get_mut(at) else { return };
+        if gpu.description != description || gpu.group.is_none() {
+            gpu.place = PciPlace::parse(&description.pci_bus_id);
+            gpu.description = description;
+            gpu.define(self.groups, self.labels, driver);
+            *changed = true;
+        }
+    }
+
+    fn reading(&mut self, reading: &GpuReading) {
+        let Some(gpu) = self.fleet.known.iter_mut().find(|gpu| gpu.description.index == reading.index) else {
+            return;
+        };
+        gpu.answered = true;
+        gpu.values = reading.values;
+        gpu.errors += u64::from(reading.errors);
+        gpu.processes.clear();
+        gpu.processes.extend_from_slice(&reading.processes);
+        if let Some(group) = gpu.group.and_then(|handle| self.groups.group(handle)) {
+            reading.values.known().for_each(|(column, value)| group.put(column, value));
+        }
+        if let Some(group) = gpu.links.and_then(|handle| self.groups.group(handle)) {
+            for (link, values) in reading.links.iter().take(gpu.description.links.len()).enumerate() {
+                let first = link * (LinkMetric::COUNT + 1);
+                values.known().for_each(|(column, value)| group.put(first + column, value));
+                let both = values.get(LinkMetric::Transmitted as usize);
+                let both = both.zip(values.get(LinkMetric::Received as usize));
+                group.put_some(first + LinkMetric::COUNT, both.map(|(sent, received)| sent + received));
+            }
+        }
+        for (handle, values) in gpu.instances.iter().zip(&reading.instances) {
+            if let Some(group) = self.groups.group(*handle) {
+                values.known().for_each(|(column, value)| group.put(column, value));
+            }
+        }
+    }
+
+    fn failed(&mut self, index: u32, error: &str) {
+        if let Some(gpu) = self.fleet.known.iter_mut().find(|gpu| gpu.description.index == index) {
+            gpu.failed = true;
+            gpu.errors += 1;
+            tracing::debug!(gpu = index, error, "A GPU does not answer");
+        }
+    }
+
+    fn event(&mut self, index: u32, xid: u32) {
+        if self.fleet.events.len() < super::reading::EVENTS_MAX {
+            self.fleet.events.push((index, xid));
+        }
+    }
+}
+
+impl Known {
+    fn new(description: GpuDescription) -> Self {
+        Known {
+            place: PciPlace::parse(&description.pci_bus_id),
+            description,
+            processes: Vec::new(),
+            answered: false,
+            job: 0,
+            allocated: false,
+            values: GpuValues::ABSENT,
+            failed: false,
+            errors: 0,
+            derived: Derived::default(),
+            group: None,
+            links: None,
+            instances: Vec::new(),
+        }
+    }
+
+    /// Opens its groups anew if a label is to change.
+    pub(super) fn define_if_relabelled(
+        &mut self,
+        groups: &mut GroupSet,
+        labels: &Labels,
+        driver: &DriverInfo,
+    ) {
+        let key = labels.key(&self.description, driver);
+        let now = self.group.and_then(|handle| groups.group(handle)).map(|group| group.key() == key);
+        if now != Some(true) {
+            self.define(groups, labels, driver);
+        }
+    }
+
+    /// Opens its groups anew: labels of a group are for good.
+    pub(super) fn define(&mut self, groups: &mut GroupSet, labels: &Labels, driver: &DriverInfo) {
+        self.end_groups(groups);
+        let description = &self.description;
+        let shared = labels.of_gpu(description, driver);
+        let key = labels.key(description, driver);
+        let mut columns: Vec<ColumnSpec> =
+            Metric::NAMES.iter().map(|name| ColumnSpec::plain(*name)).collect();
+        columns.extend(
+            ["pharos_gpu_up", "pharos_gpu_hung", "pharos_gpu_read_errors_total"].map(ColumnSpec::plain),
+        );
+        let mut info = ColumnSpec::plain("pharos_gpu_info");
+        let versions = [("DCGM_FI_NVML_VERSION", &driver.nvml), ("cuda_version", &driver.cuda)];
+        for (name, value) in versions.into_iter().filter(|(_, value)| !value.is_empty()) {
+            info = info.with(name, value.clone());
+        }
+        for (name, value) in &description.details {
+            info = info.with(name.clone(), value.clone());
+        }
+        columns.push(info);
+        columns.extend(
+            [
+                "DCGM_FI_DEV_XID_ERRORS",
+                "pharos_gpu_stuck_collective_seconds",
+                "pharos_gpu_silent_idle_seconds",
+                "pharos_gpu_straggler_score",
+            ]
+            .map(ColumnSpec::plain),
+        );
+        columns.extend(CLOCK_REASONS.iter().map(|(_, reason)| {
+            ColumnSpec::plain("pharos_gpu_clock_event_seconds_total").with("reason", *reason)
+        }));
+        debug_assert_eq!(columns.len(), column::COUNT);
+        self.group = Some(groups.define(key.clone(), shared.clone(), columns));
+        if !description.links.is_empty() {
+            let columns = description.links.iter().flat_map(|link| {
+                let of_link = LinkMetric::NAMES
+                    .iter()
+                    .map(move |name| ColumnSpec::plain(*name).with("nvlink", link.to_string()));
+                // DCGM writes the link's number into the name.
+                of_link.chain([ColumnSpec::plain(format!("DCGM_FI_DEV_NVLINK_BANDWIDTH_L{link}"))])
+            });
+            let columns = columns.collect();
+            self.links = Some(groups.define(format!("{key}/nvlinks"), shared.clone(), columns));
+        }
+        for instance in &description.instances {
+            let columns = InstanceMetric::NAMES.iter().map(|name| ColumnSpec::plain(*name)).collect();
+            let mig_key = format!("{key}/mig/{}/{}", instance.uuid, instance.profile);
+            let shared = labels.of_instance(description, instance, driver);
+            self.instances.push(groups.define(mig_key, shared, columns));
+        }
+    }
+
+    fn end_groups(&mut self, groups: &mut GroupSet) {
+        let handles = self.group.take().into_iter().chain(self.links.take());
+        handles.chain(self.instances.drain(..)).for_each(|handle| groups.end(handle));
+    }
+
+    fn end(mut self, groups: &mut GroupSet) {
+        self.end_groups(groups);
+    }
+}

@@ -1,0 +1,145 @@
+//! Whatever way the engine plans and slides, the answer is what a naive evaluation gives: sample by sample,
+//! step by step.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
+
+mod evaluate;
+mod query;
+
+use evaluate::{Data, Labels, Vector, evaluate};
+use pharos_common::sample::STALE_NAN;
+use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
+use pharos_promql::{Engine, QueryOptions, SampleValue, Value};
+use proptest::prelude::*;
+
+struct Memory(Data);
+
+impl Storage for Memory {
+    fn select<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+    ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
+        let mut found = Vec::new();
+        for (labels, samples) in &self.0 {
+            let labels = pharos_common::labels::Labels::from_pairs(labels.iter());
+            let inside = selection.start_ms..=selection.end_ms;
+            let (timestamps, values): (Vec<i64>, Vec<f64>) =
+                samples.iter().filter(|sample| inside.contains(&sample.0)).copied().unzip();
+            if !values.is_empty() && selection.matchers.iter().all(|matcher| matcher.matches_labels(&labels))
+            {
+                budget.take(values.len())?;
+                found.push(SeriesColumns::floats(labels, timestamps.into(), values));
+            }
+        }
+        Ok(Box::new(found.into_iter()))
+    }
+}
+
+fn value() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        8 => (-5i32..40).prop_map(f64::from),
+        3 => -1e2..1e2f64,
+        1 => Just(f64::NAN),
+        1 => Just(STALE_NAN),
+        1 => prop::sample::select(vec![f64::INFINITY, f64::NEG_INFINITY, 0.0, -0.0]),
+    ]
+}
+
+fn samples() -> impl Strategy<Value = Vec<(i64, f64)>> {
+    prop::collection::vec((1i64..40, value()), 0..40).prop_map(|steps| {
+        let mut time_ms = -100_000i64;
+        steps
+            .into_iter()
+            .map(|(gap, value)| {
+                // Half of the samples lie on whole seconds, on the edges of windows.
+                time_ms += if gap % 2 == 0 { gap * 1_000 - time_ms.rem_euclid(1_000) } else { gap * 777 };
+                (time_ms, value)
+            })
+            .collect()
+    })
+}
+
+fn data() -> impl Strategy<Value = Data> {
+    let names = [("1", "0"), ("1", "1"), ("2", "0"), ("3", "0")];
+    prop::collection::vec(samples(), names.len()).prop_map(move |all| {
+        let labels = |(id, cpu): (&str, &str)| {
+            Labels::from([("kind", "m"), ("id", id), ("cpu", cpu)].map(|(a, b)| (a.to_owned(), b.to_owned())))
+        };
+        names.into_iter().map(labels).zip(all).collect()
+    })
+}
+
+fn is_near(a: f64, b: f64) -> bool {
+    a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()))
+}
+
+fn text_of(labels: &Labels) -> String {
+    pharos_common::labels::Labels::from_pairs(labels.iter()).to_string()
+}
+
+/// What is different at one time, if anything.
+fn difference(found: &[(String, f64)], want: &Vector) -> Option<String> {
+    let mut found: Vec<_> = found.to_vec();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut want: Vec<_> = want.iter().map(|(labels, &value)| (text_of(labels), value)).collect();
+    want.sort_by(|a, b| a.0.cmp(&b.0));
+    let same =
+        found.len() == want.len() && found.iter().zip(&want).all(|(a, b)| a.0 == b.0 && is_near(a.1, b.1));
+    (!same).then(|| format!("found {found:?}, want {want:?}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_engine_agrees_with_a_naive_evaluation(
+        data in data(), query in query::query(),
+        start_ms in prop_oneof![(-100i64..700).prop_map(|second| second * 1_000), -100_000i64..700_000],
+        step_ms in 1_000i64..90_000, steps in 0i64..6,
+    ) {
+        let (engine, options) = (Engine::default(), QueryOptions::default());
+        let text = query.text();
+        let times: Vec<i64> = (0..=steps).map(|step| start_ms + step * step_ms).collect();
+        let wants: Vec<_> = times.iter().map(|&time_ms| evaluate(&query, &data, time_ms)).collect();
+        let memory = Memory(data);
+        for (&time_ms, want) in times.iter().zip(&wants) {
+            let found = engine.instant(&memory, &text, time_ms, &options).map(|result| result.value);
+            match (found, want) {
+                (Ok(Value::Vector(found)), Ok(want)) => {
+                    let found: Vec<(String, f64)> = found
+                        .iter()
+                        .map(|sample| match sample.value {
+                            SampleValue::Float(value) => (sample.labels.to_string(), value),
+                            SampleValue::Histogram(_) => panic!("{text}: a histogram"),
+                        })
+                        .collect();
+                    let difference = difference(&found, want);
+                    prop_assert!(difference.is_none(), "{text} at {time_ms}: {difference:?}");
+                }
+                (Err(_), Err(_)) => {}
+                (found, want) => prop_assert!(false, "{text} at {time_ms}: {found:?} for {want:?}"),
+            }
+        }
+        // What fails at one time fails the range.
+        let range = engine.range(&memory, &text, start_ms, start_ms + steps * step_ms, step_ms, &options);
+        if wants.iter().any(Result::is_err) {
+            prop_assert!(range.is_err(), "{text}: only instants fail");
+            return Ok(());
+        }
+        let range = match range.map(|result| result.value) {
+            Ok(Value::Matrix(range)) => range,
+            other => panic!("{text}: {other:?}"),
+        };
+        for (&time_ms, want) in times.iter().zip(wants) {
+            let found: Vec<(String, f64)> = range
+                .iter()
+                .flat_map(|series| series.floats.iter().map(move |sample| (series, sample)))
+                .filter(|(_, sample)| sample.timestamp_ms == time_ms)
+                .map(|(series, sample)| (series.labels.to_string(), sample.value))
+                .collect();
+            let difference = difference(&found, &want.unwrap());
+            prop_assert!(difference.is_none(), "{text}, range, at {time_ms}: {difference:?}");
+        }
+    }
+}
