@@ -44,6 +44,11 @@ pub struct Options {
     #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
     pub retention_time: PrometheusDuration,
 
+    /// How long roll-ups are kept when their samples are gone, for queries on their grid of five minutes; 0
+    /// keeps them for ever, less than the retention time drops them with their samples
+    #[arg(long = "storage.rollup.retention.time", value_name = "DURATION", default_value = "400d")]
+    pub rollup_retention_time: PrometheusDuration,
+
     /// Size of all stored samples above which the oldest are dropped (for example 512MB); 0 for no limit
     #[arg(long = "storage.retention.size", value_name = "BYTES")]
     pub retention_size: Option<ByteSize>,
@@ -99,6 +104,7 @@ impl Default for Options {
             enable_lifecycle: false,
             storage_path: PathBuf::from("./data/collector"),
             retention_time: PrometheusDuration::from_secs(30 * 86_400),
+            rollup_retention_time: PrometheusDuration::from_secs(400 * 86_400),
             retention_size: None,
             series_max: 10_000_000,
             alertmanager_urls: Vec::new(),
@@ -133,6 +139,7 @@ impl Options {
             ("rules.shipped", self.shipped_rules.to_string()),
             ("storage.path", self.storage_path.display().to_string()),
             ("storage.retention.time", self.retention_time.to_string()),
+            ("storage.rollup.retention.time", self.rollup_retention_time.to_string()),
             ("storage.retention.size", self.retention_size.map(|size| size.to_string()).unwrap_or_default()),
             ("storage.series-max", self.series_max.to_string()),
             ("web.enable-admin-api", self.enable_admin_api.to_string()),

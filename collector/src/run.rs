@@ -190,9 +190,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 async fn open_database(options: &Options, clock: &SharedClock) -> Result<Database, CollectorError> {
     let retention_ms = options.retention_time.as_millis_i64();
+    let rollup_retention_ms = options.rollup_retention_time.as_millis_i64();
     let engine_options = pharos_tsdb::Options {
         retention_ms: (retention_ms > 0).then_some(retention_ms),
         retention_bytes: options.retention_size.map(|size| size.0).filter(|&bytes| bytes > 0),
+        rollup_retention_ms: Some(if rollup_retention_ms > 0 { rollup_retention_ms } else { i64::MAX }),
         series_max: options.series_max,
         ..pharos_tsdb::Options::default()
     };

@@ -78,6 +78,9 @@ pub struct Summary {
     pub count: u64,
     /// Whether the newest of all samples, stale markers included, is a stale marker.
     pub ends_stale: bool,
+    /// Whether samples are missing: retention dropped them, and the summaries that are left are of longer
+    /// stretches. Nothing can be told then.
+    pub is_cut: bool,
     /// Whether one of the values is NaN.
     pub has_nan: bool,
     /// The oldest sample, if there is any.
@@ -112,6 +115,7 @@ impl Default for Summary {
         Summary {
             count: 0,
             ends_stale: false,
+            is_cut: false,
             has_nan: false,
             first: none,
             last: none,
@@ -229,8 +233,9 @@ impl Summary {
         }
     }
 
+    /// Takes the extremes of later samples into account.
     #[inline]
-    fn offer_extremes(&mut self, min: f64, max: f64) {
+    pub fn offer_extremes(&mut self, min: f64, max: f64) {
         if min < self.min || self.min.is_nan() {
             self.min = min;
         }
@@ -248,7 +253,7 @@ impl Summary {
                 self.first = later.first;
             }
             self.offer_extremes(later.min, later.max);
-            self.add_sum(later);
+            self.add_total(&Total::of(later));
             self.changes += later.changes;
             self.resets += later.resets;
             self.corrections.extend_from_slice(&later.corrections);
@@ -256,18 +261,44 @@ impl Summary {
             self.last = later.last;
             self.has_nan |= later.has_nan;
         }
+        self.is_cut |= later.is_cut;
         if !later.is_empty() {
             self.ends_stale = later.ends_stale;
         }
     }
 
-    fn add_sum(&mut self, later: &Summary) {
+    /// Adds a sum to the sum.
+    #[inline]
+    pub fn add_total(&mut self, later: &Total) {
         let (total, lost) = two_sum(self.sum, later.sum);
         self.sum = total;
         self.compensation += lost + later.compensation;
         self.magnitude += later.magnitude;
         self.uncertainty += later.uncertainty;
         self.is_exact = self.is_exact && later.is_exact && self.magnitude < EXACT_MAX;
+    }
+}
+
+/// What a [`Summary`] has of the sum, field by field.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the fields of a summary of the same names")]
+pub struct Total {
+    pub sum: f64,
+    pub compensation: f64,
+    pub uncertainty: f64,
+    pub magnitude: f64,
+    pub is_exact: bool,
+}
+
+impl Total {
+    fn of(summary: &Summary) -> Total {
+        Total {
+            sum: summary.sum,
+            compensation: summary.compensation,
+            uncertainty: summary.uncertainty,
+            magnitude: summary.magnitude,
+            is_exact: summary.is_exact,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod open;
 mod read;
 mod replay;
 mod restore;
+mod retention;
 mod snapshot;
 mod statistics;
 mod summarize;

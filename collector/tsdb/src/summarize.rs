@@ -23,6 +23,8 @@ pub(crate) struct Sources {
     pub(crate) labels: Labels,
     pub(crate) blocks: Vec<InBlock>,
     pub(crate) pieces: Vec<Piece>,
+    /// First and last timestamps of what was deleted: buckets still count it.
+    pub(crate) deleted: Vec<(TimestampMs, TimestampMs)>,
 }
 
 impl Sources {
@@ -172,6 +174,7 @@ impl Summarizer {
         let mut taken = 0;
         for place in sources.blocks.iter().filter(|place| place.meets(span)) {
             let Some(cursor) = self.cursors.get_mut(place.block) else { continue };
+            into.is_cut |= cursor.is_thinned();
             if let Some(piece) = cursor.read(place, span)? {
                 taken += piece.values.len();
                 budget.take(piece.values.len()).map_err(Failure::Refused)?;

@@ -15,6 +15,7 @@ use pharos_tsdb::{ABSENT, AppendBatch, Database, Options, Row, SUMMARY_GRAIN_MS,
 use proptest::prelude::*;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const HOUR_MS: i64 = 3_600_000;
 const START_MS: i64 = 1_000 * HOUR_MS;
@@ -57,6 +58,13 @@ enum Step {
         seed: u32,
     },
     Flush,
+    /// A column and a range, in seconds after the start.
+    Delete {
+        column: usize,
+        from_s: i64,
+        length_s: i64,
+    },
+    Clean,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -68,6 +76,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => run(1..900, 1..700),
         2 => run(-20_000..0, 1..60),
         2 => Just(Step::Flush),
+        1 => (0..COLUMNS, 0i64..9_000, 1i64..4_000)
+            .prop_map(|(column, from_s, length_s)| Step::Delete { column, from_s, length_s }),
+        1 => Just(Step::Clean),
     ]
 }
 
@@ -194,6 +205,12 @@ proptest! {
         for step in steps {
             match step {
                 Step::Flush => database.flush().unwrap(),
+                Step::Delete { column, from_s, length_s } => {
+                    let column = Matcher::equal("column", column.to_string());
+                    let from_ms = START_MS + from_s * 1_000;
+                    database.delete_series(&[column], from_ms, from_ms + length_s * 1_000).unwrap();
+                }
+                Step::Clean => drop(database.clean_tombstones().unwrap()),
                 Step::Run { after_s, every_s, rows, seed } => {
                     let start_ms = (newest_ms + after_s * 1_000).max(START_MS - HOUR_MS);
                     append(&database, start_ms, every_s * 1_000, i64::from(rows), seed);
@@ -269,15 +286,67 @@ fn native_histograms_are_left_to_their_samples() {
     }
 }
 
+/// Whether the storage has dropped the samples of all blocks.
+fn holds_no_samples(database: &Database) -> bool {
+    database.select(&matchers(), i64::MIN, i64::MAX, &Unlimited).unwrap().is_empty()
+}
+
+#[test]
+fn roll_ups_outlive_their_samples() {
+    let io = Arc::new(MemoryIo::new());
+    let clock = ManualClock::new(START_MS + 6 * HOUR_MS);
+    let open = |housekeeping| {
+        let options = Options {
+            retention_ms: Some(10 * HOUR_MS),
+            rollup_retention_ms: Some(50 * HOUR_MS),
+            housekeeping,
+            ..Options::default()
+        };
+        Database::open(io.clone(), Path::new("/data"), options, clock.clone()).unwrap().0
+    };
+    let database = open(false);
+    append(&database, START_MS + 10_000, 10_000, 360 * 5, 7);
+    database.flush().unwrap();
+    let (before, _) = summarize(&database, &hours(0, 5), NO_CORRECTIONS);
+    database.close().unwrap();
+    drop(database);
+    clock.advance(Duration::from_secs(20 * 3_600));
+    let database = open(true);
+    wait_until(|| holds_no_samples(&database));
+    let (after, stats) = summarize(&database, &hours(0, 5), NO_CORRECTIONS);
+    assert_eq!(stats.samples, 0);
+    for ((labels, before), (_, after)) in before.iter().zip(&after) {
+        before.iter().zip(after).for_each(|(want, got)| assert_same(got, want, &labels.to_string()));
+        assert!(after.iter().all(|summary| !summary.is_cut), "{labels}");
+    }
+    // Nothing is told of what only samples could tell.
+    let off_grid = [Span { after_ms: START_MS + 7, until_ms: START_MS + HOUR_MS + 7 }];
+    let (cut, _) = summarize(&database, &off_grid, NO_CORRECTIONS);
+    assert!(cut.iter().all(|(_, summaries)| summaries[0].is_cut));
+    // A deletion takes the roll-ups of its series.
+    database.delete_series(&[Matcher::equal("column", "0")], START_MS, START_MS + HOUR_MS).unwrap();
+    database.clean_tombstones().unwrap();
+    let inside = [Span { after_ms: START_MS + HOUR_MS, until_ms: START_MS + 2 * HOUR_MS - SUMMARY_GRAIN_MS }];
+    let (left, _) = summarize(&database, &inside, NO_CORRECTIONS);
+    assert!(left.iter().all(|(series, _)| *series != labels(0)) && left.len() == COLUMNS - 1);
+    clock.advance(Duration::from_secs(40 * 3_600));
+    wait_until(|| database.stats().blocks == 0);
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn buckets_that_still_count_deleted_samples_are_not_used() {
     let database = open();
     append(&database, START_MS + 10_000, 10_000, 700, 7);
     database.delete_series(&[], START_MS + 20 * 60_000, START_MS + 30 * 60_000).unwrap();
-    let sum_up = || database.summarize(&[], hours(0, 2).into(), SummaryFields::ALL, &Unlimited).unwrap();
-    assert!(sum_up().is_none());
-    // Once they are cleaned away there are buckets of what is left.
+    check(&database, &hours(0, 2));
     database.clean_tombstones().unwrap();
-    assert!(sum_up().is_some());
     check(&database, &hours(0, 2));
 }

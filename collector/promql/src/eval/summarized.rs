@@ -107,7 +107,7 @@ impl SummaryTask<'_> {
     fn value(&self, window: &Summary, step: usize) -> OfSummary {
         match (&self.task.call, self.task.leaf.kind) {
             (Some(call), _) => over_time::of_summary(call, window, step),
-            (None, _) if window.count == 0 || window.ends_stale => OfSummary::Nothing,
+            (None, _) if window.count == 0 || window.ends_stale || window.is_cut => OfSummary::Nothing,
             (None, LeafKind::InstantTimestamp) => OfSummary::Value(window.last.timestamp_ms as f64 / 1000.0),
             (None, _) => OfSummary::Value(window.last.value),
         }

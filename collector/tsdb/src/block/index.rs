@@ -56,6 +56,7 @@ const SCALED: u8 = 1;
 const FLOAT: u8 = 8;
 const INTEGER: u8 = 9;
 const EVEN: u8 = 10;
+const DROPPED: u8 = 11;
 
 impl Column {
     fn encode(&self, out: &mut Vec<u8>) {
@@ -69,6 +70,11 @@ impl Column {
                 out.push(EVEN);
                 push(out, zigzag(first));
                 push(out, zigzag(step));
+                return;
+            }
+            Form::Dropped { first } => {
+                out.push(DROPPED);
+                push(out, zigzag(first));
                 return;
             }
             Form::Scaled(index) => out.push(SCALED + index),
@@ -87,6 +93,7 @@ impl Column {
         let form = match cursor.byte()? {
             CONSTANT => return Some(bare(Form::Constant(cursor.u64()?))),
             EVEN => return Some(bare(Form::Even { first: cursor.signed()?, step: cursor.signed()? })),
+            DROPPED => return Some(bare(Form::Dropped { first: cursor.signed()? })),
             FLOAT => Form::Float,
             INTEGER => Form::Integer,
             scaled if scaled >= SCALED && usize::from(scaled - SCALED) < SCALES.len() => {
@@ -115,6 +122,11 @@ impl Column {
 }
 
 impl Index {
+    /// Whether samples were dropped and roll-ups are left.
+    pub(crate) fn is_thinned(&self) -> bool {
+        self.timestamps.iter().any(|timestamps| matches!(timestamps.column.form, Form::Dropped { .. }))
+    }
+
     /// The index as bytes, to be compressed whole.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -209,7 +221,7 @@ impl TimestampColumn {
 
     pub(crate) fn first_ms(&self) -> TimestampMs {
         match self.column.form {
-            Form::Even { first, .. } => first,
+            Form::Even { first, .. } | Form::Dropped { first } => first,
             _ => self.page_starts.first().copied().unwrap_or(TimestampMs::MIN),
         }
     }
@@ -236,7 +248,7 @@ impl TimestampColumn {
             page_starts.push(before);
         }
         let sorted = page_starts.windows(2).all(|pair| pair[0] < pair[1]);
-        let fits = matches!(column.form, Form::Integer | Form::Even { .. });
+        let fits = matches!(column.form, Form::Integer | Form::Even { .. } | Form::Dropped { .. });
         (sorted && fits).then_some(TimestampColumn { rows, column, page_starts: page_starts.into(), last_ms })
     }
 }

@@ -1,9 +1,10 @@
 //! Writes a block: series in label order go in, a file appears when all of it is on disk.
 
 use super::index::{Column, Index, SeriesEntry, TimestampColumn};
+use super::reader::Block;
 use super::rollups::{Chunk, ChunkBuilder, LevelDirectory};
 use super::{Footer, Provenance, VERSION, header};
-use crate::codec::dense::{self, Encoded, PAGE_ROWS};
+use crate::codec::dense::{self, Encoded, Form, PAGE_ROWS};
 use crate::error::TsdbError;
 use crate::histogram::PART_LABEL;
 use crate::rollup::{Buckets, LEVELS_MS, record};
@@ -191,6 +192,53 @@ impl BlockWriter {
             self.file.write_all(&self.buffer)?;
             self.buffer.clear();
         }
+        Ok(())
+    }
+
+    /// Adds the roll-ups of another block, without its samples, instead of any series; of the series that
+    /// `keep` says.
+    pub(crate) fn add_thinned(
+        &mut self,
+        source: &Block,
+        keep: impl Fn(&Labels) -> bool,
+    ) -> Result<(), TsdbError> {
+        let index = source.index()?;
+        let kept = |number: u32| index.series.get(number as usize).filter(|series| keep(&series.labels));
+        for (stored, directory) in index.rollups.iter().enumerate() {
+            let level = LEVELS_MS.iter().position(|&width_ms| width_ms == directory.width_ms);
+            let Some(level) = level else { continue };
+            let mut number = 0;
+            for chunk in 0..directory.chunks.len() {
+                let records = source.records(stored, chunk)?;
+                for series in records.series().filter(|&series| kept(series).is_some()) {
+                    let record = records.record(series).unwrap_or_default();
+                    self.chunks[level].add(number, |out| out.extend_from_slice(record));
+                    number += 1;
+                }
+                if self.chunks[level].is_full() {
+                    self.close_chunk(level)?;
+                }
+            }
+        }
+        let dropped = |first| Column {
+            form: Form::Dropped { first },
+            offset: 0,
+            meta_length: 0,
+            page_lengths: [].into(),
+        };
+        let timestamps = index.timestamps.iter().map(|timestamps| TimestampColumn {
+            rows: 0,
+            column: dropped(timestamps.first_ms()),
+            page_starts: [].into(),
+            last_ms: timestamps.last_ms,
+        });
+        self.index.timestamps = timestamps.collect();
+        for series in (0..index.series.len() as u32).filter_map(kept) {
+            self.index.postings.insert(self.index.series.len() as u32, &series.labels);
+            let (labels, timestamps) = (series.labels.clone(), series.timestamps);
+            self.index.series.push(SeriesEntry { labels, timestamps, values: dropped(0) });
+        }
+        (self.oldest_ms, self.newest_ms) = (source.oldest_ms(), source.newest_ms());
         Ok(())
     }
 

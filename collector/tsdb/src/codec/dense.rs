@@ -34,6 +34,11 @@ pub(crate) enum Form {
         /// From each to the next.
         step: i64,
     },
+    /// Retention dropped the column; of timestamps, the first is still known.
+    Dropped {
+        /// The first.
+        first: i64,
+    },
 }
 
 /// A column's bytes: the chunk's meta and its pages.
@@ -134,7 +139,7 @@ pub(crate) fn decode_values<'a>(
         }
         Form::Float => decode_pages(meta, pages, |values: &[f64]| out.extend_from_slice(values), 0.0),
         // Timestamps are never a value column; the block reader refuses such a directory.
-        Form::Integer | Form::Even { .. } => Ok(()),
+        Form::Integer | Form::Even { .. } | Form::Dropped { .. } => Ok(()),
     }
 }
 

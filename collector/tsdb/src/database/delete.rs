@@ -3,6 +3,7 @@
 use super::housekeeping::Housekeeping;
 use super::open::{OpenReport, sequence_of, set_aside};
 use super::{Database, Inner};
+use crate::block::Provenance;
 use crate::block::reader::Block;
 use crate::block::writer::BlockWriter;
 use crate::error::TsdbError;
@@ -76,24 +77,41 @@ impl Inner {
     }
 
     /// Writes a block anew under its name, so that it keeps its place among those stored before and after.
-    fn rewrite(&self, block: &Block) -> Result<(), TsdbError> {
+    pub(super) fn rewrite(&self, block: &Block) -> Result<(), TsdbError> {
         let (folder, name) = (self.blocks_folder(), block.file_name());
         let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name)?;
         let index = block.index()?;
-        for number in 0..index.series.len() {
-            if let Some((labels, piece)) = block.series(number)? {
-                writer.add(&labels, &piece.timestamps, &piece.values)?;
+        if index.is_thinned() {
+            // Roll-ups cannot be told what is missing, so those of the series go whole.
+            let tombstones = block.tombstones();
+            writer
+                .add_thinned(block, |labels| !tombstones.iter().any(|tombstone| tombstone.matches(labels)))?;
+        } else {
+            for number in 0..index.series.len() {
+                if let Some((labels, piece)) = block.series(number)? {
+                    writer.add(&labels, &piece.timestamps, &piece.values)?;
+                }
             }
         }
-        let (file, bytes) = writer.finish(&name, index.provenance.clone())?;
+        self.renew(writer, &name, index.provenance.clone()).map(drop)
+    }
+
+    /// Finishes a block that takes the place of one of the same name.
+    pub(super) fn renew(
+        &self,
+        writer: BlockWriter,
+        name: &str,
+        provenance: Provenance,
+    ) -> Result<Arc<Block>, TsdbError> {
+        let (file, bytes) = writer.finish(name, provenance)?;
         self.counters.block_bytes_written.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
         let renewed = Arc::new(Block::open(&*self.io, &file)?);
         renewed.verify()?;
         let mut blocks = self.blocks.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(old) = blocks.iter_mut().find(|old| old.path() == file) {
-            *old = renewed;
+            *old = Arc::clone(&renewed);
         }
-        Ok(())
+        Ok(renewed)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Inner;
 use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
+use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError};
 use crate::block::writer::BlockWriter;
 use crate::block::{BLOCK_SPAN_MS, Provenance};
@@ -298,7 +299,10 @@ impl Inner {
         let candidates: Vec<Candidate> = blocks
             .iter()
             .enumerate()
-            .filter(|(_, block)| !housekeeping.damaged.contains(&block.file_name()))
+            .filter(|(_, block)| {
+                let is_thinned = block.index().is_ok_and(Index::is_thinned);
+                !is_thinned && !housekeeping.damaged.contains(&block.file_name())
+            })
             .map(|(position, block)| Candidate {
                 position,
                 oldest_ms: block.oldest_ms(),
@@ -341,36 +345,5 @@ impl Inner {
             }
         }
         found
-    }
-
-    /// Drops blocks that retention has passed, by time and by size.
-    fn drop_expired(&self) -> Result<(), TsdbError> {
-        let blocks = self.blocks();
-        let mut expired: Vec<Arc<Block>> = Vec::new();
-        if let Some(retention_ms) = self.options.retention_ms {
-            let oldest_ms = self.clock.now_ms() - retention_ms;
-            expired.extend(blocks.iter().filter(|block| block.newest_ms() < oldest_ms).cloned());
-        }
-        if let Some(bytes_max) = self.options.retention_bytes {
-            let others = self.commits.journal_bytes.load(Ordering::Relaxed);
-            let sizes: Vec<(TimestampMs, u64)> =
-                blocks.iter().map(|block| (block.newest_ms(), block.bytes())).collect();
-            let over = compact::over_size(&sizes, bytes_max.saturating_sub(others));
-            expired.extend(over.into_iter().map(|position| Arc::clone(&blocks[position])));
-        }
-        if expired.is_empty() {
-            return Ok(());
-        }
-        let stays = |block: &Arc<Block>| expired.iter().all(|gone| gone.path() != block.path());
-        self.blocks.write().unwrap_or_else(PoisonError::into_inner).retain(stays);
-        for block in &expired {
-            match self.io.remove_file(block.path()) {
-                Ok(()) => {}
-                // Expired by both.
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(self.io.sync_dir(&self.blocks_folder())?)
     }
 }

@@ -30,6 +30,8 @@ const FORMAT_VERSION: u32 = 1;
 pub struct Options {
     /// Blocks whose newest sample is older are dropped, older samples refused; `None` keeps all.
     pub retention_ms: Option<i64>,
+    /// Roll-ups outlive the samples of a block until its newest is as old as this; `None` drops both at once.
+    pub rollup_retention_ms: Option<i64>,
     /// When blocks, journal and checkpoints together take more bytes, the oldest blocks are dropped.
     pub retention_bytes: Option<u64>,
     /// Most series in the head; further ones are refused.
@@ -52,6 +54,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             retention_ms: Some(30 * 86_400_000),
+            rollup_retention_ms: None,
             retention_bytes: None,
             series_max: 10_000_000,
             series_per_value: Some(("instance".to_owned(), 1_000_000)),

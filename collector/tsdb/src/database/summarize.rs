@@ -36,8 +36,8 @@ impl std::fmt::Debug for Summaries {
 impl Database {
     /// Finds the series that match and sums them up over each of the spans, which rise and do not overlap:
     /// the same as from [`Database::select`], without reading every sample. `fields` says what is wanted.
-    /// `None` if native histograms are among them, which are not summed up, or series of which samples in
-    /// blocks were deleted, which their buckets still count. Reads files: not for a thread that must not block.
+    /// `None` if native histograms are among them, which are not summed up. Reads files: not for a thread
+    /// that must not block.
     ///
     /// # Errors
     /// As [`Database::select`].
@@ -63,35 +63,37 @@ impl Database {
         inner.head.select(matchers, start_ms, end_ms, &mut of_head, take).map_err(ReadError::Refused)?;
         let blocks = inner.blocks_in(start_ms, end_ms);
         let mut found: HashMap<Labels, Sources, foldhash::fast::RandomState> = HashMap::default();
-        let mut deleted = false;
-        let entry =
-            |labels: &Labels| Sources { labels: labels.clone(), blocks: Vec::new(), pieces: Vec::new() };
+        let entry = |labels: &Labels| Sources {
+            labels: labels.clone(),
+            blocks: Vec::new(),
+            pieces: Vec::new(),
+            deleted: Vec::new(),
+        };
         for (position, block) in blocks.iter().enumerate() {
             budget.check().map_err(ReadError::Refused)?;
             let index = block.index().inspect_err(|error| inner.note_damage(block, &error.to_string()))?;
+            let tombstones = block.tombstones();
             for number in &index.postings.select(matchers) {
                 let Some(series) = index.series.get(number as usize) else { continue };
                 let Some(timestamps) = index.timestamps.get(series.timestamps as usize) else { continue };
                 if !timestamps.overlaps(start_ms, end_ms) {
                     continue;
                 }
-                deleted |= block.tombstones().iter().any(|tombstone| {
-                    tombstone.start_ms <= end_ms
-                        && tombstone.end_ms >= start_ms
-                        && tombstone.matches(&series.labels)
-                });
                 let place = InBlock {
                     block: position,
                     series: number,
                     first_ms: timestamps.first_ms(),
                     last_ms: timestamps.last_ms,
                 };
-                match found.get_mut(&series.labels) {
-                    Some(sources) => sources.blocks.push(place),
-                    None => {
-                        let mut sources = entry(&series.labels);
-                        sources.blocks.push(place);
-                        found.insert(series.labels.clone(), sources);
+                if !found.contains_key(&series.labels) {
+                    found.insert(series.labels.clone(), entry(&series.labels));
+                }
+                let Some(sources) = found.get_mut(&series.labels) else { continue };
+                sources.blocks.push(place);
+                for tombstone in tombstones.iter().filter(|tombstone| tombstone.matches(&series.labels)) {
+                    let range = (tombstone.start_ms.max(place.first_ms), tombstone.end_ms.min(place.last_ms));
+                    if range.0 <= range.1 {
+                        sources.deleted.push(range);
                     }
                 }
             }
@@ -100,7 +102,7 @@ impl Database {
             found.entry(labels).or_insert_with_key(entry).pieces = pieces;
         }
         let mut sources: Vec<Sources> = found.into_values().collect();
-        if deleted || sources.iter().any(|sources| sources.labels.get(PART_LABEL).is_some()) {
+        if sources.iter().any(|sources| sources.labels.get(PART_LABEL).is_some()) {
             budget.give_back(sources.iter().map(Sources::samples).sum());
             return Ok(None);
         }

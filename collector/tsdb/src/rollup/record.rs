@@ -17,7 +17,7 @@ use super::{Bucket, LEVELS_MS};
 use crate::codec::short;
 use crate::codec::varint::{self, Cursor};
 use pharos_common::sample::{Sample, TimestampMs};
-use pharos_common::summary::{Summary, SummaryFields};
+use pharos_common::summary::{self, Summary, SummaryFields};
 
 /// Resets of a bucket whose corrections are kept: counters are reset rarely, and gauges have no rate.
 const CORRECTIONS_MAX: u64 = 2;
@@ -282,45 +282,80 @@ impl BucketColumns {
     }
 
     /// Adds a bucket to a summary of what comes before it. `scratch` is for its use.
+    #[inline]
     pub(crate) fn append_to(&self, at: usize, into: &mut Summary, scratch: &mut Summary) {
-        self.read(at, scratch);
-        into.append(scratch);
+        let joints = SummaryFields::CHANGES.and(SummaryFields::RESETS).and(SummaryFields::CORRECTIONS);
+        if self.fields.has(joints) {
+            self.read(at, scratch);
+            into.append(scratch);
+        } else {
+            self.append_apart(at, into);
+        }
+    }
+
+    /// The same where nothing is asked of what happens between two buckets.
+    #[inline]
+    fn append_apart(&self, at: usize, into: &mut Summary) {
+        let flags = self.flags.get(at).copied().unwrap_or(0);
+        into.ends_stale = flags & ENDS_STALE != 0;
+        let count = self.count.get(at).copied().unwrap_or(0) as u64;
+        if count == 0 {
+            return;
+        }
+        if self.fields.has(SummaryFields::FIRST) && into.count == 0 {
+            into.first = self.sample(at, &self.first_ms, &self.first);
+        }
+        if self.fields.has(SummaryFields::LAST) {
+            into.last = self.sample(at, &self.last_ms, &self.last);
+        }
+        if self.fields.has(SummaryFields::EXTREMES) {
+            let (min, max) = self.extremes(at);
+            into.offer_extremes(min, max);
+        }
+        if self.fields.has(SummaryFields::SUM) {
+            into.has_nan |= flags & HAS_NAN != 0;
+            into.add_total(&self.total(at, flags));
+        }
+        into.count += count;
+    }
+
+    fn sample(&self, at: usize, times: &[i64], values: &[f64]) -> Sample {
+        let base_ms = self.number.get(at).copied().unwrap_or(0).wrapping_mul(self.width_ms);
+        let timestamp_ms: TimestampMs = base_ms.wrapping_add(times.get(at).copied().unwrap_or(0));
+        Sample { timestamp_ms, value: values.get(at).copied().unwrap_or(0.0) }
+    }
+
+    fn extremes(&self, at: usize) -> (f64, f64) {
+        let of = |column: &[f64]| column.get(at).copied().unwrap_or(0.0);
+        let min = if self.min.is_empty() { &self.first } else { &self.min };
+        let max = if self.max.is_empty() { &self.last } else { &self.max };
+        (of(min), of(max))
+    }
+
+    #[inline]
+    fn total(&self, at: usize, flags: i64) -> summary::Total {
+        let stored = Total {
+            rounded: self.sum.get(at).copied().unwrap_or(0.0),
+            residual: self.residual.get(at).copied().unwrap_or(0),
+        };
+        let is_exact = flags & IS_INEXACT == 0;
+        let exponent = || self.exponent.get(at).copied().unwrap_or(0).clamp(-2_000, 2_000) as i32;
+        summary::Total {
+            sum: stored.rounded,
+            compensation: stored.compensation(),
+            uncertainty: if is_exact { 0.0 } else { stored.uncertainty() },
+            magnitude: if flags & IS_MIXED == 0 { stored.rounded.abs() } else { 2f64.powi(exponent()) },
+            is_exact,
+        }
     }
 
     /// A bucket's wanted fields.
     fn read(&self, at: usize, summary: &mut Summary) {
-        let float = |column: &[f64]| column.get(at).copied().unwrap_or(0.0);
         let integer = |column: &[i64]| column.get(at).copied().unwrap_or(0);
         summary.clear();
-        let flags = integer(&self.flags);
-        summary.count = integer(&self.count) as u64;
-        summary.ends_stale = flags & ENDS_STALE != 0;
+        self.append_apart(at, summary);
         if summary.count == 0 {
             return;
-        }
-        let base_ms = integer(&self.number).wrapping_mul(self.width_ms);
-        let time = |column: &[i64]| -> TimestampMs { base_ms.wrapping_add(integer(column)) };
-        if self.fields.has(SummaryFields::FIRST) {
-            summary.first = Sample { timestamp_ms: time(&self.first_ms), value: float(&self.first) };
-        }
-        if self.fields.has(SummaryFields::LAST) {
-            summary.last = Sample { timestamp_ms: time(&self.last_ms), value: float(&self.last) };
-        }
-        if self.fields.has(SummaryFields::EXTREMES) {
-            summary.min = float(if self.min.is_empty() { &self.first } else { &self.min });
-            summary.max = float(if self.max.is_empty() { &self.last } else { &self.max });
-        }
-        if self.fields.has(SummaryFields::SUM) {
-            let total = Total { rounded: float(&self.sum), residual: integer(&self.residual) };
-            summary.has_nan = flags & HAS_NAN != 0;
-            summary.is_exact = flags & IS_INEXACT == 0;
-            summary.sum = total.rounded;
-            summary.compensation = total.compensation();
-            summary.uncertainty = if summary.is_exact { 0.0 } else { total.uncertainty() };
-            summary.magnitude = match flags & IS_MIXED {
-                0 => summary.sum.abs(),
-                _ => 2f64.powi(integer(&self.exponent).clamp(-2_000, 2_000) as i32),
-            };
         }
         summary.changes = integer(&self.changes) as u64;
         summary.resets = integer(&self.resets) as u64;

@@ -1,6 +1,7 @@
 //! One block as it is summed up: what was read of it for the series before may serve the next.
 
 use super::{Failure, InBlock, SummaryStats};
+use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError, Windows};
 use crate::block::rollups::Records;
 use crate::merge::Piece;
@@ -136,6 +137,10 @@ impl BlockCursor {
         work: &mut Work<'_, B>,
     ) -> Result<(), Failure<B::Refusal>> {
         work.budget.check().map_err(Failure::Refused)?;
+        if self.is_thinned() {
+            work.into.is_cut = true;
+            return Ok(());
+        }
         let known = self.samples.as_ref().is_some_and(|(series, have, _)| {
             *series == place.series && have.after_ms <= span.after_ms && span.until_ms <= have.until_ms
         });
@@ -155,6 +160,11 @@ impl BlockCursor {
         work.into.append_run(&piece.timestamps[rows.clone()], &piece.values[rows.clone()], work.fields);
         work.budget.give_back(rows.len());
         Ok(())
+    }
+
+    /// Whether the block has roll-ups and no samples.
+    pub(crate) fn is_thinned(&self) -> bool {
+        self.block.index().is_ok_and(Index::is_thinned)
     }
 
     /// The samples of a series in a span.

@@ -1,4 +1,5 @@
-//! Where sources of one series have samples between each other's: no bucket tells the truth there.
+//! Where sources of one series have samples between each other's, or some were deleted: no bucket tells the
+//! truth there.
 
 use super::Sources;
 use crate::merge::Piece;
@@ -14,8 +15,8 @@ struct Extent<'s> {
     piece: Option<&'s Piece>,
 }
 
-/// The spans, whole buckets of the finest level, in which the samples of more than one source may lie;
-/// rising and apart.
+/// The spans, whole buckets of the finest level, in which the samples of more than one source may lie or
+/// deleted ones did; rising and apart.
 pub(super) fn contested(sources: &Sources) -> Vec<Span> {
     let blocks = sources.blocks.iter().map(|place| Extent {
         first_ms: place.first_ms,
@@ -28,12 +29,14 @@ pub(super) fn contested(sources: &Sources) -> Vec<Span> {
     });
     let mut extents: Vec<Extent<'_>> = blocks.chain(pieces).collect();
     extents.sort_by_key(|extent| extent.first_ms);
-    let mut spans = Vec::new();
+    let mut spans: Vec<Span> =
+        sources.deleted.iter().map(|&(first_ms, last_ms)| buckets_around(first_ms, last_ms)).collect();
     for (at, earlier) in extents.iter().enumerate() {
         for later in extents[at + 1..].iter().take_while(|later| later.first_ms <= earlier.last_ms) {
             let common = (later.first_ms, later.last_ms.min(earlier.last_ms));
             match [earlier.piece, later.piece].into_iter().flatten().min_by_key(|piece| piece.values.len()) {
-                Some(piece) => around_samples(piece, common, &mut spans),
+                // All of them: those before and behind the other source would be summed up together.
+                Some(piece) => around_samples(piece, &mut spans),
                 None => spans.push(buckets_around(common.0, common.1)),
             }
         }
@@ -49,10 +52,9 @@ pub(super) fn contested(sources: &Sources) -> Vec<Span> {
     spans
 }
 
-/// The buckets that hold the samples of a piece in a range, both ends included.
-fn around_samples(piece: &Piece, (first_ms, last_ms): (TimestampMs, TimestampMs), spans: &mut Vec<Span>) {
-    let rows = piece.rows_in(Span { after_ms: first_ms.saturating_sub(1), until_ms: last_ms });
-    for &timestamp_ms in &piece.timestamps[rows] {
+/// The buckets that hold the samples of a piece.
+fn around_samples(piece: &Piece, spans: &mut Vec<Span>) {
+    for &timestamp_ms in piece.timestamps.iter() {
         if spans.last().is_none_or(|span| !(span.after_ms < timestamp_ms && timestamp_ms <= span.until_ms)) {
             spans.push(buckets_around(timestamp_ms, timestamp_ms));
         }
@@ -85,6 +87,7 @@ mod tests {
             labels: Labels::empty(),
             blocks: blocks.iter().enumerate().map(block).collect(),
             pieces: pieces.iter().map(piece).collect(),
+            deleted: Vec::new(),
         };
         let got: Vec<(i64, i64)> =
             contested(&sources).iter().map(|span| (span.after_ms / W, span.until_ms / W)).collect();
@@ -106,7 +109,9 @@ mod tests {
 
     #[test]
     fn late_samples_contest_their_own_buckets() {
-        check(&[(1, 10 * W)], &[&[W + 1, W + 2, 7 * W, 12 * W]], &[(1, 2), (6, 7)]);
+        check(&[(1, 10 * W)], &[&[W + 1, W + 2, 7 * W, 12 * W]], &[(1, 2), (6, 7), (11, 12)]);
         check(&[(1, 10 * W)], &[&[2 * W, 2 * W + 1]], &[(1, 3)]);
+        // Also where they lie on either side of a block.
+        check(&[(3 * W + 1, 5 * W)], &[&[2 * W, 7 * W]], &[(1, 2), (6, 7)]);
     }
 }

@@ -28,7 +28,7 @@ pub(crate) enum OfSummary {
 
 /// The function at a step, of what its window's samples sum up to.
 pub(crate) fn of_summary(call: &RangeCall, summary: &Summary, step: usize) -> OfSummary {
-    if summary.count == 0 {
+    if summary.count == 0 || summary.is_cut {
         return OfSummary::Nothing;
     }
     let seconds = |time_ms: i64| time_ms as f64 / 1000.0;

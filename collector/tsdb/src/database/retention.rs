@@ -1,0 +1,133 @@
+//! What retention does to old blocks: first their samples go and their roll-ups stay, then the rest.
+
+use super::Inner;
+use crate::block::reader::Block;
+use crate::block::writer::BlockWriter;
+use crate::compact;
+use crate::error::TsdbError;
+use pharos_common::sample::TimestampMs;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+/// What becomes of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Keep,
+    /// Samples go.
+    Thin,
+    Drop,
+}
+
+/// What a block has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Whole,
+    /// Roll-ups alone.
+    Thinned,
+    /// No roll-ups.
+    Samples,
+}
+
+impl State {
+    fn of(block: &Block) -> Result<State, TsdbError> {
+        let index = block.index()?;
+        let has_rollups = index.rollups.iter().any(|level| !level.chunks.is_empty());
+        Ok(match index.is_thinned() {
+            _ if !has_rollups => State::Samples,
+            true => State::Thinned,
+            false => State::Whole,
+        })
+    }
+}
+
+impl Inner {
+    /// Thins or drops the blocks that retention has passed, by time and by size.
+    pub(super) fn drop_expired(&self) -> Result<(), TsdbError> {
+        let blocks = self.blocks();
+        let mut expired: Vec<Arc<Block>> = Vec::new();
+        if let Some(retention_ms) = self.options.retention_ms {
+            for block in &blocks {
+                let age_ms = self.clock.now_ms().saturating_sub(block.newest_ms());
+                let rollup_retention_ms = self.options.rollup_retention_ms;
+                match fate(age_ms, retention_ms, rollup_retention_ms, State::of(block)?) {
+                    Fate::Keep => {}
+                    Fate::Thin => self.thin(block)?,
+                    Fate::Drop => expired.push(Arc::clone(block)),
+                }
+            }
+        }
+        let blocks = self.blocks();
+        if let Some(bytes_max) = self.options.retention_bytes {
+            let others = self.commits.journal_bytes.load(Ordering::Relaxed);
+            let sizes: Vec<(TimestampMs, u64)> =
+                blocks.iter().map(|block| (block.newest_ms(), block.bytes())).collect();
+            let over = compact::over_size(&sizes, bytes_max.saturating_sub(others));
+            expired.extend(over.into_iter().map(|position| Arc::clone(&blocks[position])));
+        }
+        if expired.is_empty() {
+            return Ok(());
+        }
+        let stays = |block: &Arc<Block>| expired.iter().all(|gone| gone.path() != block.path());
+        self.blocks.write().unwrap_or_else(PoisonError::into_inner).retain(stays);
+        for block in &expired {
+            match self.io.remove_file(block.path()) {
+                Ok(()) => {}
+                // Expired by both.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.io.sync_dir(&self.blocks_folder())?)
+    }
+
+    /// Replaces a block by its roll-ups, under its name.
+    fn thin(&self, block: &Block) -> Result<(), TsdbError> {
+        let (folder, name) = (self.blocks_folder(), block.file_name());
+        if block.has_deleted_samples()? {
+            // Roll-ups without what was deleted first; the next look thins those.
+            return self.rewrite(block);
+        }
+        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name)?;
+        writer.add_thinned(block, |_| true)?;
+        let renewed = self.renew(writer, &name, block.index()?.provenance.clone())?;
+        tracing::info!(
+            block = name,
+            bytes = renewed.bytes(),
+            was = block.bytes(),
+            "Samples dropped, roll-ups kept"
+        );
+        Ok(())
+    }
+}
+
+/// By the age of a block's newest sample.
+fn fate(age_ms: i64, retention_ms: i64, rollup_retention_ms: Option<i64>, state: State) -> Fate {
+    if age_ms <= retention_ms {
+        return Fate::Keep;
+    }
+    let keeps_rollups = rollup_retention_ms.is_some_and(|retention_ms| age_ms <= retention_ms);
+    match state {
+        State::Whole if keeps_rollups => Fate::Thin,
+        State::Thinned if keeps_rollups => Fate::Keep,
+        _ => Fate::Drop,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_go_first_and_roll_ups_later() {
+        #[track_caller]
+        fn check(age: i64, rollups: Option<i64>, state: State, want: Fate) {
+            assert_eq!(fate(age, 30, rollups, state), want, "{age} {rollups:?} {state:?}");
+        }
+        check(30, Some(400), State::Whole, Fate::Keep);
+        check(31, Some(400), State::Whole, Fate::Thin);
+        check(31, Some(400), State::Thinned, Fate::Keep);
+        check(31, Some(400), State::Samples, Fate::Drop);
+        check(401, Some(400), State::Thinned, Fate::Drop);
+        check(31, None, State::Whole, Fate::Drop);
+    }
+}
