@@ -133,6 +133,10 @@ pub struct Scheduler {
     cpu_budget: Option<f64>,
     window_start: Duration,
     cpu_at_start: Duration,
+    /// Processor time of the scheduler's own thread; not what a caller of [`Scheduler::tick`] does besides.
+    cpu_own: Duration,
+    /// Processor time of lanes that are no more.
+    cpu_ended: Duration,
     push_delay: Duration,
     last_dump: Option<Duration>,
 }
@@ -156,6 +160,8 @@ impl Scheduler {
             cpu_budget: plan.cpu_budget,
             window_start,
             cpu_at_start: Duration::ZERO,
+            cpu_own: Duration::ZERO,
+            cpu_ended: Duration::ZERO,
             push_delay: plan.push_delay,
             last_dump: None,
         };
@@ -166,6 +172,7 @@ impl Scheduler {
     /// Runs until told to stop. Blocks, so it wants a thread.
     pub fn run(mut self, control: &Receiver<Control>) {
         self.cpu_at_start = self.cpu();
+        let clock = CpuClock::start();
         loop {
             let wait = self.time_to_next_turn();
             match control.recv_timeout(wait) {
@@ -174,14 +181,18 @@ impl Scheduler {
                 Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.turn(),
             }
+            self.cpu_own = clock.elapsed();
         }
     }
 
     /// Takes all readings that are due now and sends them off as one frame.
     pub fn tick(&mut self) {
+        // The caller's thread has other work, which the budget must not charge to the samplers.
+        let clock = CpuClock::start();
         self.read_due();
         self.gather(GATHER_TIME_MAX);
         self.send_frame();
+        self.cpu_own += clock.elapsed();
     }
 
     fn turn(&mut self) {
@@ -199,6 +210,7 @@ impl Scheduler {
         let now_ms = self.shared.clock.now_ms();
         self.clocks.look(now_ms, self.shared.clock.monotonic(), &self.shared.metrics);
         self.take_home();
+        self.end_idle_lanes();
         self.leave_hanging_lanes();
         let mut on_grid = false;
         let measure = self.ticks.is_multiple_of(TICKS_PER_MEASUREMENT);
@@ -237,7 +249,7 @@ impl Scheduler {
 
     /// Waits a little for the readings that may hang.
     fn gather(&mut self, time: Duration) {
-        // Lanes that were left to one sampler are waited for by nobody.
+        // Lanes that were left to one sampler are waited for by nobody, until its readings are short again.
         if let Some((_, lane)) = self.lanes.first() {
             lane.wait(time);
         }
@@ -273,6 +285,10 @@ impl Scheduler {
                     task.observe(&runner, &outcome);
                     task.come_home(runner);
                     task.note_end_of_hang(&self.shared);
+                    if outcome.duration < LANE_TIME_MAX {
+                        // Back to the shared lane, for on its own the readings would come a frame late.
+                        task.lane = None;
+                    }
                 }
                 // It was switched off and on again meanwhile; the series are its successor's.
                 Some(_) => {}
@@ -312,11 +328,19 @@ impl Scheduler {
             task.lane = Some(self.next_lane);
         }
         self.lanes.insert(0, (self.next_lane, fresh));
-        // Lanes of samplers that were switched off, and whose readings have ended, are not needed.
-        let tasks = &self.tasks;
-        let next = self.next_lane;
+    }
+
+    /// Ends the lanes, other than the shared one, on which no sampler reads any more.
+    fn end_idle_lanes(&mut self) {
+        let Some(shared) = self.lanes.first().map(|(number, _)| *number) else { return };
+        let (tasks, cpu_ended) = (&self.tasks, &mut self.cpu_ended);
         self.lanes.retain(|(number, lane)| {
-            *number == next || tasks.iter().any(|task| task.lane == Some(*number)) || lane.running().is_some()
+            let is_needed =
+                *number == shared || tasks.iter().any(|task| task.lane == Some(*number)) || !lane.is_empty();
+            if !is_needed {
+                *cpu_ended += lane.cpu();
+            }
+            is_needed
         });
     }
 
@@ -380,7 +404,7 @@ impl Scheduler {
     fn cpu(&self) -> Duration {
         let lanes: Duration = self.lanes.iter().map(|(_, lane)| lane.cpu()).sum();
         let journal = self.spool.as_ref().map_or(Duration::ZERO, SpoolHandle::cpu);
-        CpuClock::now() + lanes + journal
+        self.cpu_own + self.cpu_ended + lanes + journal
     }
 
     /// Moves to another plan: samplers that stay keep their open files, those that go end their series.

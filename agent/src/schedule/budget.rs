@@ -47,7 +47,8 @@ pub(super) fn decide(used: f64, budget: f64, samplers: &[Candidate]) -> Verdict 
     // What one changed value cost; those that cost nothing measurable are not worth slowing.
     let cost = |candidate: &Candidate| candidate.cpu_seconds / (candidate.changed + 1) as f64;
     let most = |of: &dyn Fn(&Candidate) -> bool| {
-        let found = samplers.iter().enumerate().filter(|(_, candidate)| of(candidate));
+        let costly = samplers.iter().enumerate().filter(|(_, candidate)| candidate.cpu_seconds > 0.0);
+        let found = costly.filter(|(_, candidate)| of(candidate));
         found.max_by(|(_, left), (_, right)| cost(left).total_cmp(&cost(right))).map(|(at, _)| at)
     };
     let least = |of: &dyn Fn(&Candidate) -> bool| {
@@ -85,6 +86,12 @@ mod tests {
     fn within_the_budget_nothing_is_slowed() {
         assert_eq!(decide(0.009, 0.01, &[sampler(1.0, 0)]), Verdict::Keep);
         assert_eq!(decide(0.001, 0.01, &[sampler(1.0, 0)]), Verdict::Keep);
+    }
+
+    #[test]
+    fn nobody_is_slowed_for_a_cost_that_was_not_measured() {
+        assert_eq!(decide(0.02, 0.01, &[sampler(0.0, 0), sampler(0.0, 5)]), Verdict::Keep);
+        assert_eq!(decide(0.02, 0.01, &[sampler(0.001, 5), sampler(0.0, 0)]), Verdict::Slow(0));
     }
 
     #[test]

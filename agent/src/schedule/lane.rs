@@ -100,6 +100,12 @@ impl Lane {
         std::mem::take(&mut self.inner.lock().jobs)
     }
 
+    /// Whether it has nothing to do and nothing to give back.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.inner.lock();
+        state.running.is_none() && state.jobs.is_empty() && state.home.is_empty()
+    }
+
     pub(super) fn cpu(&self) -> Duration {
         Duration::from_nanos(self.inner.cpu_nanos.load(Ordering::Relaxed))
     }
