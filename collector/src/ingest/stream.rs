@@ -251,7 +251,9 @@ async fn acknowledge(
     while waiting.recv_many(&mut batch, STREAM_TICKS_IN_FLIGHT_MAX).await > 0 {
         let mut ready = batch.drain(..).peekable();
         while let Some(first) = ready.next() {
-            appender.database().durable(first.commit).await.map_err(|error| storage_status(&error))?;
+            // The agent sends on without waiting for this.
+            let durable = appender.database().durable_unhurried(first.commit).await;
+            durable.map_err(|error| storage_status(&error))?;
             let (mut live, mut backfill) = (None, None);
             let mut note = |tick: &InFlight| match tick.lane {
                 Lane::Live => live = live.max(Some(tick.sequence)),

@@ -16,11 +16,18 @@ use pharos_common::sample::TimestampMs;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Entries that may wait for the disk; beyond, appends are refused.
 const PENDING_BYTES_MAX: usize = 32 << 20;
+
+/// How long entries gather when nobody is held up by them. An agent keeps its frame until it is acknowledged
+/// and goes on sending meanwhile; a sync for each frame would write more pages than samples.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// So much is written at once in any case.
+const LINGER_BYTES_MAX: usize = 1 << 20;
 
 /// A segment is closed at this size: small enough that what it holds is soon in blocks.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -89,6 +96,10 @@ pub(crate) struct Pending {
     requested: Option<BoundaryKind>,
     /// Counts the boundaries; groups tell their first row behind each in full.
     era: u64,
+    /// Since when entries gather; `None` if there are none, or the writing thread has not been told.
+    gathering_since: Option<Instant>,
+    /// Somebody is held up until this commit is durable.
+    hurried: bool,
     closing: bool,
     /// Newest timestamp among the rows gathered.
     newest_ms: TimestampMs,
@@ -144,6 +155,8 @@ impl CommitQueue {
                 epoch: 1,
                 commit: 1,
                 requested: None,
+                gathering_since: None,
+                hurried: false,
                 era: 1,
                 closing: false,
                 newest_ms: TimestampMs::MIN,
@@ -168,8 +181,19 @@ impl CommitQueue {
     }
 
     /// Wakes the writing thread.
-    pub(crate) fn wake(&self) {
+    fn wake(&self) {
         self.wake.notify_one();
+    }
+
+    /// Tells the writing thread of entries that were added, if it does not know that there are some.
+    pub(crate) fn added(&self, pending: &mut Pending) {
+        let first = pending.gathering_since.is_none() && !pending.entries.is_empty();
+        if first {
+            pending.gathering_since = Some(Instant::now());
+        }
+        if first || pending.entries.len() >= LINGER_BYTES_MAX {
+            self.wake();
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -188,6 +212,18 @@ impl CommitQueue {
             return Err(TsdbError::Busy("the disk is slower than the samples come".to_owned()));
         }
         Ok(())
+    }
+
+    /// As [`CommitQueue::durable`], and sees to it that the commit is written at once.
+    pub(crate) async fn durable_now(&self, commit: u64) -> Result<(), TsdbError> {
+        {
+            let mut pending = self.lock();
+            if commit >= pending.commit && !pending.hurried {
+                pending.hurried = true;
+                self.wake();
+            }
+        }
+        self.durable(commit).await
     }
 
     /// Resolves when the commit is durable.
@@ -306,18 +342,35 @@ impl CommitQueue {
         self.tell(|progress| progress.failure = Some(Failure::Closed));
     }
 
+    /// Blocks until there is something to write, or the queue is closed.
+    fn gathered(&self) -> MutexGuard<'_, Pending> {
+        let mut pending = self.lock();
+        loop {
+            // A new epoch begins with entries that nobody has added.
+            if pending.gathering_since.is_none() && !pending.entries.is_empty() {
+                pending.gathering_since = Some(Instant::now());
+            }
+            let at_once = pending.closing
+                || pending.requested.is_some()
+                || pending.entries.len() >= LINGER_BYTES_MAX
+                || pending.hurried && !pending.entries.is_empty();
+            let left = pending.gathering_since.map(|since| LINGER.saturating_sub(since.elapsed()));
+            pending = match left {
+                _ if at_once => return pending,
+                Some(Duration::ZERO) => return pending,
+                Some(left) => self.wake.wait_timeout(pending, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.wake.wait(pending).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
     fn next_batch(
         &self,
         spare: Vec<u8>,
         journal: &Journal,
         now_ms: &impl Fn() -> TimestampMs,
     ) -> Option<Batch> {
-        let mut pending = self
-            .wake
-            .wait_while(self.lock(), |pending| {
-                pending.entries.is_empty() && pending.requested.is_none() && !pending.closing
-            })
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.gathered();
         if pending.entries.is_empty() && pending.requested.is_none() {
             return None;
         }
@@ -334,6 +387,8 @@ impl CommitQueue {
             rotate: pending.requested == Some(BoundaryKind::Segment) || full,
         };
         pending.commit += 1;
+        pending.gathering_since = None;
+        pending.hurried = false;
         if pending.requested.take().is_some() {
             pending.era += 1;
         }

@@ -199,18 +199,27 @@ impl Database {
             pending.mark(mark, now_ms);
         }
         appended.commit = CommitNumber(pending.last_commit());
+        inner.commits.added(&mut pending);
         drop(pending);
         drop(registry);
-        inner.commits.wake();
         inner.counters.count(&appended);
         outcome.map(|()| appended)
     }
 
-    /// Resolves when the commit would survive a power cut.
+    /// Resolves when the commit would survive a power cut. It is written at once.
     ///
     /// # Errors
     /// If the journal could not take it (yet). The samples may still become durable later.
     pub async fn durable(&self, commit: CommitNumber) -> Result<(), TsdbError> {
+        self.inner.commits.durable_now(commit.0).await
+    }
+
+    /// As [`Database::durable`] for somebody who is not held up meanwhile: the commit may gather more for some
+    /// hundredths of a second, so that many small appends cost one write.
+    ///
+    /// # Errors
+    /// As [`Database::durable`].
+    pub async fn durable_unhurried(&self, commit: CommitNumber) -> Result<(), TsdbError> {
         self.inner.commits.durable(commit.0).await
     }
 
@@ -227,8 +236,9 @@ impl Database {
 
     /// Remembers what a metric means; durable with the next commit.
     pub fn set_metadata(&self, metric: &str, metadata: Metadata) {
-        self.inner.commits.lock().metadata(metric, metadata);
-        self.inner.commits.wake();
+        let mut pending = self.inner.commits.lock();
+        pending.metadata(metric, metadata);
+        self.inner.commits.added(&mut pending);
     }
 
     /// What metrics mean, sorted by metric.
