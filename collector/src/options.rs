@@ -57,6 +57,14 @@ pub struct Options {
     #[arg(long = "storage.series-max", value_name = "N", default_value_t = 10_000_000)]
     pub series_max: usize,
 
+    /// Active series of one node (one value of the label "instance") above which its new ones are refused
+    #[arg(long = "storage.series-per-node-max", value_name = "N", default_value_t = 1_000_000)]
+    pub series_per_node_max: usize,
+
+    /// Memory for samples that are not in blocks, above which they are written out early
+    #[arg(long = "storage.head-memory-max", value_name = "BYTES", default_value = "2GB")]
+    pub head_memory_max: ByteSize,
+
     /// Alertmanager to send alerts to (repeatable)
     #[arg(long = "alertmanager.url", value_name = "URL")]
     pub alertmanager_urls: Vec<String>,
@@ -107,6 +115,8 @@ impl Default for Options {
             rollup_retention_time: PrometheusDuration::from_secs(400 * 86_400),
             retention_size: None,
             series_max: 10_000_000,
+            series_per_node_max: 1_000_000,
+            head_memory_max: ByteSize(2 << 30),
             alertmanager_urls: Vec::new(),
             rule_files: Vec::new(),
             shipped_rules: true,
@@ -137,11 +147,13 @@ impl Options {
             ("query.timeout", self.query_timeout.to_string()),
             ("rules.file", self.rule_files.join(",")),
             ("rules.shipped", self.shipped_rules.to_string()),
+            ("storage.head-memory-max", self.head_memory_max.to_string()),
             ("storage.path", self.storage_path.display().to_string()),
             ("storage.retention.time", self.retention_time.to_string()),
             ("storage.rollup.retention.time", self.rollup_retention_time.to_string()),
             ("storage.retention.size", self.retention_size.map(|size| size.to_string()).unwrap_or_default()),
             ("storage.series-max", self.series_max.to_string()),
+            ("storage.series-per-node-max", self.series_per_node_max.to_string()),
             ("web.enable-admin-api", self.enable_admin_api.to_string()),
             ("web.enable-lifecycle", self.enable_lifecycle.to_string()),
             ("web.external-url", self.external_url.clone().unwrap_or_default()),

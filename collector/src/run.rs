@@ -19,6 +19,7 @@ use crate::queries::Queries;
 use crate::rules::context::RuleContext;
 use crate::rules::manager::RuleManager;
 use crate::rules::notify::Notifier;
+use crate::rules::threshold::NODE_LABEL;
 use crate::rules::watch::WatchIndex;
 use crate::self_samples;
 use arc_swap::ArcSwap;
@@ -196,6 +197,8 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
         retention_bytes: options.retention_size.map(|size| size.0).filter(|&bytes| bytes > 0),
         rollup_retention_ms: Some(if rollup_retention_ms > 0 { rollup_retention_ms } else { i64::MAX }),
         series_max: options.series_max,
+        series_per_value: Some((NODE_LABEL.to_owned(), options.series_per_node_max)),
+        head_bytes_max: usize::try_from(options.head_memory_max.0).unwrap_or(usize::MAX),
         ..pharos_tsdb::Options::default()
     };
     let (folder, clock) = (options.storage_path.clone(), Arc::clone(clock));

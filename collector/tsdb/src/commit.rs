@@ -26,6 +26,10 @@ const PENDING_BYTES_MAX: usize = 32 << 20;
 /// and goes on sending meanwhile; a sync for each frame would write more pages than samples.
 const LINGER: Duration = Duration::from_millis(50);
 
+/// How long entries gather when somebody is held up: long enough for what arrives at the same moment on other
+/// connections to share the sync, too short to be noticed.
+const LINGER_HURRIED: Duration = Duration::from_millis(2);
+
 /// So much is written at once in any case.
 const LINGER_BYTES_MAX: usize = 1 << 20;
 
@@ -214,7 +218,7 @@ impl CommitQueue {
         Ok(())
     }
 
-    /// As [`CommitQueue::durable`], and sees to it that the commit is written at once.
+    /// As [`CommitQueue::durable`], and sees to it that the commit is written soon.
     pub(crate) async fn durable_now(&self, commit: u64) -> Result<(), TsdbError> {
         {
             let mut pending = self.lock();
@@ -350,11 +354,10 @@ impl CommitQueue {
             if pending.gathering_since.is_none() && !pending.entries.is_empty() {
                 pending.gathering_since = Some(Instant::now());
             }
-            let at_once = pending.closing
-                || pending.requested.is_some()
-                || pending.entries.len() >= LINGER_BYTES_MAX
-                || pending.hurried && !pending.entries.is_empty();
-            let left = pending.gathering_since.map(|since| LINGER.saturating_sub(since.elapsed()));
+            let at_once =
+                pending.closing || pending.requested.is_some() || pending.entries.len() >= LINGER_BYTES_MAX;
+            let linger = if pending.hurried { LINGER_HURRIED } else { LINGER };
+            let left = pending.gathering_since.map(|since| linger.saturating_sub(since.elapsed()));
             pending = match left {
                 _ if at_once => return pending,
                 Some(Duration::ZERO) => return pending,

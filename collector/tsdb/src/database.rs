@@ -206,7 +206,7 @@ impl Database {
         outcome.map(|()| appended)
     }
 
-    /// Resolves when the commit would survive a power cut. It is written at once.
+    /// Resolves when the commit would survive a power cut. It gathers more for no longer than two milliseconds.
     ///
     /// # Errors
     /// If the journal could not take it (yet). The samples may still become durable later.

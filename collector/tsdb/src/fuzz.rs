@@ -6,7 +6,7 @@
 
 use crate::block::index::Index;
 use crate::block::reader::Block;
-use crate::block::writer::BlockWriter;
+use crate::block::writer::{BlockWriter, RolledUp};
 use crate::block::{Provenance, VERSION};
 use crate::checkpoint::chain::Link;
 use crate::checkpoint::reader::{Checkpoint, Visitor};
@@ -288,7 +288,7 @@ fn block_seeds() -> Vec<Vec<u8>> {
 fn sample_block(io: &MemoryIo) -> Option<PathBuf> {
     let folder = Path::new("/blocks");
     io.create_dir_all(folder).ok()?;
-    let mut writer = BlockWriter::create(Arc::new(io.clone()), folder, "0-1.block").ok()?;
+    let mut writer = BlockWriter::create(Arc::new(io.clone()), folder, "0-1.block", RolledUp::All).ok()?;
     for column in 0..WIDTH {
         let rows = 0..1_100 + column;
         let samples = rows.map(|row| (row as i64 * 1_000, values(row)[column]));

@@ -22,6 +22,26 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// `zstd`'s effort for the index: it is small and written once.
 const INDEX_LEVEL: i32 = 9;
 
+/// Which series of a block get roll-ups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RolledUp {
+    /// All.
+    All,
+    /// Those that last for an hour or have more than a page of samples. A block that will be merged soon is
+    /// spared the roll-ups of the others: reading their samples takes no longer.
+    Long,
+}
+
+impl RolledUp {
+    fn includes(self, timestamps: &[TimestampMs]) -> bool {
+        let ends = timestamps.first().zip(timestamps.last());
+        let lasts_ms = ends.map_or(0, |(first, last)| last - first);
+        self == RolledUp::All || timestamps.len() > PAGE_ROWS || lasts_ms >= HOUR_MS
+    }
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
 /// A block being written. Dropped unfinished, it leaves a temporary file that the next opening removes.
 #[derive(Debug)]
 pub(crate) struct BlockWriter {
@@ -34,6 +54,7 @@ pub(crate) struct BlockWriter {
     index: Index,
     /// Timestamps written before, by a hash of them: series that were sampled together share them.
     by_hash: HashMap<TimestampsKey, u32>,
+    rolled_up: RolledUp,
     buckets: Buckets,
     chunks: [ChunkBuilder; LEVELS_MS.len()],
     samples: u64,
@@ -68,7 +89,12 @@ impl TimestampsKey {
 
 impl BlockWriter {
     /// Begins a block in `folder`; `name` is what its file will be called.
-    pub(crate) fn create(io: Arc<dyn StorageIo>, folder: &Path, name: &str) -> Result<Self, TsdbError> {
+    pub(crate) fn create(
+        io: Arc<dyn StorageIo>,
+        folder: &Path,
+        name: &str,
+        rolled_up: RolledUp,
+    ) -> Result<Self, TsdbError> {
         let temporary = folder.join(format!("{name}.tmp"));
         let file = create_anew(&*io, &temporary)?;
         let mut buffer = Vec::with_capacity(BUFFER_BYTES + (64 << 10));
@@ -85,6 +111,7 @@ impl BlockWriter {
                 ..Index::default()
             },
             by_hash: HashMap::new(),
+            rolled_up,
             buckets: Buckets::default(),
             chunks: Default::default(),
             samples: 0,
@@ -123,7 +150,7 @@ impl BlockWriter {
         values: &[f64],
     ) -> Result<(), TsdbError> {
         let number = self.index.series.len() as u32;
-        if labels.get(PART_LABEL).is_some() {
+        if labels.get(PART_LABEL).is_some() || !self.rolled_up.includes(timestamps) {
             self.chunks.iter_mut().for_each(|chunk| chunk.add(number, |_| ()));
             return Ok(());
         }

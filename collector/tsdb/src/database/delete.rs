@@ -5,7 +5,7 @@ use super::open::{OpenReport, sequence_of, set_aside};
 use super::{Database, Inner};
 use crate::block::Provenance;
 use crate::block::reader::Block;
-use crate::block::writer::BlockWriter;
+use crate::block::writer::{BlockWriter, RolledUp};
 use crate::error::TsdbError;
 use crate::tombstones::{self, Tombstone};
 use pharos_common::matcher::Matcher;
@@ -79,7 +79,7 @@ impl Inner {
     /// Writes a block anew under its name, so that it keeps its place among those stored before and after.
     pub(super) fn rewrite(&self, block: &Block) -> Result<(), TsdbError> {
         let (folder, name) = (self.blocks_folder(), block.file_name());
-        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name)?;
+        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::All)?;
         let index = block.index()?;
         if index.is_thinned() {
             // Roll-ups cannot be told what is missing, so those of the series go whole.

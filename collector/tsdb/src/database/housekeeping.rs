@@ -5,7 +5,7 @@ use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
 use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError};
-use crate::block::writer::BlockWriter;
+use crate::block::writer::{BlockWriter, RolledUp};
 use crate::block::{BLOCK_SPAN_MS, Provenance};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::BoundaryKind;
@@ -244,7 +244,7 @@ impl Inner {
             Provenance { cut_before_ms: before_ms, journal_segment: segment, replaces: Vec::new() };
         let written = cut::write_blocks(&self.head, late, before_ms, provenance, |window_ms| {
             let name = housekeeping.next_name(window_ms);
-            Ok((BlockWriter::create(Arc::clone(&self.io), &folder, &name)?, name))
+            Ok((BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::Long)?, name))
         })?;
         self.counters.block_bytes_written.fetch_add(written.bytes, Ordering::Relaxed);
         self.publish(&written.files, &[])?;
@@ -315,7 +315,7 @@ impl Inner {
         let oldest_ms = sources.iter().map(|block| block.oldest_ms()).min().unwrap_or(0);
         let name = housekeeping.next_name(oldest_ms.div_euclid(BLOCK_SPAN_MS) * BLOCK_SPAN_MS);
         let folder = self.blocks_folder();
-        let writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name)?;
+        let writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::All)?;
         let borrowed: Vec<&Block> = sources.iter().map(Arc::as_ref).collect();
         let merged = compact::merge(&borrowed, writer, &name, go_on);
         if merged.is_err() && self.set_damaged_apart(housekeeping, &sources) {

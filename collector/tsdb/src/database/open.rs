@@ -32,7 +32,7 @@ pub struct Options {
     pub retention_ms: Option<i64>,
     /// Roll-ups outlive the samples of a block until its newest is as old as this; `None` drops both at once.
     pub rollup_retention_ms: Option<i64>,
-    /// When blocks, journal and checkpoints together take more bytes, the oldest blocks are dropped.
+    /// When blocks and journal together take more bytes, the oldest blocks are dropped.
     pub retention_bytes: Option<u64>,
     /// Most series in the head; further ones are refused.
     pub series_max: usize,

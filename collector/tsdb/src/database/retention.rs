@@ -2,7 +2,7 @@
 
 use super::Inner;
 use crate::block::reader::Block;
-use crate::block::writer::BlockWriter;
+use crate::block::writer::{BlockWriter, RolledUp};
 use crate::compact;
 use crate::error::TsdbError;
 use pharos_common::sample::TimestampMs;
@@ -87,7 +87,7 @@ impl Inner {
             // Roll-ups without what was deleted first; the next look thins those.
             return self.rewrite(block);
         }
-        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name)?;
+        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::All)?;
         writer.add_thinned(block, |_| true)?;
         let renewed = self.renew(writer, &name, block.index()?.provenance.clone())?;
         tracing::info!(

@@ -110,7 +110,7 @@ impl BlockCursor {
         self.cover(level, place, Span { after_ms: to * width_ms, until_ms: span.until_ms }, work)
     }
 
-    /// Makes a level's columns those of a series; `false` if the block has no such level.
+    /// Makes a level's columns those of a series; `false` if the block has no such level, or not for it.
     fn decode(&mut self, level: usize, series: u32, fields: SummaryFields) -> Result<bool, BlockError> {
         let cursor = &mut self.levels[level];
         if cursor.decoded == Some(series) {
@@ -124,6 +124,9 @@ impl BlockCursor {
             cursor.records = Some(self.block.records(stored, chunk)?);
         }
         let Some(records) = &cursor.records else { return Ok(false) };
+        if records.record(series).is_some_and(<[u8]>::is_empty) {
+            return Ok(false);
+        }
         cursor.decoded = None;
         self.block.buckets(stored, records, series, fields, &mut cursor.columns)?;
         cursor.decoded = Some(series);

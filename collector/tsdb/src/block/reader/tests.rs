@@ -1,6 +1,6 @@
 use super::*;
 use crate::block::Provenance;
-use crate::block::writer::BlockWriter;
+use crate::block::writer::{BlockWriter, RolledUp};
 use pharos_common::storage_io::MemoryIo;
 use proptest::prelude::*;
 use std::convert::Infallible;
@@ -14,7 +14,8 @@ fn labels(number: usize) -> Labels {
 fn build(series: &[(Vec<i64>, Vec<f64>)]) -> (MemoryIo, PathBuf) {
     let io = MemoryIo::new();
     io.create_dir_all(Path::new(FOLDER)).unwrap();
-    let mut writer = BlockWriter::create(Arc::new(io.clone()), Path::new(FOLDER), "a.block").unwrap();
+    let mut writer =
+        BlockWriter::create(Arc::new(io.clone()), Path::new(FOLDER), "a.block", RolledUp::All).unwrap();
     for (number, (timestamps, values)) in series.iter().enumerate() {
         writer.add(&labels(number), timestamps, values).unwrap();
     }
