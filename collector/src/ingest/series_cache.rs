@@ -32,6 +32,8 @@ pub struct SeriesCache {
     histograms: HistogramTable,
     key_bytes: usize,
     plan: RowPlan,
+    /// Slots of a request's series; kept from request to request for its memory.
+    found: Vec<Option<Slot>>,
 }
 
 /// What became of a request.
@@ -87,15 +89,26 @@ impl SeriesCache {
             .map(|bytes| wire::Histogram::decode(*bytes).map(from_wire))
             .collect::<Result<Vec<_>, _>>()?;
         let mut written = Written::default();
-        self.learn(appender, request, &mut written)?;
+        // Looked up once: for a collector of many series that is a walk through cold memory.
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        found.extend(request.series.iter().map(|series| self.slots.get(series.labels.as_ref()).copied()));
+        if found.contains(&None) {
+            self.learn(appender, request, &found, &mut written)?;
+            for (slot, series) in found.iter_mut().zip(&request.series).filter(|(slot, _)| slot.is_none()) {
+                *slot = self.slots.get(series.labels.as_ref()).copied();
+            }
+        }
         for (metric, metadata) in &request.metadata {
             appender.database().set_metadata(metric, metadata.clone());
         }
         self.plan.clear();
-        for series in &request.series {
-            let of_series = histograms.get(series.histograms.clone()).unwrap_or_default();
-            self.write_histograms(appender, series, of_series, &mut written).await?;
-            let Some(&slot) = self.slots.get(series.labels.as_ref()) else { continue };
+        for (series, slot) in request.series.iter().zip(&found) {
+            if !series.histograms.is_empty() {
+                let of_series = histograms.get(series.histograms.clone()).unwrap_or_default();
+                self.write_histograms(appender, series, of_series, &mut written).await?;
+            }
+            let Some(slot) = *slot else { continue };
             let Some(width) = self.groups.get(slot.group as usize).map(|group| group.columns().len()) else {
                 continue;
             };
@@ -107,6 +120,7 @@ impl SeriesCache {
             }
         }
         self.append_planned(appender, &mut written.appended).await?;
+        self.found = found;
         written.exemplars = exemplars(request);
         if self.slots.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
             *self = SeriesCache::default();
@@ -121,9 +135,6 @@ impl SeriesCache {
         histograms: &[Result<HistogramSample, HistogramFault>],
         written: &mut Written,
     ) -> Result<(), WriteFault> {
-        if histograms.is_empty() {
-            return Ok(());
-        }
         let labels = match label_pairs(&series.labels).and_then(|pairs| Ok(checked_labels(pairs)?)) {
             Ok(labels) => labels,
             Err(LabelsFault::Labels(fault)) => {
@@ -155,19 +166,17 @@ impl SeriesCache {
         &mut self,
         appender: &Appender,
         request: &Request<'_>,
+        found: &[Option<Slot>],
         written: &mut Written,
     ) -> Result<(), WriteFault> {
         let mut together: Vec<NewSeries<'_>> = Vec::new();
-        for series in &request.series {
+        for (series, _) in request.series.iter().zip(found).filter(|(_, slot)| slot.is_none()) {
             let raw = series.labels.as_ref();
             let Some(&(first_ms, _)) =
                 request.samples.get(series.samples.start).filter(|_| !series.samples.is_empty())
             else {
                 continue;
             };
-            if self.slots.contains_key(raw) {
-                continue;
-            }
             let labels = match label_pairs(raw).and_then(|pairs| Ok(checked_labels(pairs)?)) {
                 Ok(labels) => labels,
                 Err(LabelsFault::Labels(fault)) => {
