@@ -194,9 +194,10 @@ impl GroupSet {
         self.shape
     }
 
-    /// The groups that have something to say, ended ones included until their markers are out.
+    /// The groups that have something to say, ended ones included until their markers are out. One that has no
+    /// columns now (a GPU without processes) is not among them: the protocol has no empty groups.
     pub fn iter(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter().flatten()
+        self.groups.iter().flatten().filter(|group| !group.columns.is_empty())
     }
 
     /// Opens a group. `key` names the object; columns beyond [`COLUMNS_MAX`] are left out.
@@ -413,6 +414,15 @@ mod tests {
         set.end(handle);
         assert_eq!(set.define("g", Vec::new(), columns(&["a"])), handle);
         assert_eq!(set.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_group_without_columns_is_nobodys_business_until_it_has_some() {
+        let mut set = GroupSet::default();
+        let handle = set.define("a", Vec::new(), Vec::new());
+        assert_eq!(set.iter().count(), 0);
+        set.redefine(handle, columns(&["x"]));
+        assert_eq!(names(&set), [["x"]]);
     }
 
     #[test]

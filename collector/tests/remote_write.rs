@@ -331,6 +331,10 @@ async fn native_histograms_are_stored_whole_and_survive_a_kill_and_a_flush() {
         assert_eq!(value("histogram_quantile(1, latency)").await, "1024");
         assert_eq!(value(r#"count({__name__=~".+", node="a"})"#).await, "1");
         assert_eq!(collector.data("/api/v1/labels").await, json!(["__name__", "node"]));
+        // What its parts are called inside is nobody's business.
+        let hidden = collector.query_at(r#"{"~histogram"!="", __name__=~".+"}"#, "1700000000").await;
+        assert_eq!(hidden, json!([]));
+        assert_eq!(value(r#"count({"~histogram"="", node="a"})"#).await, "1");
         let series = collector.data("/api/v1/series?match[]=latency").await;
         assert_eq!(series, json!([{"__name__": "latency", "node": "a"}]));
     };

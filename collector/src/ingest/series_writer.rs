@@ -51,24 +51,27 @@ impl SeriesWriter {
     /// commit is the one to wait for.
     ///
     /// # Errors
-    /// What the engine says. Commits before the one that failed are stored.
+    /// What the engine says. Commits before the one that failed are stored; if it takes no more new series, so
+    /// is everything of the series that it knows.
     pub async fn write(&self, samples: &[LoneSample]) -> Result<Appended, TsdbError> {
         let mut total = Appended::default();
+        let mut refused = None;
         let mut table = self.groups.lock().await;
         for chunk in samples.chunks(ROWS_PER_APPEND_MAX) {
             if table.len() + chunk.len() > SERIES_CACHE_ENTRIES_MAX {
                 table.clear();
             }
-            let appended = self.write_chunk(&mut table, chunk).await?;
+            let appended = self.write_chunk(&mut table, chunk, &mut refused).await?;
             add(&mut total, &appended);
         }
-        Ok(total)
+        refused.map_or(Ok(total), Err)
     }
 
     async fn write_chunk(
         &self,
         table: &mut HashMap<Labels, Group>,
         chunk: &[LoneSample],
+        refused: &mut Option<TsdbError>,
     ) -> Result<Appended, TsdbError> {
         // Groups leave the table while they are appended to, since the appender wants them one by one.
         let mut positions: HashMap<&Labels, usize> = HashMap::default();
@@ -80,7 +83,14 @@ impl SeriesWriter {
                 None => {
                     let group = match table.remove(&sample.labels) {
                         Some(group) => group,
-                        None => self.appender.define(Arc::from([sample.labels.clone()]))?,
+                        None => match self.appender.define(Arc::from([sample.labels.clone()])) {
+                            Ok(group) => group,
+                            Err(error @ TsdbError::TooManySeries { .. }) => {
+                                *refused = Some(error);
+                                continue;
+                            }
+                            Err(error) => return Err(error),
+                        },
                     };
                     groups.push(group);
                     positions.insert(&sample.labels, groups.len() - 1);

@@ -20,6 +20,8 @@ pub use layout::Layout;
 
 use pharos_common::histogram::{BucketSpan, CounterResetHint, FloatHistogram};
 use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The label that tells the parts of a histogram apart. It sorts behind the names of all usual labels, and
@@ -180,4 +182,18 @@ fn hint_from_number(number: f64) -> CounterResetHint {
 pub(crate) fn whole(labels: &Labels) -> Option<Labels> {
     labels.get(PART_LABEL)?;
     Some(labels.filtered(|name| name != PART_LABEL))
+}
+
+/// Matchers as they are meant from outside, where no series has [`PART_LABEL`]: those that ask for its absence
+/// always hold and are left out. `None` if one asks for its presence, which nothing has.
+pub(crate) fn from_outside(matchers: &[Matcher]) -> Option<Cow<'_, [Matcher]>> {
+    if matchers.iter().all(|matcher| matcher.name() != PART_LABEL) {
+        return Some(Cow::Borrowed(matchers));
+    }
+    let (of_part, others): (Vec<&Matcher>, Vec<&Matcher>) =
+        matchers.iter().partition(|matcher| matcher.name() == PART_LABEL);
+    of_part
+        .iter()
+        .all(|matcher| matcher.matches_empty())
+        .then(|| Cow::Owned(others.into_iter().cloned().collect()))
 }

@@ -8,7 +8,7 @@ use pharos_common::histogram::FloatHistogram;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::STALE_NAN;
-use pharos_common::storage_io::MemoryIo;
+use pharos_common::storage_io::{MemoryIo, StorageIo};
 use pharos_common::summary::{Span, Summary, SummaryFields};
 use pharos_tsdb::histogram::Shape;
 use pharos_tsdb::{ABSENT, AppendBatch, Database, Options, Row, SUMMARY_GRAIN_MS, SummaryStats, Unlimited};
@@ -349,4 +349,37 @@ fn buckets_that_still_count_deleted_samples_are_not_used() {
     check(&database, &hours(0, 2));
     database.clean_tombstones().unwrap();
     check(&database, &hours(0, 2));
+}
+
+#[test]
+fn damaged_roll_ups_cost_time_only_as_long_as_the_samples_are_whole() {
+    let io = Arc::new(MemoryIo::new());
+    let open = |io: Arc<MemoryIo>| {
+        let options = Options { retention_ms: None, housekeeping: false, ..Options::default() };
+        Database::open(io, Path::new("/data"), options, ManualClock::new(START_MS + 48 * HOUR_MS))
+    };
+    let (database, _) = open(Arc::clone(&io)).unwrap();
+    append(&database, START_MS + 10_000, 10_000, 700, 7);
+    database.flush().unwrap();
+    let want = summarize(&database, &hours(0, 2), SummaryFields::ALL).0;
+    let block = io.paths().into_iter().find(|path| path.extension().is_some_and(|e| e == "block")).unwrap();
+    let (mut by_samples, length) = (0, io.read(&block).unwrap().len());
+    for place in (0..length).step_by(41) {
+        let damaged = io.after_power_cut();
+        damaged.corrupt(&block, |bytes| bytes[place] ^= 4);
+        let Ok((database, _)) = open(Arc::new(damaged)) else { continue };
+        if database.select(&matchers(), i64::MIN, i64::MAX, &Unlimited).map_or(0, |series| series.len())
+            < COLUMNS
+        {
+            continue;
+        }
+        let (got, stats) = summarize(&database, &hours(0, 2), SummaryFields::ALL);
+        for ((labels, want), (_, got)) in want.iter().zip(&got) {
+            want.iter()
+                .zip(got)
+                .for_each(|(want, got)| assert_same(got, want, &format!("{labels}, byte {place}")));
+        }
+        by_samples += usize::from(stats.samples > 0);
+    }
+    assert!(by_samples > 0, "some byte of the roll-ups was hit");
 }

@@ -7,6 +7,7 @@ use crate::block::Provenance;
 use crate::block::reader::Block;
 use crate::block::writer::{BlockWriter, RolledUp};
 use crate::error::TsdbError;
+use crate::histogram;
 use crate::tombstones::{self, Tombstone};
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -30,6 +31,8 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<(), TsdbError> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(()) };
+        let matchers = &*matchers;
         let inner = &*self.inner;
         let mut housekeeping = inner.housekeeping();
         if housekeeping.tombstones.len() >= TOMBSTONES_MAX {

@@ -27,6 +27,8 @@ impl Database {
         end_ms: TimestampMs,
         budget: &B,
     ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let matchers = &*matchers;
         let take = |samples: usize| {
             budget.check()?;
             budget.take(samples)
@@ -58,6 +60,8 @@ impl Database {
         end_ms: TimestampMs,
         budget: &B,
     ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let matchers = &*matchers;
         let take = |samples: usize| {
             budget.check()?;
             budget.take(samples)
@@ -87,6 +91,8 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Vec<Labels>, TsdbError> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let matchers = &*matchers;
         let mut found = BTreeSet::new();
         self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
             if !found.contains(labels) {
@@ -106,6 +112,8 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Vec<String>, TsdbError> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let matchers = &*matchers;
         let mut found: BTreeSet<String> = BTreeSet::new();
         if matchers.is_empty() && !self.inner.has_tombstones() {
             if self.inner.head.overlaps(start_ms, end_ms) {
@@ -139,6 +147,8 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Vec<String>, TsdbError> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let matchers = &*matchers;
         let mut found: BTreeSet<String> = BTreeSet::new();
         if name == PART_LABEL {
             return Ok(Vec::new());

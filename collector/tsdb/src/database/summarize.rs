@@ -3,7 +3,7 @@
 use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::error::ReadError;
-use crate::histogram::PART_LABEL;
+use crate::histogram::{self, PART_LABEL};
 use crate::merge::Pieces;
 use crate::rollup::record::FINEST_MS;
 use crate::select::ReadBudget;
@@ -48,6 +48,8 @@ impl Database {
         fields: SummaryFields,
         budget: &B,
     ) -> Result<Option<Summaries>, ReadError<B::Refusal>> {
+        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(None) };
+        let matchers = &*matchers;
         let range = (spans.first(), spans.last());
         let (start_ms, end_ms) = match range {
             (Some(first), Some(last)) => (first.after_ms.saturating_add(1), last.until_ms),

@@ -121,16 +121,32 @@ impl BlockCursor {
         let Some(stored) = stored else { return Ok(false) };
         if !cursor.records.as_ref().is_some_and(|records| records.series().contains(&series)) {
             let Some(chunk) = index.rollups[stored].chunk_of(series) else { return Ok(false) };
-            cursor.records = Some(self.block.records(stored, chunk)?);
+            cursor.records = match self.block.records(stored, chunk) {
+                Ok(records) => Some(records),
+                Err(error) => return self.without_buckets(error),
+            };
         }
         let Some(records) = &cursor.records else { return Ok(false) };
         if records.record(series).is_some_and(<[u8]>::is_empty) {
             return Ok(false);
         }
         cursor.decoded = None;
-        self.block.buckets(stored, records, series, fields, &mut cursor.columns)?;
+        if let Err(error) = self.block.buckets(stored, records, series, fields, &mut cursor.columns) {
+            return self.without_buckets(error);
+        }
         cursor.decoded = Some(series);
         Ok(true)
+    }
+
+    /// Damaged buckets are not needed as long as there are samples: it takes longer, and the damage is told.
+    fn without_buckets(&self, error: BlockError) -> Result<bool, BlockError> {
+        if !matches!(error, BlockError::Damaged { .. }) || self.is_thinned() {
+            return Err(error);
+        }
+        if self.block.is_first_damage() {
+            tracing::error!(%error, "Roll-ups of a block are damaged; its samples are read instead");
+        }
+        Ok(false)
     }
 
     fn by_samples<B: ReadBudget>(
