@@ -148,9 +148,11 @@ impl Sender {
         let url = format!("http://{}/api/v1/write", self.address);
         let mut request = write_request(&Sender::layout(), self.pace.node);
         let mut encoder = snap::raw::Encoder::new();
+        let mut timestamp = 0;
         for second in 0..self.seconds {
             self.pace.due(second).await;
-            let timestamp = now_ms()?;
+            // A node that is late for two ticks sends them within the same millisecond.
+            timestamp = now_ms()?.max(timestamp + 1);
             for (series, value) in request.timeseries.iter_mut().zip(self.values(second)) {
                 series.samples = vec![remote::Sample { value, timestamp }];
             }
