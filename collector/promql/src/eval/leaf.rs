@@ -35,7 +35,7 @@ impl Evaluator<'_> {
                 LeafKind::OverTime { .. } => Some(self.range_call(leaf.node)?),
                 _ => None,
             };
-            tasks.push(Task { leaf, call });
+            tasks.push(Task { leaf, call, counts: self.looked_at.is_some() });
         }
         let part = match self.read_summaries(index, &tasks)? {
             Some(part) => part,
@@ -46,6 +46,9 @@ impl Evaluator<'_> {
         self.stats.samples_read += part.samples_read;
         self.stats.summaries.add(part.summaries);
         for (task, found) in tasks.iter().zip(part.found) {
+            if let Some(looked_at) = &mut self.looked_at {
+                looked_at.add(plan, task.leaf.node, &found.looked_at);
+            }
             let value = self.finish_leaf(task, found)?;
             self.values[task.leaf.node.index()] = Some(value);
         }

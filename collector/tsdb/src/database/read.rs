@@ -6,10 +6,11 @@ use crate::error::{ReadError, TsdbError};
 use crate::histogram::{self, PART_LABEL};
 use crate::merge::Pieces;
 use crate::newest::Newest;
-use crate::select::{ReadBudget, SelectedSeries};
+use crate::select::{ReadBudget, Reads, SelectedSeries};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,12 +30,15 @@ impl Database {
     ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
         let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
         let matchers = &*matchers;
+        let (taken, mut reads) = (Cell::new(0), Reads::default());
         let take = |samples: usize| {
             budget.check()?;
+            taken.set(taken.get() + samples);
             budget.take(samples)
         };
         let mut of_head = Pieces::default();
         self.inner.head.select(matchers, start_ms, end_ms, &mut of_head, take).map_err(ReadError::Refused)?;
+        reads.head_samples = taken.replace(0);
         // Blocks were stored before the head, so where both have a sample theirs is the first.
         let mut pieces = Pieces::default();
         for block in self.inner.blocks_in(start_ms, end_ms) {
@@ -43,7 +47,9 @@ impl Database {
                 self.inner.note_damage(&block, &error.to_string());
             }
             outcome?;
+            reads.add_block(taken.replace(0));
         }
+        budget.note_reads(reads);
         pieces.append(of_head);
         histogram::assemble(pieces.into_series(), budget).map_err(ReadError::Refused)
     }
@@ -62,8 +68,10 @@ impl Database {
     ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
         let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
         let matchers = &*matchers;
+        let (taken, mut reads) = (Cell::new(0), Reads::default());
         let take = |samples: usize| {
             budget.check()?;
+            taken.set(taken.get() + samples);
             budget.take(samples)
         };
         let mut newest = Newest::default();
@@ -71,13 +79,16 @@ impl Database {
             .head
             .select_newest(matchers, start_ms, end_ms, &mut newest, take)
             .map_err(ReadError::Refused)?;
+        reads.head_samples = taken.replace(0);
         for block in self.inner.blocks_in(start_ms, end_ms) {
             let outcome = block.select_newest(matchers, start_ms, end_ms, &mut newest, take);
             if let Err(error @ ReadError::Damaged { .. }) = &outcome {
                 self.inner.note_damage(&block, &error.to_string());
             }
             outcome?;
+            reads.add_block(taken.replace(0));
         }
+        budget.note_reads(reads);
         histogram::assemble(newest.into_series(), budget).map_err(ReadError::Refused)
     }
 
