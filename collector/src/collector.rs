@@ -3,6 +3,7 @@
 use crate::config::LoadedConfig;
 use crate::coverage::Coverage;
 use crate::ingest::appender::Appender;
+use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::metrics::Metrics;
@@ -32,6 +33,8 @@ pub struct Collector {
     pub texts: SeriesWriter,
     /// What requests of remote write share.
     pub remote_write: RemoteWrite,
+    /// How much each sender may send.
+    pub rates: RateLimits,
     /// Runs queries.
     pub queries: Queries,
     /// The loaded rules.

@@ -152,6 +152,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Opens a copy of a frozen folder and compares everything, before and after it is written anew.
 fn check(version: &str) {
+    let says = |folder: &Path| std::fs::read_to_string(folder.join("VERSION")).unwrap();
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("storage");
     copy(&fixtures().join(version), &folder);
@@ -167,7 +168,10 @@ fn check(version: &str) {
     assert_eq!(selected(&database, from, to), part);
     assert_eq!(database.stream_marks(&STREAM), (7_449, 3));
     assert_eq!(database.metadata(), [("even_metric".to_owned(), metadata())]);
+    // A program of that version can go on with it until this one writes what it cannot read.
+    assert_eq!(says(&folder), format!("{}\n", &version[1..]));
     database.flush().unwrap();
+    assert_eq!(says(&folder), "2\n");
     assert_eq!(selected(&database, i64::MIN, i64::MAX), want);
     drop(database);
     let (database, report) = open(&folder, NOW_MS + 1_000);
@@ -178,6 +182,11 @@ fn check(version: &str) {
 #[test]
 fn a_folder_of_version_1_is_read_whole() {
     check("v1");
+}
+
+#[test]
+fn a_folder_of_version_2_is_read_whole() {
+    check("v2");
 }
 
 /// With a name in the variable `PHAROS_FREEZE`, writes `fixtures/NAME`: once, when a version is published.
