@@ -1,11 +1,13 @@
 //! Encodings of numbers: [`varint`] and [`bits`] are the grains, [`short`] is the cheap codec of pages in
-//! memory, [`dense`] the `pco` codec of blocks, [`row`] the journal's changed-columns form.
+//! memory, [`dense`] the `pco` codec of blocks, [`page`] what it decodes to, [`row`] the journal's changed-columns
+//! form.
 //!
 //! All promise the same three things, which tests prove: what went in comes out bit for bit, every
 //! truncation is an error, and nothing that a reader is fed makes it panic.
 
 pub(crate) mod bits;
 pub(crate) mod dense;
+pub(crate) mod page;
 pub(crate) mod row;
 pub(crate) mod short;
 pub(crate) mod varint;

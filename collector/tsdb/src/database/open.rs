@@ -7,6 +7,7 @@ use super::replay::replay;
 use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
+use crate::block::page_cache::PageCache;
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
@@ -44,6 +45,8 @@ pub struct Options {
     pub label_bytes_max: usize,
     /// Memory, in bytes, at which the head is cut into blocks early.
     pub head_bytes_max: usize,
+    /// Memory, in bytes, for decoded pages of blocks that are asked for again and again.
+    pub page_cache_bytes: usize,
     /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
     pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -61,6 +64,7 @@ impl Default for Options {
             labels_max: 256,
             label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
+            page_cache_bytes: 256 << 20,
             exemplars_max: 100_000,
             housekeeping: true,
         }
@@ -134,6 +138,7 @@ impl Database {
             labels_max: options.labels_max,
             label_bytes_max: options.label_bytes_max,
         };
+        let pages = Arc::new(PageCache::new(options.page_cache_bytes));
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
@@ -143,6 +148,7 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
+            pages,
             housekeeping: Mutex::new(Housekeeping::new(
                 next_sequence,
                 tombstones,
