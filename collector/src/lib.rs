@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod network_coverage;
 mod options;
 pub mod queries;
+mod quick_queries;
 pub mod rules;
 mod run;
 mod self_samples;
