@@ -1,5 +1,6 @@
 //! The parts of a running collector, as its HTTP handlers see them.
 
+use crate::api::ReadPlaces;
 use crate::config::LoadedConfig;
 use crate::coverage::Coverage;
 use crate::ingest::appender::Appender;
@@ -32,6 +33,8 @@ pub struct Collector {
     pub texts: SeriesWriter,
     /// What requests of remote write share.
     pub remote_write: RemoteWrite,
+    /// Places for remote reads.
+    pub reads: ReadPlaces,
     /// Runs queries.
     pub queries: Queries,
     /// The loaded rules.

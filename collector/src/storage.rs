@@ -2,9 +2,9 @@
 
 use pharos_common::labels::Labels;
 use pharos_common::summary::Summary;
-use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
+use pharos_promql::storage::{Budget, ReadStats, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
 use pharos_promql::summaries::{SummaryRequest, SummarySet, SummarySets, SummaryStats, SummaryStorage};
-use pharos_tsdb::{Database, ReadBudget, ReadError, SUMMARY_GRAIN_MS, Summaries};
+use pharos_tsdb::{Database, ReadBudget, ReadError, Reads, SUMMARY_GRAIN_MS, Summaries};
 use std::sync::Arc;
 
 /// The storage engine as queries see it.
@@ -32,6 +32,11 @@ impl ReadBudget for QueryBudget<'_> {
 
     fn give_back(&self, samples: usize) {
         self.0.put_back(samples);
+    }
+
+    fn note_reads(&self, reads: Reads) {
+        let Reads { head_samples, block_samples, blocks } = reads;
+        self.0.note_reads(ReadStats { head_samples, block_samples, blocks });
     }
 
     fn check(&self) -> Result<(), StorageError> {

@@ -49,6 +49,7 @@ fn cut<T>(list: &mut Vec<T>, limit: Option<usize>) -> Vec<String> {
 
 /// `/api/v1/series`
 pub(crate) async fn series(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
+    parameters.insist_on_all()?;
     let selectors = selectors(&parameters)?;
     if selectors.is_empty() {
         return Err(ApiError::bad_data("no match[] parameter provided"));

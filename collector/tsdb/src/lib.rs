@@ -41,5 +41,5 @@ pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
-pub use select::{ReadBudget, SelectedSeries, Unlimited};
+pub use select::{ReadBudget, Reads, SelectedSeries, Unlimited};
 pub use summarize::SummaryStats;

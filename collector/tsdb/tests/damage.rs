@@ -153,7 +153,7 @@ fn a_version_that_is_not_ours_is_refused_and_one_that_is_damaged_is_told() {
         io.corrupt(path, |bytes| *bytes = text.to_vec());
         open(&io).unwrap_err()
     };
-    assert!(matches!(refused(b"2\n"), TsdbError::NewerFormat { version: 2, .. }));
+    assert!(matches!(refused(b"3\n"), TsdbError::NewerFormat { version: 3, .. }));
     for damaged in [b"".as_slice(), b"\n", b"1", b"1 \n", b"01\n", b"x", b"\xff", b"-1\n"] {
         let error = refused(damaged).to_string();
         assert!(error.contains("VERSION") && error.contains("remove it"), "{error}");

@@ -37,7 +37,7 @@ impl<'e> Evaluator<'e> {
                 LeafKind::OverTime { .. } => Some(self.range_call(leaf.node)?),
                 _ => None,
             };
-            tasks.push(Task { leaf, call });
+            tasks.push(Task { leaf, call, counts: self.looked_at.is_some() });
         }
         let summarized = self.read_summaries(index, &tasks)?;
         let Gathered { part, running } = match summarized {
@@ -50,6 +50,9 @@ impl<'e> Evaluator<'e> {
         self.stats.summaries.add(part.summaries);
         let running = running.into_iter().chain(std::iter::repeat_with(|| None));
         for ((task, found), running) in tasks.iter().zip(part.found).zip(running) {
+            if let Some(looked_at) = &mut self.looked_at {
+                looked_at.add(plan, task.leaf.node, &found.looked_at);
+            }
             if let (Some(running), Some(aggregation)) = (running, task.leaf.aggregation) {
                 self.store(aggregation, Evaluated::Vector(running.into_series()))?;
                 // The leaf was evaluated, and nobody asks for its value.

@@ -2,6 +2,7 @@
 //! it needs of each.
 
 use super::column::{Column, Point, Series};
+use super::looked_at::StepCounts;
 use super::meter::Meter;
 use super::smooth;
 use super::window::{BoundsCache, NONE, NewestCache, drop_stale};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 pub(super) struct Task<'p> {
     pub(super) leaf: &'p Leaf,
     pub(super) call: Option<RangeCall>,
+    /// Whether the samples that each step looks at are counted.
+    pub(super) counts: bool,
 }
 
 /// What a part's series gave a leaf.
@@ -27,12 +30,14 @@ pub(super) struct Task<'p> {
 pub(super) struct Found {
     pub(super) series: Vec<Series>,
     pub(super) samples: Vec<SeriesColumns>,
+    pub(super) looked_at: StepCounts,
 }
 
 impl Found {
     pub(super) fn append(&mut self, mut other: Found) {
         self.series.append(&mut other.series);
         self.samples.append(&mut other.samples);
+        self.looked_at.append(&other.looked_at);
     }
 }
 
@@ -136,6 +141,9 @@ impl<'t> Work<'t> {
         } else {
             newest(self.task.leaf, series, lookback_ms, &mut self.newest)
         };
+        if self.task.counts {
+            self.found.looked_at.add_points(&column);
+        }
         if !column.is_empty() {
             let drop_name = matches!(self.task.leaf.kind, LeafKind::InstantTimestamp);
             self.found.series.push(Series { labels: series.labels.clone(), drop_name, column });
@@ -153,12 +161,19 @@ impl<'t> Work<'t> {
         match (self.task.leaf.kind, &self.task.call) {
             (LeafKind::Samples { range_ms }, _) => {
                 let samples = smooth::window_samples(self.task.leaf, series, range_ms, lookback_ms)?;
+                if self.task.counts {
+                    self.found.looked_at.add_at(0, samples.cost());
+                }
                 if !samples.values.is_empty() || !samples.histograms.is_empty() {
                     self.found.samples.push(samples);
                 }
             }
             (_, Some(call)) => {
                 let column = over_time::evaluate(call, series, &mut self.bounds, annotations, meter)?;
+                if self.task.counts {
+                    let counts = &mut self.found.looked_at;
+                    counts.add_windows(&call.windows, series, &mut self.bounds, meter)?;
+                }
                 if !column.is_empty() {
                     let drop_name = !call.function.keeps_name();
                     self.found.series.push(Series { labels: series.labels.clone(), drop_name, column });

@@ -61,11 +61,12 @@ pub(crate) struct Reading {
 
 impl Plan<'_> {
     pub(super) fn find_leaves(&mut self) -> Result<(), QueryError> {
+        let root = self.expr.unparenthesised(self.expr.root);
         for index in 0..self.expr.nodes.len() {
             let id = NodeId(index as u32);
             match &self.expr.nodes[index].kind {
                 NodeKind::Selector(_) => self.add_leaf(id, id, LeafKind::Instant, true)?,
-                NodeKind::Range(range) if self.expr.unparenthesised(self.expr.root) == id => {
+                NodeKind::Range(range) if root == id => {
                     let range_ms = self.range_ms(range)?;
                     self.add_leaf(id, id, LeafKind::Samples { range_ms }, true)?;
                 }

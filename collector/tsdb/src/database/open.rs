@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
-/// The format of the folder that this version writes.
-const FORMAT_VERSION: u32 = 1;
+/// The format of the folder that this version writes. It reads all before; FORMAT.md tells what changed.
+const FORMAT_VERSION: u32 = 2;
 
 /// How an engine is to work.
 #[derive(Clone, Debug)]
@@ -202,9 +202,9 @@ pub(super) fn version_text() -> String {
     format!("{FORMAT_VERSION}\n")
 }
 
-/// Makes sure that the folder is of this version, or of none yet.
+/// Makes sure that the folder is of this version: what is written from now on an older program cannot read.
 fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
-    if read_version(io, folder)?.is_none() {
+    if read_version(io, folder)? != Some(FORMAT_VERSION) {
         write_atomically(io, &folder.join("VERSION"), version_text().as_bytes())?;
     }
     Ok(())
@@ -222,7 +222,7 @@ pub(super) fn read_version(io: &dyn StorageIo, folder: &Path) -> Result<Option<u
     // Exactly as it is written: a file so short has no checksum but its only spelling.
     let version = text.trim_end().parse::<u32>().ok();
     match version.filter(|&version| version > 0 && text == format!("{version}\n")) {
-        Some(FORMAT_VERSION) => Ok(Some(FORMAT_VERSION)),
+        Some(version) if version <= FORMAT_VERSION => Ok(Some(version)),
         Some(version) => Err(TsdbError::NewerFormat { path, version, known: FORMAT_VERSION }),
         // Only its first characters: whatever it is, it is not ours.
         None => Err(TsdbError::Io(format!(

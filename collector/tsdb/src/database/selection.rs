@@ -10,12 +10,13 @@ use crate::error::ReadError;
 use crate::head::selection::{HeadSelection, Wanted};
 use crate::histogram::{self, PART_LABEL};
 use crate::merge::{JoinedTimestamps, Piece, join};
-use crate::select::{ReadBudget, SelectedSeries};
+use crate::select::{ReadBudget, Reads, SelectedSeries};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{Sample, TimestampMs};
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering as AtomicOrdering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Series that were found, sorted by labels.
@@ -40,6 +41,8 @@ struct Sources {
     /// shared are seen to be.
     windows: Vec<Mutex<Windows>>,
     joined: Mutex<JoinedTimestamps>,
+    /// For each block, whether any part has read samples of it.
+    was_read: Vec<AtomicBool>,
 }
 
 /// A series and where it is: in blocks, earliest stored first, then in the head.
@@ -59,6 +62,8 @@ enum Place {
 /// What reading keeps from series to series.
 #[derive(Default)]
 struct Scratch {
+    /// From where samples were read.
+    reads: Reads,
     pieces: Vec<Piece>,
     /// One timestamp each, which many series share.
     moments: HashMap<TimestampMs, Arc<[TimestampMs]>, foldhash::fast::RandomState>,
@@ -87,9 +92,18 @@ impl Selection {
         let blocks = inner.blocks_in(start_ms, end_ms);
         let windows =
             blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&inner.pages))))).collect();
-        let joined = Mutex::default();
-        let sources =
-            Sources { inner: Arc::clone(inner), blocks, head, start_ms, end_ms, wanted, windows, joined };
+        let (joined, was_read) = (Mutex::default(), blocks.iter().map(|_| AtomicBool::new(false)).collect());
+        let sources = Sources {
+            inner: Arc::clone(inner),
+            blocks,
+            head,
+            start_ms,
+            end_ms,
+            wanted,
+            windows,
+            joined,
+            was_read,
+        };
         let mut found: Vec<FoundSeries> = Vec::new();
         let mut has_parts = false;
         for block in 0..sources.blocks.len() {
@@ -130,6 +144,7 @@ impl Selection {
             wanted: Wanted::All,
             windows: Vec::new(),
             joined: Mutex::default(),
+            was_read: Vec::new(),
         };
         Selection { read: series.into_iter(), ..Selection::of(Arc::new(sources), Vec::new()) }
     }
@@ -190,7 +205,9 @@ impl Selection {
             let Some(labels) = self.sources.labels(found.first) else { continue };
             let (timestamps, values) = match self.sources.wanted {
                 Wanted::Newest => {
-                    let Some(sample) = self.sources.newest(&found)? else { continue };
+                    let Some(sample) = self.sources.newest(&found, &mut self.scratch.reads)? else {
+                        continue;
+                    };
                     budget.take(1).map_err(ReadError::Refused)?;
                     (self.scratch.moment(sample.timestamp_ms), vec![sample.value])
                 }
@@ -203,6 +220,7 @@ impl Selection {
             let labels = labels.clone();
             return Ok(Some(SelectedSeries { labels, timestamps, values, histograms: Vec::new() }));
         }
+        budget.note_reads(std::mem::take(&mut self.scratch.reads));
         Ok(None)
     }
 }
@@ -301,6 +319,14 @@ impl Sources {
         merged
     }
 
+    /// Counts samples read of a block, and the block itself the first time.
+    fn note_block(&self, block: u32, samples: usize, reads: &mut Reads) {
+        reads.block_samples += samples;
+        let was_read = self.was_read.get(block as usize);
+        let is_news = was_read.is_some_and(|was| !was.swap(true, AtomicOrdering::Relaxed));
+        reads.blocks += usize::from(is_news);
+    }
+
     /// A block, and where the samples of one of its series in the range are.
     fn window<R>(&self, block: u32, series: u32) -> Result<Option<(&Block, Window)>, ReadError<R>> {
         let at = block as usize;
@@ -330,12 +356,15 @@ impl Sources {
                 Place::Block { block: at, series } => {
                     let Some((block, window)) = self.window(at, series)? else { continue };
                     take(window.timestamps.len())?;
+                    self.note_block(at, window.timestamps.len(), &mut scratch.reads);
                     let piece = block.samples_of(series, &window, Some(&self.inner.pages));
                     let piece = piece.map_err(|error| self.inner.noted(block, error))?;
                     scratch.pieces.extend(piece.filter(|piece| !piece.values.is_empty()));
                 }
                 Place::Head(series) => {
-                    take(self.head.rows(series as usize))?;
+                    let rows = self.head.rows(series as usize);
+                    take(rows)?;
+                    scratch.reads.head_samples += rows;
                     self.head.pieces(series as usize, &mut scratch.pieces);
                 }
             }
@@ -353,11 +382,14 @@ impl Sources {
     }
 
     /// The newest sample of a series; the one stored first of several at that time.
-    fn newest<R>(&self, found: &FoundSeries) -> Result<Option<Sample>, ReadError<R>> {
+    fn newest<R>(&self, found: &FoundSeries, reads: &mut Reads) -> Result<Option<Sample>, ReadError<R>> {
         let mut newest: Option<Sample> = None;
         for place in found.places().rev() {
             let sample = match place {
-                Place::Head(series) => self.head.newest(series as usize),
+                Place::Head(series) => {
+                    reads.head_samples += 1;
+                    self.head.newest(series as usize)
+                }
                 Place::Block { block: at, series } => {
                     let newest_ms =
                         self.blocks.get(at as usize).map_or(TimestampMs::MIN, |block| block.newest_ms());
@@ -365,6 +397,7 @@ impl Sources {
                         continue;
                     }
                     let Some((block, window)) = self.window(at, series)? else { continue };
+                    self.note_block(at, 1, reads);
                     let sample = block.newest_of(series, &window, Some(&self.inner.pages));
                     sample.map_err(|error| self.inner.noted(block, error))?
                 }

@@ -1,6 +1,7 @@
 //! A group of series in memory: open rows, newest last, and sealed pages before them.
 
 use super::page::{PAGE_ROWS, Page};
+use crate::codec::row_model::RowModel;
 use crate::row::is_absent;
 use pharos_common::sample::{Sample, TimestampMs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,8 @@ pub(crate) struct Group {
 /// What changes in a group. The writer holds the lock for one row, readers while they copy.
 #[derive(Debug)]
 pub(crate) struct GroupState {
-    /// The last row as the journal has it, against which the next one is told.
-    pub(crate) journal_row: Box<[f64]>,
+    /// What the journal tells the next row against.
+    pub(crate) journal_model: RowModel,
     /// The journal epoch in which the group was last defined; 0 for never.
     pub(crate) journal_epoch: u64,
     /// Rows journalled since one was told in full.
@@ -57,7 +58,7 @@ impl Group {
         Group {
             columns,
             state: Mutex::new(GroupState {
-                journal_row: vec![0.0; width].into(),
+                journal_model: RowModel::new(width),
                 journal_epoch: 0,
                 journal_rows: 0,
                 journal_era: 0,
@@ -174,7 +175,8 @@ impl GroupState {
         self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
             + self.open_values.capacity() * 8
             + self.open_timestamps.capacity() * 8
-            + self.width * 12
+            + self.journal_model.memory_bytes()
+            + self.width * 4
             + std::mem::size_of::<Group>()
     }
 
