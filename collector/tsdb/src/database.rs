@@ -22,16 +22,19 @@ mod read;
 mod replay;
 mod restore;
 mod retention;
+mod selection;
 mod snapshot;
 mod statistics;
 mod summarize;
 mod verify;
 
 pub use open::{OpenReport, Options};
+pub use selection::Selection;
 pub use statistics::{Ranking, Statistics};
 pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 pub use verify::{FileCheck, Verdict};
 
+use crate::block::page_cache::PageCache;
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
@@ -78,6 +81,8 @@ struct Inner {
     commits: CommitQueue,
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
+    /// Decoded pages of the blocks.
+    pages: Arc<PageCache>,
     housekeeping: Mutex<Housekeeping>,
     exemplars: ExemplarLog,
     counters: Counters,

@@ -8,6 +8,7 @@ use super::replay::replay;
 use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
+use crate::block::page_cache::PageCache;
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
@@ -50,6 +51,8 @@ pub struct Options {
     /// Memory for the head, in bytes. When samples would take more, they are cut into blocks early; when names and
     /// indexes of series take half of it, new series are refused.
     pub head_bytes_max: usize,
+    /// Memory, in bytes, for decoded pages of blocks that are asked for again and again.
+    pub page_cache_bytes: usize,
     /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
     pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -67,6 +70,7 @@ impl Default for Options {
             labels_max: 256,
             label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
+            page_cache_bytes: 256 << 20,
             exemplars_max: 100_000,
             housekeeping: true,
         }
@@ -147,6 +151,7 @@ impl Database {
             label_bytes_max: options.label_bytes_max,
             memory_bytes_max: options.head_bytes_max / INDEX_SHARE,
         };
+        let pages = Arc::new(PageCache::new(options.page_cache_bytes));
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
@@ -156,6 +161,7 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
+            pages,
             housekeeping: Mutex::new(
                 Housekeeping::new(next_sequence, tombstones, restored.checkpoints, in_blocks, now_ms)
                     .with_inventory(listed, missing),
