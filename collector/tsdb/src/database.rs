@@ -233,7 +233,8 @@ impl Database {
         outcome.map(|()| appended)
     }
 
-    /// Resolves when the commit would survive a power cut. It gathers more for no longer than two milliseconds.
+    /// Resolves when the commit would survive a power cut. It gathers more for no longer than four milliseconds, and
+    /// only if others than the caller waited just before.
     ///
     /// # Errors
     /// If the journal could not take it (yet). The samples may still become durable later.

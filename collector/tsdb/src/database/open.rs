@@ -122,8 +122,9 @@ impl Database {
         let commits = CommitQueue::new((now_ms / 1_000) as u32);
         let in_blocks = InBlocks { before_ms: provenance.cut_before_ms, segment: provenance.journal_segment };
         let mut restored = restore(&*io, folder, &commits, in_blocks, now_ms, &mut report)?;
-        let journal =
+        let mut journal =
             replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
+        journal.write_directly()?;
         commits.lock().begin_epoch(now_ms);
         let (exemplars, recovery) =
             ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
