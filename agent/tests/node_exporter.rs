@@ -100,7 +100,7 @@ fn the_fake_host_looks_the_same_to_node_exporter() {
             Some(answer) => break parse(&answer),
             None => assert!(exporter.0.try_wait().unwrap().is_none(), "node_exporter has ended"),
         }
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(10));
     };
     let on = COLLECTORS.map(|name| format!("--collector.{name}"));
     let flags = flags.iter().map(String::as_str).chain(["--collector.disable-defaults"]);
