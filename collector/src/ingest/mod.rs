@@ -10,6 +10,7 @@ pub mod http_write;
 pub mod label_rules;
 mod pick;
 pub mod protobuf;
+pub mod rate_limit;
 pub mod remote_write;
 mod row_plan;
 pub mod series_cache;

@@ -497,7 +497,7 @@ impl Pending {
         }
         state.rows_in_era += 1;
         state.journal_rows = if full { 0 } else { state.journal_rows + 1 };
-        self.entries.row(id, timestamp_ms, &mut state.journal_row, values, full);
+        self.entries.row(id, timestamp_ms, &mut state.journal_model, values, full);
         self.newest_ms = self.newest_ms.max(timestamp_ms);
     }
 

@@ -22,6 +22,7 @@ pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
+mod manifest;
 mod merge;
 mod metadata;
 mod newest;
