@@ -24,6 +24,7 @@ pub mod queries;
 pub mod query_cost;
 pub mod query_log;
 pub mod query_metrics;
+mod quick_queries;
 pub mod rules;
 mod run;
 mod self_samples;

@@ -92,7 +92,7 @@ pub const POINTS_PER_SERIES_MAX: i64 = 11_000;
 pub const ANSWER_CHUNK_BYTES: usize = 64 << 10;
 
 /// Points of an answer that is written where it is made, in well under a millisecond.
-pub const SMALL_ANSWER_POINTS_MAX: usize = 2_000;
+pub const SMALL_ANSWER_POINTS_MAX: usize = 8_000;
 
 /// Chunks that wait for a slow reader.
 pub const ANSWER_CHUNKS_QUEUED_MAX: usize = 8;

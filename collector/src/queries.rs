@@ -1,10 +1,11 @@
-//! Runs queries: on threads of their own, so many at once, for so long, and no longer than somebody
-//! waits for the answer.
+//! Runs queries: so many at once, for so long, and no longer than somebody waits for the answer; on threads of
+//! their own unless they are quicker than that.
 
 use crate::limits::{QUERIES_WAITING_FACTOR, RULE_QUERIES_AT_ONCE_MAX};
 use crate::metrics::Metrics;
 use crate::query_cost::QueryCost;
 use crate::query_log::{Origin, QueryLog};
+use crate::quick_queries::{QuickQueries, TRIAL_SAMPLES_MAX, TRIAL_TIME_MAX, is_given_up};
 use crate::storage::DatabaseStorage;
 use pharos_common::clock::SharedClock;
 use pharos_common::sample::TimestampMs;
@@ -81,6 +82,7 @@ pub struct Queries {
     waiting_max: usize,
     rule_places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    quick: Arc<QuickQueries>,
     log: QueryLog,
     clock: SharedClock,
     /// Cancels all that still run.
@@ -157,6 +159,7 @@ impl Queries {
             waiting_max: concurrency_max.saturating_mul(QUERIES_WAITING_FACTOR),
             rule_places: Arc::new(Semaphore::new(RULE_QUERIES_AT_ONCE_MAX)),
             metrics,
+            quick: Arc::default(),
             log,
             clock,
             end,
@@ -224,7 +227,10 @@ impl Queries {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             return Err(QueryFailure::Full);
         }
-        let place = tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await;
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => Ok(Ok(place)),
+            Err(_) => tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await,
+        };
         drop(waiting);
         let Ok(Ok(place)) = place else { return Err(QueryFailure::Queue) };
         let queued = started.elapsed();
@@ -292,13 +298,25 @@ impl Queries {
         options: QueryOptions,
         place: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<QueryResult, QueryFailure> {
-        let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
-        let engine = self.engine.clone();
         let running = Running::new(&self.metrics);
+        let key = self.quick.key(expr.query(), when);
+        let started = Instant::now();
+        if self.quick.is_quick(key) {
+            if let Some(outcome) = self.evaluate_here(storage.as_ref(), &expr, when, &options) {
+                self.quick.took(key, started.elapsed());
+                return outcome.map_err(Into::into);
+            }
+            self.quick.gave_up(key);
+        }
+        let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
+        let (engine, quick) = (self.engine.clone(), Arc::clone(&self.quick));
         let evaluation = tokio::task::spawn_blocking(move || {
             // A cancelled query keeps its place until it has really stopped.
             let _place = (place, running);
-            evaluate_now(&engine, storage.as_ref(), &expr, when, &options)
+            let started = Instant::now();
+            let outcome = evaluate_now(&engine, storage.as_ref(), &expr, when, &options);
+            quick.took(key, started.elapsed());
+            outcome
         });
         tokio::select! {
             outcome = evaluation => {
@@ -308,6 +326,25 @@ impl Queries {
                 Err(QueryError::Canceled { stage: "shutdown of the server" }.into())
             }
         }
+    }
+
+    /// Evaluates where others wait for the thread, so within small limits; `None` if it takes more.
+    fn evaluate_here(
+        &self,
+        storage: &dyn Storage,
+        expr: &Expr,
+        when: When,
+        options: &QueryOptions,
+    ) -> Option<Result<QueryResult, QueryError>> {
+        let own = self.engine.options();
+        let timeout = options.timeout.unwrap_or(own.timeout);
+        if self.end.is_cancelled() || own.max_samples < TRIAL_SAMPLES_MAX || timeout < TRIAL_TIME_MAX {
+            return None;
+        }
+        let engine = Engine::new(EngineOptions { max_samples: TRIAL_SAMPLES_MAX, ..own.clone() });
+        let options = QueryOptions { timeout: Some(TRIAL_TIME_MAX), ..options.clone() };
+        let outcome = evaluate_now(&engine, storage, expr, when, &options);
+        Some(outcome).filter(|outcome| !outcome.as_ref().is_err_and(is_given_up))
     }
 
     /// Evaluates here and now, within a small budget: for templates of rules.

@@ -220,8 +220,8 @@ pub trait Storage: Send + Sync {
         budget: &'s Budget,
     ) -> Result<Box<dyn SeriesSet + 's>, StorageError>;
 
-    /// The same series in at most `parts` parts that are read on a thread each: the first part has the
-    /// first series, and so on. A storage cuts where the decoding of a part is well worth a thread.
+    /// The same series in parts that up to `threads` threads read, each the next one that is left: the first
+    /// part has the first series, and so on. A storage cuts where that is well worth a thread.
     ///
     /// # Errors
     /// As [`Storage::select`].
@@ -229,9 +229,9 @@ pub trait Storage: Send + Sync {
         &'s self,
         selection: &Selection<'_>,
         budget: &'s Budget,
-        parts: usize,
+        threads: usize,
     ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
-        let _ = parts;
+        let _ = threads;
         Ok(vec![self.select(selection, budget)?])
     }
 

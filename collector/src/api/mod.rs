@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod cors;
+mod digits;
 mod encoding;
 mod exemplars;
 mod features;

@@ -22,16 +22,19 @@ mod read;
 mod replay;
 mod restore;
 mod retention;
+mod selection;
 mod snapshot;
 mod statistics;
 mod summarize;
 mod verify;
 
 pub use open::{OpenReport, Options};
+pub use selection::Selection;
 pub use statistics::{Ranking, Statistics};
 pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 pub use verify::{FileCheck, Verdict};
 
+use crate::block::page_cache::PageCache;
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
@@ -78,6 +81,8 @@ struct Inner {
     commits: CommitQueue,
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
+    /// Decoded pages of the blocks.
+    pages: Arc<PageCache>,
     housekeeping: Mutex<Housekeeping>,
     exemplars: ExemplarLog,
     counters: Counters,
@@ -228,7 +233,8 @@ impl Database {
         outcome.map(|()| appended)
     }
 
-    /// Resolves when the commit would survive a power cut. It gathers more for no longer than two milliseconds.
+    /// Resolves when the commit would survive a power cut. It gathers more for no longer than four milliseconds, and
+    /// only if others than the caller waited just before.
     ///
     /// # Errors
     /// If the journal could not take it (yet). The samples may still become durable later.

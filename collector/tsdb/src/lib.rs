@@ -25,7 +25,6 @@ mod journal_entry;
 mod manifest;
 mod merge;
 mod metadata;
-mod newest;
 mod postings;
 mod rollup;
 mod row;
@@ -34,8 +33,8 @@ mod summarize;
 mod tombstones;
 
 pub use database::{
-    BlockInfo, Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Statistics, Stats,
-    Summaries, Verdict,
+    BlockInfo, Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Selection, Statistics,
+    Stats, Summaries, Verdict,
 };
 pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use exemplars::{AppendedExemplars, Exemplar};

@@ -29,14 +29,6 @@ pub struct Reads {
     pub blocks: usize,
 }
 
-impl Reads {
-    /// Counts what a block gave.
-    pub(crate) fn add_block(&mut self, samples: usize) {
-        self.block_samples += samples;
-        self.blocks += usize::from(samples > 0);
-    }
-}
-
 /// What a read may cost, decided by the reader.
 pub trait ReadBudget: Sync {
     /// Why it refuses.

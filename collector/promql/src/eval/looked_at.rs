@@ -46,7 +46,7 @@ impl StepCounts {
         cache: &mut BoundsCache,
         meter: &Meter<'_>,
     ) -> Result<(), QueryError> {
-        for (step, bounds) in cache.bounds(windows, &series.timestamps, meter)?.iter().enumerate() {
+        for (step, bounds) in cache.windows(windows, &series.timestamps, meter)?.bounds.iter().enumerate() {
             self.add(step, bounds.len() as u64);
         }
         if series.histograms.is_empty() {

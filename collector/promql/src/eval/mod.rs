@@ -10,6 +10,7 @@ mod looked_at;
 pub(crate) mod meter;
 mod part;
 mod result;
+mod side_by_side;
 pub(crate) mod smooth;
 mod subquery;
 mod summarized;
@@ -96,6 +97,10 @@ pub(crate) fn run(
 
 impl<'e> Evaluator<'e> {
     fn node(&mut self, id: NodeId) -> Result<(), QueryError> {
+        if self.values[id.index()].is_some() {
+            // Evaluated with what it is made of.
+            return Ok(());
+        }
         if let Some(leaf) = self.plan.leaf_of[id.index()] {
             return self.read_leaf(leaf);
         }

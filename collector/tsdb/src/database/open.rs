@@ -8,6 +8,7 @@ use super::replay::replay;
 use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
+use crate::block::page_cache::PageCache;
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
@@ -50,6 +51,8 @@ pub struct Options {
     /// Memory for the head, in bytes. When samples would take more, they are cut into blocks early; when names and
     /// indexes of series take half of it, new series are refused.
     pub head_bytes_max: usize,
+    /// Memory, in bytes, for decoded pages of blocks that are asked for again and again.
+    pub page_cache_bytes: usize,
     /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
     pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -67,6 +70,7 @@ impl Default for Options {
             labels_max: 256,
             label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
+            page_cache_bytes: 256 << 20,
             exemplars_max: 100_000,
             housekeeping: true,
         }
@@ -118,8 +122,9 @@ impl Database {
         let commits = CommitQueue::new((now_ms / 1_000) as u32);
         let in_blocks = InBlocks { before_ms: provenance.cut_before_ms, segment: provenance.journal_segment };
         let mut restored = restore(&*io, folder, &commits, in_blocks, now_ms, &mut report)?;
-        let journal =
+        let mut journal =
             replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
+        journal.write_directly()?;
         commits.lock().begin_epoch(now_ms);
         let (exemplars, recovery) =
             ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
@@ -147,6 +152,7 @@ impl Database {
             label_bytes_max: options.label_bytes_max,
             memory_bytes_max: options.head_bytes_max / INDEX_SHARE,
         };
+        let pages = Arc::new(PageCache::new(options.page_cache_bytes));
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
@@ -156,6 +162,7 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
+            pages,
             housekeeping: Mutex::new(
                 Housekeeping::new(next_sequence, tombstones, restored.checkpoints, in_blocks, now_ms)
                     .with_inventory(listed, missing),

@@ -230,6 +230,11 @@ impl GroupState {
         None
     }
 
+    /// Whether any row may lie in the range.
+    pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
+        self.newest_ms >= start_ms && self.oldest_ms().is_some_and(|oldest_ms| oldest_ms <= end_ms)
+    }
+
     /// What a reader takes along: shared pages, and copies of the open rows' wanted columns.
     pub(crate) fn snapshot(
         &self,
