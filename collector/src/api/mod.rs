@@ -3,6 +3,7 @@
 mod admin;
 mod answer;
 mod cors;
+mod digits;
 mod encoding;
 mod exemplars;
 mod federate;
@@ -13,6 +14,7 @@ mod pages;
 mod parameters;
 mod parse_query;
 mod query;
+mod remote_read;
 mod rules;
 mod series;
 mod status;
@@ -20,6 +22,7 @@ mod targets;
 mod time;
 
 pub use json::format_value;
+pub use remote_read::ReadPlaces;
 
 use crate::collector::Collector;
 use crate::ingest::stream::IngestService;
@@ -62,6 +65,7 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .layer(axum::middleware::from_fn(cors::allow));
     let writes = Router::new()
         .route("/api/v1/write", post(remote_write::handle))
+        .route("/api/v1/read", post(remote_read::read))
         .route("/api/v1/import/prometheus", post(text::handle))
         // Bodies are bounded where they are read, with the answer that the protocol wants.
         .layer(DefaultBodyLimit::disable());

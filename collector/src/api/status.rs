@@ -87,6 +87,13 @@ pub(crate) async fn tsdb(State(collector): State<Arc<Collector>>, parameters: Pa
             "memoryInBytesByLabelName": listed(found.value_bytes_by_label),
             "seriesCountByLabelValuePair": listed(found.series_by_pair),
             "seriesCountBySender": listed(found.series_by_value),
+            "storage": {
+                "headIndexBytes": stats.head_index_bytes,
+                "headSampleBytes": stats.head_sample_bytes,
+                "journalBytes": stats.journal_bytes,
+                "blocks": stats.blocks,
+                "blockBytes": stats.block_bytes,
+            },
             "seriesRefused": found.refused,
             "seriesRefusedBySender": listed(found.refused_by_culprit),
         })

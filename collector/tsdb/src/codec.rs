@@ -1,6 +1,6 @@
 //! Encodings of numbers: [`varint`], [`bits`] and [`bit_stream`] are the grains, [`short`] is the cheap codec of
-//! pages in memory, [`dense`] the `pco` codec of blocks, [`row_model`] the journal's form of rows, [`row`] the one
-//! before it.
+//! pages in memory, [`dense`] the `pco` codec of blocks, [`page`] what it decodes to, [`row_model`] the journal's
+//! form of rows, [`row`] the one before it.
 //!
 //! All promise the same three things, which tests prove: what went in comes out bit for bit, every
 //! truncation is an error, and nothing that a reader is fed makes it panic.
@@ -8,6 +8,7 @@
 pub(crate) mod bit_stream;
 pub(crate) mod bits;
 pub(crate) mod dense;
+pub(crate) mod page;
 pub(crate) mod row;
 pub(crate) mod row_model;
 pub(crate) mod short;

@@ -247,7 +247,7 @@ fn column(bytes: &[u8]) {
     let rows = usize::from(cursor.array().map_or(0, u16::from_le_bytes));
     let meta = cursor.byte().and_then(|length| cursor.take(usize::from(length))).unwrap_or_default();
     let pages = std::iter::once((cursor.rest(), rows));
-    let _ = dense::decode_values(form, meta, rows, pages, &mut Vec::new());
+    let _ = dense::decode(form, meta, pages, |page| page.append_values(0..rows, &mut Vec::new()));
 }
 
 fn column_seeds() -> Vec<Vec<u8>> {

@@ -167,6 +167,8 @@ fn check(version: &str) {
     assert_eq!(selected(&database, from, to), part);
     assert_eq!(database.stream_marks(&STREAM), (7_449, 3));
     assert_eq!(database.metadata(), [("even_metric".to_owned(), metadata())]);
+    // An older program would not understand what is journalled from now on.
+    assert_eq!(std::fs::read_to_string(folder.join("VERSION")).unwrap(), "2\n");
     database.flush().unwrap();
     assert_eq!(selected(&database, i64::MIN, i64::MAX), want);
     drop(database);
@@ -184,6 +186,12 @@ fn a_folder_of_version_1_is_read_whole() {
 #[test]
 fn a_folder_of_version_2_is_read_whole() {
     check("v2");
+}
+
+/// Definitions that leave out what is as in the labels before.
+#[test]
+fn a_folder_of_version_3_is_read_whole() {
+    check("v3");
 }
 
 /// With a name in the variable `PHAROS_FREEZE`, writes `fixtures/NAME`: once, when a version is published.

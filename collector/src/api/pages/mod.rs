@@ -13,6 +13,7 @@ use super::query::api_error;
 use super::time::parse_duration_ms;
 use crate::collector::Collector;
 use crate::queries::{QuerySettings, When};
+use crate::query_log::Origin;
 use axum::extract::State;
 use axum::response::Html;
 use html::{escape, page};
@@ -36,7 +37,7 @@ pub(crate) async fn home(State(collector): State<Arc<Collector>>, parameters: Pa
     if query.is_empty() {
         body += &overview(&collector);
     } else {
-        match answer(&collector, &query, range).await {
+        match answer(&collector, &query, range, &parameters.origin).await {
             Ok(html) => body += &html,
             Err(message) => body += &format!("<p class=error>{}</p>", escape(&message)),
         }
@@ -80,7 +81,7 @@ fn overview(collector: &Collector) -> String {
     html + "</p>"
 }
 
-async fn answer(collector: &Collector, query: &str, range: &str) -> Result<String, String> {
+async fn answer(collector: &Collector, query: &str, range: &str, origin: &Origin) -> Result<String, String> {
     let expr = pharos_promql::parse(query).map_err(|error| error.to_string())?;
     let range_ms = parse_duration_ms(range)
         .filter(|&range_ms| range_ms > 0)
@@ -90,7 +91,7 @@ async fn answer(collector: &Collector, query: &str, range: &str) -> Result<Strin
     let settings = QuerySettings::default();
     let instant = collector
         .queries
-        .run(expr.clone(), When::Instant(now_ms), settings)
+        .run(expr.clone(), When::Instant(now_ms), settings, origin)
         .await
         .map_err(|failure| api_error(&failure).message().to_owned())?;
     let mut html = String::new();
@@ -102,7 +103,7 @@ async fn answer(collector: &Collector, query: &str, range: &str) -> Result<Strin
         let when = When::Range { start_ms: now_ms - range_ms, end_ms: now_ms, step_ms };
         let drawn = collector
             .queries
-            .run(expr, when, settings)
+            .run(expr, when, settings, origin)
             .await
             .map_err(|failure| api_error(&failure).message().to_owned())?;
         if let Value::Matrix(matrix) = &drawn.result.value {
@@ -110,7 +111,7 @@ async fn answer(collector: &Collector, query: &str, range: &str) -> Result<Strin
         }
     }
     html += &table(&instant.result.value);
-    let took_ms = instant.evaluated.as_secs_f64() * 1e3;
+    let took_ms = instant.cost.evaluated.as_secs_f64() * 1e3;
     let stats = instant.result.stats;
     let _ = write!(
         html,

@@ -74,6 +74,12 @@ impl Group {
         }
     }
 
+    /// Bytes in memory, about, of a group without rows: itself, its columns in three places, what the journal
+    /// expects of them, and its entry in the table of groups.
+    pub(crate) fn fixed_bytes(width: usize) -> usize {
+        std::mem::size_of::<Group>() + 180 + width * 20 + RowModel::memory_bytes(width)
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,14 +186,11 @@ impl GroupState {
         self.pages.first().map(|page| page.first_ms).or_else(|| self.open_timestamps.first().copied())
     }
 
-    /// Bytes in memory, about.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    /// Bytes in memory, about, of the rows.
+    pub(crate) fn row_bytes(&self) -> usize {
         self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
             + self.open_values.capacity() * 8
             + self.open_timestamps.capacity() * 8
-            + self.journal_model.memory_bytes()
-            + self.width * 4
-            + std::mem::size_of::<Group>()
     }
 
     /// Forgets all rows before `before_ms`: they are in a block now.
@@ -208,7 +211,8 @@ impl GroupState {
         let gone = self.open_timestamps.partition_point(|&timestamp| timestamp < before_ms);
         self.open_timestamps.drain(..gone);
         self.open_values.drain(..gone * self.width);
-        if self.open_timestamps.is_empty() {
+        // A cut for want of memory takes open rows too, and their room must come back.
+        if gone > 0 || self.open_timestamps.is_empty() {
             self.open_timestamps.shrink_to_fit();
             self.open_values.shrink_to_fit();
         }
@@ -234,6 +238,11 @@ impl GroupState {
             }
         }
         None
+    }
+
+    /// Whether any row may lie in the range.
+    pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
+        self.newest_ms >= start_ms && self.oldest_ms().is_some_and(|oldest_ms| oldest_ms <= end_ms)
     }
 
     /// What a reader takes along: shared pages, and copies of the open rows' wanted columns.
