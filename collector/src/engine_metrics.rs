@@ -43,6 +43,7 @@ const ENGINE_METRICS: &[(&str, &str, bool, Read)] = &[
     }),
     ("pharos_tsdb_journal_syncs_total", "Times the journal was synced", true, |s| s.journal_syncs as f64),
     ("pharos_tsdb_checkpoints_total", "Checkpoints written", true, |s| s.checkpoints as f64),
+    ("pharos_tsdb_checkpoint_bytes", "Bytes of checkpoints on disk", false, |s| s.checkpoint_bytes as f64),
     ("pharos_tsdb_checkpoint_written_bytes_total", "Bytes written to checkpoints", true, |s| {
         s.checkpoint_bytes_written as f64
     }),

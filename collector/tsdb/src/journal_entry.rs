@@ -15,7 +15,7 @@
 //!   8… row      bit 0: of the group numbered one above that of the row before in the record, else its group
 //!               follows; bit 1: of the same time, else the difference (zigzag) follows; the bits above: 2 and
 //!               the length of the row, or 63, then the length less 61 follows before all; row
-//!   2           define of version 1: group, columns n, then n packed label sets, each with its length
+//!   2           define of versions 1 and 2: group, columns n, then n packed label sets, each with its length
 //!   3, 6        rows of version 1: group, difference of times (zigzag), `codec::row` against the row before or (6)
 //!               against zeros; not written any more
 //! ```

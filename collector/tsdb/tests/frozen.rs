@@ -168,7 +168,7 @@ fn check(version: &str) {
     assert_eq!(database.stream_marks(&STREAM), (7_449, 3));
     assert_eq!(database.metadata(), [("even_metric".to_owned(), metadata())]);
     // An older program would not understand what is journalled from now on.
-    assert_eq!(std::fs::read_to_string(folder.join("VERSION")).unwrap(), "2\n");
+    assert_eq!(std::fs::read_to_string(folder.join("VERSION")).unwrap(), "3\n");
     database.flush().unwrap();
     assert_eq!(selected(&database, i64::MIN, i64::MAX), want);
     drop(database);
@@ -182,7 +182,7 @@ fn a_folder_of_version_1_is_read_whole() {
     check("v1");
 }
 
-/// Journal rows told by models, checkpoints of version 2.
+/// Journal rows told by models, definitions that leave out what is as in the labels before, checkpoints of version 2.
 #[test]
 fn a_folder_of_version_2_is_read_whole() {
     check("v2");
