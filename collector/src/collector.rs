@@ -1,8 +1,10 @@
 //! The parts of a running collector, as its HTTP handlers see them.
 
+use crate::api::ReadPlaces;
 use crate::config::LoadedConfig;
 use crate::coverage::Coverage;
 use crate::ingest::appender::Appender;
+use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::metrics::Metrics;
@@ -32,6 +34,10 @@ pub struct Collector {
     pub texts: SeriesWriter,
     /// What requests of remote write share.
     pub remote_write: RemoteWrite,
+    /// Places for remote reads.
+    pub reads: ReadPlaces,
+    /// How much each sender may send.
+    pub rates: RateLimits,
     /// Runs queries.
     pub queries: Queries,
     /// The loaded rules.

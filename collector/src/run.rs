@@ -7,6 +7,7 @@ use crate::coverage::Coverage;
 use crate::engine_metrics;
 use crate::error::CollectorError;
 use crate::ingest::appender::{Appender, Source};
+use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::ingest::stream::IngestService;
@@ -81,6 +82,7 @@ pub async fn run_with_clock(
         },
         options.query_concurrency_max,
         Arc::clone(&metrics),
+        Arc::clone(&clock),
         rules_end.clone(),
     );
     let notifier =
@@ -119,9 +121,11 @@ pub async fn run_with_clock(
             (database.clone(), streams.clone(), appender.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         blocking(move || Coverage::new(&database, streams, appender, derived, clock, metrics)).await??
     };
+    let rates = RateLimits::new(options.samples_per_second_max, Arc::clone(&metrics));
     let ingest = IngestService::new(
         appender.clone(),
         streams,
+        rates.clone(),
         Arc::clone(&clock),
         Arc::clone(&metrics),
         shutdown.clone(),
@@ -131,6 +135,8 @@ pub async fn run_with_clock(
         clock,
         texts: SeriesWriter::new(appender.clone(), Source::Text),
         remote_write: RemoteWrite::default(),
+        reads: api::ReadPlaces::default(),
+        rates,
         appender,
         queries,
         rules,
@@ -143,6 +149,8 @@ pub async fn run_with_clock(
         database: database.clone(),
         options,
     });
+    open_query_log(&collector, &loaded)
+        .map_err(|message| CollectorError::Flag { flag: "query.log-file", message })?;
     apply(&collector, loaded).await;
     let coverage = tokio::spawn(coverage.run(rules_end.clone()));
     tokio::spawn(own);
@@ -214,6 +222,12 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
     for file in &report.set_aside {
         tracing::error!(file = %file.display(), "A damaged file was set aside; the rest is served");
     }
+    for block in &report.missing_blocks {
+        tracing::error!(
+            block,
+            "A block is missing: its samples are not answered; put it back from a snapshot"
+        );
+    }
     if report.damaged_bytes > 0 {
         tracing::error!(bytes = report.damaged_bytes, "Parts of the storage are damaged and were left out");
     }
@@ -246,16 +260,27 @@ async fn apply(collector: &Collector, loaded: LoadedConfig) {
 
 async fn reload(collector: Arc<Collector>) -> Result<(), String> {
     let options = collector.options.clone();
-    match blocking(move || config::load(&options)).await.and_then(|loaded| loaded) {
+    let loaded = blocking(move || config::load(&options)).await.and_then(|loaded| loaded);
+    let loaded = loaded.map_err(|error| error.to_string());
+    match loaded.and_then(|loaded| open_query_log(&collector, &loaded).map(|()| loaded)) {
         Ok(loaded) => {
             apply(&collector, loaded).await;
             Ok(())
         }
         Err(error) => {
             collector.metrics.config_last_reload_successful.set(0);
-            Err(error.to_string())
+            Err(error)
         }
     }
+}
+
+/// Opens the query log, also anew: somebody may have moved it away.
+fn open_query_log(collector: &Collector, loaded: &LoadedConfig) -> Result<(), String> {
+    let file = loaded.query_log_file.as_deref();
+    collector.queries.log().reopen(file).map_err(|error| {
+        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+        format!("the query log {path} cannot be opened: {error}")
+    })
 }
 
 fn reload_on_signal(reload: Reload, shutdown: Shutdown) -> Result<(), CollectorError> {

@@ -211,7 +211,7 @@ impl SeriesCache {
             return Ok(());
         }
         let columns = together.iter().map(|series| series.labels.clone()).collect();
-        match appender.define(columns) {
+        match appender.try_define(columns) {
             Ok(group) => self.remember(group, together),
             Err(TsdbError::TooManySeries { .. }) => {
                 for series in together.iter() {

@@ -8,17 +8,18 @@ pub(crate) mod guard;
 pub(crate) mod late;
 pub(crate) mod page;
 pub(crate) mod registry;
+pub(crate) mod selection;
 
 use crate::error::TsdbError;
-use crate::merge::{Piece, Pieces};
-use crate::newest::Newest;
+use crate::histogram;
+use crate::merge::Piece;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
 use group::Group;
 use guard::{Guard, Refusals};
 use late::{LateLog, LateSamples};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
-use pharos_common::sample::{Sample, TimestampMs};
+use pharos_common::sample::TimestampMs;
 use registry::Registry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -90,15 +91,25 @@ impl Head {
         if columns.is_empty() || columns.len() > GROUP_COLUMNS_MAX {
             return Err(TsdbError::GroupWidth(columns.len()));
         }
-        if let Some(id) = self.registry().find_group(columns) {
-            return Ok(id);
+        {
+            // An explosion must not hold back those who append: what is refused needs no more than this.
+            let registry = self.registry();
+            if let Some(id) = registry.find_group(columns) {
+                return Ok(id);
+            }
+            guard.check(&registry, &registry.unknown(columns))?;
         }
-        let outcome = self.registry_mut().define_group(columns, guard);
-        if let (Err(TsdbError::TooManySeries { .. }), Some(labels)) = (&outcome, columns.first()) {
-            let culprit = guard.culprit(labels);
-            self.refusals.lock().unwrap_or_else(PoisonError::into_inner).count(culprit);
+        self.registry_mut().define_group(columns, guard)
+    }
+
+    /// Notes that the new ones of these series were refused.
+    pub(crate) fn count_refused(&self, columns: &[Labels], guard: &Guard) {
+        let registry = self.registry();
+        let unknown = registry.unknown(columns);
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        for labels in unknown.into_iter().filter(|labels| !histogram::is_inner_part(labels)) {
+            refusals.count(&guard.culprit(labels));
         }
-        outcome
     }
 
     /// Series that were refused since the start.
@@ -243,83 +254,6 @@ impl Head {
         found
     }
 
-    /// Collects the samples of all matching series.
-    pub(crate) fn select<E>(
-        &self,
-        matchers: &[Matcher],
-        start_ms: TimestampMs,
-        end_ms: TimestampMs,
-        pieces: &mut Pieces,
-        mut take: impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
-        for (group, columns) in groups {
-            let numbers: Vec<u16> = columns.iter().map(|(column, _)| *column).collect();
-            let snapshot = group.lock().snapshot(start_ms, end_ms, &numbers);
-            let timestamps = snapshot.timestamps();
-            if timestamps.is_empty() {
-                continue;
-            }
-            take(timestamps.len() * columns.len())?;
-            for (index, (column, series)) in columns.iter().enumerate() {
-                let (timestamps, values) = snapshot.column(index, *column, &timestamps);
-                if let (false, Some(labels)) = (timestamps.is_empty(), labels.get(series)) {
-                    pieces.add(labels, Piece { timestamps, values });
-                }
-            }
-        }
-        for (labels, piece) in late {
-            take(piece.values.len())?;
-            pieces.add(&labels, piece);
-        }
-        Ok(())
-    }
-
-    /// Offers the newest sample of every matching series in the range.
-    pub(crate) fn select_newest<E>(
-        &self,
-        matchers: &[Matcher],
-        start_ms: TimestampMs,
-        end_ms: TimestampMs,
-        newest: &mut Newest,
-        mut take: impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
-        for (group, columns) in groups {
-            take(columns.len())?;
-            let mut in_pages = Vec::new();
-            let snapshot = {
-                let state = group.lock();
-                for &(column, series) in &columns {
-                    match (state.newest_open(start_ms, end_ms, column), labels.get(&series)) {
-                        (Some(sample), Some(labels)) => newest.offer(labels, sample),
-                        _ => in_pages.push((column, series)),
-                    }
-                }
-                let numbers: Vec<u16> = in_pages.iter().map(|(column, _)| *column).collect();
-                state.snapshot(start_ms, end_ms, &numbers)
-            };
-            if in_pages.is_empty() {
-                continue;
-            }
-            let timestamps = snapshot.timestamps();
-            for (index, (column, series)) in in_pages.iter().enumerate() {
-                let (timestamps, values) = snapshot.column(index, *column, &timestamps);
-                if let (Some(&timestamp_ms), Some(&value), Some(labels)) =
-                    (timestamps.last(), values.last(), labels.get(series))
-                {
-                    newest.offer(labels, Sample { timestamp_ms, value });
-                }
-            }
-        }
-        for (labels, piece) in late {
-            if let (Some(&timestamp_ms), Some(&value)) = (piece.timestamps.last(), piece.values.last()) {
-                newest.offer(&labels, Sample { timestamp_ms, value });
-            }
-        }
-        Ok(())
-    }
-
     /// Hands the labels of matching series that may have samples in the range to `visit`.
     pub(crate) fn visit_series(
         &self,
@@ -396,11 +330,11 @@ impl Head {
         self.late().range()
     }
 
-    /// Bytes in memory, about.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    /// Bytes in memory, about, of names and indexes of series, and of their samples: what a cut gives back.
+    pub(crate) fn memory_bytes(&self) -> (usize, usize) {
         let registry = self.registry();
-        let groups: usize = registry.groups().map(|(_, group)| group.lock().memory_bytes()).sum();
-        groups + registry.memory_bytes() + self.late().len() * 16
+        let rows: usize = registry.groups().map(|(_, group)| group.lock().row_bytes()).sum();
+        (registry.memory_bytes(), rows + self.late().len() * 16)
     }
 
     /// First step of a cut: from now on rows older than `before_ms` are late, and late samples gather
@@ -423,6 +357,24 @@ impl Head {
                 late.insert(series, timestamp, value);
             }
         }
+    }
+
+    /// Closes groups of which every sample is in blocks and none is newer than `until_ms`, if one of their
+    /// series matches. Whoever goes on writing to one defines it again. Only for who keeps house: meanwhile no
+    /// other may close groups.
+    pub(crate) fn close_empty(&self, matchers: &[Matcher], until_ms: TimestampMs) {
+        let concerned = self.registry().postings().select(matchers);
+        let mut registry = self.registry_mut();
+        let late: HashSet<u32> = self.late().series.keys().copied().collect();
+        registry.close_groups(
+            |group| {
+                let state = group.lock();
+                state.rows() == 0
+                    && state.newest_ms <= until_ms
+                    && group.columns.iter().any(|&series| concerned.contains(series))
+            },
+            |series| late.contains(&series),
+        );
     }
 
     /// Last step of a cut, when its blocks can be read: forgets what is in them, and groups and series

@@ -37,8 +37,8 @@ enum Then {
     Nothing,
 }
 
-/// What the folder was written by: blocks of one and of several pages, one of them merged, and a journal
-/// of two epochs.
+/// What the folder was written by: blocks of one and of several pages, one of them merged, a checkpoint (since
+/// version 2), and a journal of two epochs.
 fn parts() -> [Part; 6] {
     [
         Part { rows: 0..1_500, then: Then::Flush },
@@ -167,6 +167,8 @@ fn check(version: &str) {
     assert_eq!(selected(&database, from, to), part);
     assert_eq!(database.stream_marks(&STREAM), (7_449, 3));
     assert_eq!(database.metadata(), [("even_metric".to_owned(), metadata())]);
+    // An older program would not understand what is journalled from now on.
+    assert_eq!(std::fs::read_to_string(folder.join("VERSION")).unwrap(), "2\n");
     database.flush().unwrap();
     assert_eq!(selected(&database, i64::MIN, i64::MAX), want);
     drop(database);
@@ -178,6 +180,12 @@ fn check(version: &str) {
 #[test]
 fn a_folder_of_version_1_is_read_whole() {
     check("v1");
+}
+
+/// Journal rows told by models, checkpoints of version 2.
+#[test]
+fn a_folder_of_version_2_is_read_whole() {
+    check("v2");
 }
 
 /// With a name in the variable `PHAROS_FREEZE`, writes `fixtures/NAME`: once, when a version is published.
@@ -223,6 +231,7 @@ fn write(folder: &Path) {
             Then::Flush => database.flush().unwrap(),
             Then::Nothing => {}
             Then::Restart => {
+                database.checkpoint().unwrap();
                 drop(database);
                 now_ms += 30_000;
                 database = open(folder, now_ms).0;

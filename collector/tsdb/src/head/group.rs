@@ -1,6 +1,7 @@
 //! A group of series in memory: open rows, newest last, and sealed pages before them.
 
 use super::page::{PAGE_ROWS, Page};
+use crate::codec::row_model::RowModel;
 use crate::row::is_absent;
 use pharos_common::sample::{Sample, TimestampMs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,8 @@ pub(crate) struct Group {
 /// What changes in a group. The writer holds the lock for one row, readers while they copy.
 #[derive(Debug)]
 pub(crate) struct GroupState {
-    /// The last row as the journal has it, against which the next one is told.
-    pub(crate) journal_row: Box<[f64]>,
+    /// What the journal tells the next row against.
+    pub(crate) journal_model: RowModel,
     /// The journal epoch in which the group was last defined; 0 for never.
     pub(crate) journal_epoch: u64,
     /// Rows journalled since one was told in full.
@@ -57,7 +58,7 @@ impl Group {
         Group {
             columns,
             state: Mutex::new(GroupState {
-                journal_row: vec![0.0; width].into(),
+                journal_model: RowModel::new(width),
                 journal_epoch: 0,
                 journal_rows: 0,
                 journal_era: 0,
@@ -71,6 +72,12 @@ impl Group {
                 width,
             }),
         }
+    }
+
+    /// Bytes in memory, about, of a group without rows: itself, its columns in three places, what the journal
+    /// expects of them, and its entry in the table of groups.
+    pub(crate) fn fixed_bytes(width: usize) -> usize {
+        std::mem::size_of::<Group>() + 180 + width * 20 + RowModel::memory_bytes(width)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
@@ -169,13 +176,11 @@ impl GroupState {
         self.pages.first().map(|page| page.first_ms).or_else(|| self.open_timestamps.first().copied())
     }
 
-    /// Bytes in memory, about.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    /// Bytes in memory, about, of the rows.
+    pub(crate) fn row_bytes(&self) -> usize {
         self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
             + self.open_values.capacity() * 8
             + self.open_timestamps.capacity() * 8
-            + self.width * 12
-            + std::mem::size_of::<Group>()
     }
 
     /// Forgets all rows before `before_ms`: they are in a block now.
@@ -196,7 +201,8 @@ impl GroupState {
         let gone = self.open_timestamps.partition_point(|&timestamp| timestamp < before_ms);
         self.open_timestamps.drain(..gone);
         self.open_values.drain(..gone * self.width);
-        if self.open_timestamps.is_empty() {
+        // A cut for want of memory takes open rows too, and their room must come back.
+        if gone > 0 || self.open_timestamps.is_empty() {
             self.open_timestamps.shrink_to_fit();
             self.open_values.shrink_to_fit();
         }
@@ -222,6 +228,11 @@ impl GroupState {
             }
         }
         None
+    }
+
+    /// Whether any row may lie in the range.
+    pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
+        self.newest_ms >= start_ms && self.oldest_ms().is_some_and(|oldest_ms| oldest_ms <= end_ms)
     }
 
     /// What a reader takes along: shared pages, and copies of the open rows' wanted columns.
