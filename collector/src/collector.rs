@@ -1,5 +1,6 @@
 //! The parts of a running collector, as its HTTP handlers see them.
 
+use crate::api::ReadPlaces;
 use crate::config::LoadedConfig;
 use crate::coverage::Coverage;
 use crate::ingest::appender::Appender;
@@ -35,6 +36,8 @@ pub struct Collector {
     pub texts: SeriesWriter,
     /// What requests of remote write share.
     pub remote_write: RemoteWrite,
+    /// Places for remote reads.
+    pub reads: ReadPlaces,
     /// How much each sender may send.
     pub rates: RateLimits,
     /// Runs queries.

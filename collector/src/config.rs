@@ -40,6 +40,8 @@ pub struct LoadedConfig {
     pub network_interfaces: NetworkInterfaces,
     /// Whether alerts that are sent tell when they came about.
     pub alert_timeline: bool,
+    /// Where queries are logged.
+    pub query_log_file: Option<PathBuf>,
     /// Keys that are accepted but not acted on.
     pub not_acted_on: Vec<String>,
 }
@@ -192,6 +194,10 @@ pub fn load(options: &Options) -> Result<LoadedConfig, CollectorError> {
         kubernetes_nodes: parsed.pharos.expected_nodes_kubernetes,
         network_interfaces: parsed.pharos.network_interfaces,
         alert_timeline: parsed.pharos.alert_timeline.unwrap_or(true),
+        query_log_file: match parsed.global.query_log_file.filter(|file| !file.is_empty()) {
+            Some(file) => Some(folder.join(file)),
+            None => options.query_log_file.clone(),
+        },
         text,
         external_labels: parsed.global.external_labels.into_iter().collect(),
         alertmanager_urls,
@@ -301,7 +307,6 @@ fn not_acted_on(path: &Path, text: &str, file: &File) -> Result<Vec<String>, Con
         ("global.scrape_interval", global.scrape_interval.is_some()),
         ("global.scrape_timeout", global.scrape_timeout.is_some()),
         ("global.scrape_protocols", global.scrape_protocols.is_some()),
-        ("global.query_log_file", global.query_log_file.is_some()),
         ("global.scrape_failure_log_file", global.scrape_failure_log_file.is_some()),
         ("global.body_size_limit", global.body_size_limit.is_some()),
         ("global.sample_limit", global.sample_limit.is_some()),

@@ -92,10 +92,28 @@ pub const POINTS_PER_SERIES_MAX: i64 = 11_000;
 pub const ANSWER_CHUNK_BYTES: usize = 64 << 10;
 
 /// Points of an answer that is written where it is made, in well under a millisecond.
-pub const SMALL_ANSWER_POINTS_MAX: usize = 2_000;
+pub const SMALL_ANSWER_POINTS_MAX: usize = 8_000;
 
 /// Chunks that wait for a slow reader.
 pub const ANSWER_CHUNKS_QUEUED_MAX: usize = 8;
+
+/// Body of a remote read, compressed or not: matchers of a few queries.
+pub const READ_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Queries of one remote read. Prometheus sends one.
+pub const READ_QUERIES_MAX: usize = 100;
+
+/// Remote reads that are answered at once, as in Prometheus.
+pub const READS_AT_ONCE_MAX: usize = 10;
+
+/// A frame of a streamed remote read, as in Prometheus.
+pub const READ_FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Lines of the query log that wait to be written.
+pub const QUERY_LOG_LINES_QUEUED_MAX: usize = 4_096;
+
+/// The same in bytes: a query may be as long as a form.
+pub const QUERY_LOG_BYTES_QUEUED_MAX: usize = 16 << 20;
 
 /// Queries that wait for a place, as a multiple of those that run; more are refused.
 pub const QUERIES_WAITING_FACTOR: usize = 50;

@@ -1,5 +1,6 @@
 //! What the collector tells about itself at `/metrics`.
 
+use crate::query_metrics::QueryMetrics;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
@@ -74,6 +75,8 @@ pub struct Metrics {
     pub config_last_reload_successful: IntGauge,
     /// When the configuration was last loaded.
     pub config_last_reload_seconds: IntGauge,
+    /// Those of the query engine under Prometheus' names.
+    pub engine: QueryMetrics,
 }
 
 impl Metrics {
@@ -234,6 +237,7 @@ impl Metrics {
                 "pharos_collector_config_last_reload_success_timestamp_seconds",
                 "When the configuration was last loaded",
             )?,
+            engine: QueryMetrics::register(registry)?,
         })
     }
 }

@@ -100,6 +100,11 @@ pub struct Options {
     #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m")]
     pub lookback_delta: PrometheusDuration,
 
+    /// File to log every query to, a line of JSON each, opened again on reload; global.query_log_file of the
+    /// configuration comes first
+    #[arg(long = "query.log-file", value_name = "FILE")]
+    pub query_log_file: Option<PathBuf>,
+
     /// Prometheus' feature flags are accepted; all that Pharos supports is on
     #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
@@ -132,6 +137,7 @@ impl Default for Options {
             query_timeout: PrometheusDuration::from_secs(120),
             query_concurrency_max: 20,
             lookback_delta: PrometheusDuration::from_secs(300),
+            query_log_file: None,
             enable_feature: Vec::new(),
             log: LogFlags::default(),
         }
@@ -150,6 +156,7 @@ impl Options {
             ("ingest.samples-per-second-max", self.samples_per_second_max.to_string()),
             ("log.format", format!("{:?}", self.log.format).to_lowercase()),
             ("log.level", format!("{:?}", self.log.level).to_lowercase()),
+            ("query.log-file", path(&self.query_log_file)),
             ("query.lookback-delta", self.lookback_delta.to_string()),
             ("query.max-concurrency", self.query_concurrency_max.to_string()),
             ("query.max-samples", self.query_samples_max.to_string()),

@@ -1,9 +1,13 @@
-//! Runs queries: on threads of their own, so many at once, for so long, and no longer than somebody
-//! waits for the answer.
+//! Runs queries: so many at once, for so long, and no longer than somebody waits for the answer; on threads of
+//! their own unless they are quicker than that.
 
 use crate::limits::{QUERIES_WAITING_FACTOR, RULE_QUERIES_AT_ONCE_MAX};
 use crate::metrics::Metrics;
+use crate::query_cost::QueryCost;
+use crate::query_log::{Origin, QueryLog};
+use crate::quick_queries::{QuickQueries, TRIAL_SAMPLES_MAX, TRIAL_TIME_MAX, is_given_up};
 use crate::storage::DatabaseStorage;
+use pharos_common::clock::SharedClock;
 use pharos_common::sample::TimestampMs;
 use pharos_common::shutdown::Shutdown;
 use pharos_promql::ast::Expr;
@@ -55,17 +59,17 @@ pub struct QuerySettings {
     pub timeout: Option<Duration>,
     /// Another lookback.
     pub lookback_delta: Option<Duration>,
+    /// Whether the samples that each step looks at are counted.
+    pub samples_per_step: bool,
 }
 
-/// An answer with the time it took.
+/// An answer with what it cost.
 #[derive(Debug)]
 pub struct Answer {
     /// The result.
     pub result: QueryResult,
-    /// Time it waited for a place.
-    pub queued: Duration,
-    /// Time it was evaluated.
-    pub evaluated: Duration,
+    /// What it cost.
+    pub cost: QueryCost,
 }
 
 /// The query engine over the storage. Clones share the limits.
@@ -78,6 +82,9 @@ pub struct Queries {
     waiting_max: usize,
     rule_places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    quick: Arc<QuickQueries>,
+    log: QueryLog,
+    clock: SharedClock,
     /// Cancels all that still run.
     end: Shutdown,
 }
@@ -88,6 +95,22 @@ struct CancelOnDrop(Arc<AtomicBool>);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Counts a query as waiting or running, as Prometheus does.
+struct Active<'a>(&'a Metrics);
+
+impl<'a> Active<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.engine.queries.inc();
+        Active(metrics)
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.engine.queries.dec();
     }
 }
 
@@ -122,9 +145,12 @@ impl Queries {
         options: EngineOptions,
         concurrency_max: usize,
         metrics: Arc<Metrics>,
+        clock: SharedClock,
         end: Shutdown,
     ) -> Self {
         let concurrency_max = concurrency_max.max(1);
+        metrics.engine.concurrent_max.set(i64::try_from(concurrency_max).unwrap_or(i64::MAX));
+        let log = QueryLog::new(metrics.engine.log_enabled.clone(), metrics.engine.log_failures.clone());
         Queries {
             engine: Engine::new(options),
             storage: Arc::new(DatabaseStorage::new(database)),
@@ -133,8 +159,16 @@ impl Queries {
             waiting_max: concurrency_max.saturating_mul(QUERIES_WAITING_FACTOR),
             rule_places: Arc::new(Semaphore::new(RULE_QUERIES_AT_ONCE_MAX)),
             metrics,
+            quick: Arc::default(),
+            log,
+            clock,
             end,
         }
+    }
+
+    /// Where queries are logged.
+    pub fn log(&self) -> &QueryLog {
+        &self.log
     }
 
     /// The engine underneath, for evaluations over other storages.
@@ -151,9 +185,22 @@ impl Queries {
     ///
     /// # Errors
     /// See [`QueryFailure`].
-    pub async fn run(&self, expr: Expr, when: When, settings: QuerySettings) -> Result<Answer, QueryFailure> {
+    pub async fn run(
+        &self,
+        expr: Expr,
+        when: When,
+        settings: QuerySettings,
+        origin: &Origin,
+    ) -> Result<Answer, QueryFailure> {
         let started = Instant::now();
+        let active = Active::new(&self.metrics);
+        let logged = self.log.is_enabled().then(|| expr.query().to_owned());
         let outcome = self.run_queued(expr, when, settings, started).await;
+        drop(active);
+        if let Some(query) = logged {
+            let cost = outcome.as_ref().map(|answer| &answer.cost);
+            self.log.log(&query, when, origin, cost, self.clock.now_ms());
+        }
         self.metrics.query_seconds.observe(started.elapsed().as_secs_f64());
         let label = match &outcome {
             Ok(_) => "success",
@@ -180,17 +227,28 @@ impl Queries {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
             return Err(QueryFailure::Full);
         }
-        let place = tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await;
+        let place = match Arc::clone(&self.places).try_acquire_owned() {
+            Ok(place) => Ok(Ok(place)),
+            Err(_) => tokio::time::timeout(timeout, Arc::clone(&self.places).acquire_owned()).await,
+        };
         drop(waiting);
         let Ok(Ok(place)) = place else { return Err(QueryFailure::Queue) };
         let queued = started.elapsed();
         let options = QueryOptions {
             timeout: Some(timeout.saturating_sub(queued)),
             lookback_delta: settings.lookback_delta,
+            samples_per_step: settings.samples_per_step,
             ..QueryOptions::default()
         };
-        let result = self.evaluate(Arc::clone(&self.storage), expr, when, options, place).await?;
-        Ok(Answer { result, queued, evaluated: started.elapsed() - queued })
+        let mut result = self.evaluate(Arc::clone(&self.storage), expr, when, options, place).await?;
+        let cost = QueryCost {
+            queued,
+            evaluated: started.elapsed().saturating_sub(queued),
+            stats: result.stats,
+            samples_per_step: std::mem::take(&mut result.samples_per_step),
+        };
+        self.metrics.engine.observe(&cost);
+        Ok(Answer { result, cost })
     }
 
     /// Evaluates a rule's expression at one time.
@@ -198,7 +256,7 @@ impl Queries {
     /// # Errors
     /// See [`QueryFailure`].
     pub async fn run_rule(&self, expr: Expr, at_ms: TimestampMs) -> Result<QueryResult, QueryFailure> {
-        self.run_rule_over(Arc::clone(&self.storage), expr, at_ms).await
+        self.run_rule_over(Arc::clone(&self.storage), expr, at_ms, || Origin::Own).await
     }
 
     /// The same over what the rules of one evaluation share.
@@ -210,9 +268,26 @@ impl Queries {
         storage: Arc<S>,
         expr: Expr,
         at_ms: TimestampMs,
+        origin: impl FnOnce() -> Origin,
     ) -> Result<QueryResult, QueryFailure> {
+        let started = Instant::now();
+        let logged = self.log.is_enabled().then(|| expr.query().to_owned());
         let place = Arc::clone(&self.rule_places).acquire_owned().await.map_err(|_| QueryFailure::Queue)?;
-        self.evaluate(storage, expr, When::Instant(at_ms), QueryOptions::default(), place).await
+        let queued = started.elapsed();
+        let when = When::Instant(at_ms);
+        let options = QueryOptions { samples_per_step: logged.is_some(), ..QueryOptions::default() };
+        let outcome = self.evaluate(storage, expr, when, options, place).await;
+        if let Some(query) = logged {
+            let cost = |result: &QueryResult| QueryCost {
+                queued,
+                evaluated: started.elapsed().saturating_sub(queued),
+                stats: result.stats,
+                samples_per_step: result.samples_per_step.clone(),
+            };
+            let cost = outcome.as_ref().map(cost);
+            self.log.log(&query, when, &origin(), cost.as_ref().map_err(|error| *error), self.clock.now_ms());
+        }
+        outcome
     }
 
     async fn evaluate<S: Storage + 'static>(
@@ -223,13 +298,25 @@ impl Queries {
         options: QueryOptions,
         place: tokio::sync::OwnedSemaphorePermit,
     ) -> Result<QueryResult, QueryFailure> {
-        let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
-        let engine = self.engine.clone();
         let running = Running::new(&self.metrics);
+        let key = self.quick.key(expr.query(), when);
+        let started = Instant::now();
+        if self.quick.is_quick(key) {
+            if let Some(outcome) = self.evaluate_here(storage.as_ref(), &expr, when, &options) {
+                self.quick.took(key, started.elapsed());
+                return outcome.map_err(Into::into);
+            }
+            self.quick.gave_up(key);
+        }
+        let _cancel = CancelOnDrop(Arc::clone(&options.cancelled));
+        let (engine, quick) = (self.engine.clone(), Arc::clone(&self.quick));
         let evaluation = tokio::task::spawn_blocking(move || {
             // A cancelled query keeps its place until it has really stopped.
             let _place = (place, running);
-            evaluate_now(&engine, storage.as_ref(), &expr, when, &options)
+            let started = Instant::now();
+            let outcome = evaluate_now(&engine, storage.as_ref(), &expr, when, &options);
+            quick.took(key, started.elapsed());
+            outcome
         });
         tokio::select! {
             outcome = evaluation => {
@@ -239,6 +326,25 @@ impl Queries {
                 Err(QueryError::Canceled { stage: "shutdown of the server" }.into())
             }
         }
+    }
+
+    /// Evaluates where others wait for the thread, so within small limits; `None` if it takes more.
+    fn evaluate_here(
+        &self,
+        storage: &dyn Storage,
+        expr: &Expr,
+        when: When,
+        options: &QueryOptions,
+    ) -> Option<Result<QueryResult, QueryError>> {
+        let own = self.engine.options();
+        let timeout = options.timeout.unwrap_or(own.timeout);
+        if self.end.is_cancelled() || own.max_samples < TRIAL_SAMPLES_MAX || timeout < TRIAL_TIME_MAX {
+            return None;
+        }
+        let engine = Engine::new(EngineOptions { max_samples: TRIAL_SAMPLES_MAX, ..own.clone() });
+        let options = QueryOptions { timeout: Some(TRIAL_TIME_MAX), ..options.clone() };
+        let outcome = evaluate_now(&engine, storage, expr, when, &options);
+        Some(outcome).filter(|outcome| !outcome.as_ref().is_err_and(is_given_up))
     }
 
     /// Evaluates here and now, within a small budget: for templates of rules.

@@ -83,6 +83,7 @@ pub async fn run_with_clock(
         },
         options.query_concurrency_max,
         Arc::clone(&metrics),
+        Arc::clone(&clock),
         rules_end.clone(),
     );
     let notifier =
@@ -139,6 +140,7 @@ pub async fn run_with_clock(
         clock,
         texts: SeriesWriter::new(appender.clone(), Source::Text),
         remote_write: RemoteWrite::default(),
+        reads: api::ReadPlaces::default(),
         rates,
         appender,
         queries,
@@ -153,6 +155,8 @@ pub async fn run_with_clock(
         database: database.clone(),
         options,
     });
+    open_query_log(&collector, &loaded)
+        .map_err(|message| CollectorError::Flag { flag: "query.log-file", message })?;
     apply(&collector, loaded).await;
     let coverage = tokio::spawn(coverage.run(rules_end.clone()));
     tokio::spawn(own);
@@ -267,16 +271,27 @@ async fn apply(collector: &Collector, loaded: LoadedConfig) {
 
 async fn reload(collector: Arc<Collector>) -> Result<(), String> {
     let options = collector.options.clone();
-    match blocking(move || config::load(&options)).await.and_then(|loaded| loaded) {
+    let loaded = blocking(move || config::load(&options)).await.and_then(|loaded| loaded);
+    let loaded = loaded.map_err(|error| error.to_string());
+    match loaded.and_then(|loaded| open_query_log(&collector, &loaded).map(|()| loaded)) {
         Ok(loaded) => {
             apply(&collector, loaded).await;
             Ok(())
         }
         Err(error) => {
             collector.metrics.config_last_reload_successful.set(0);
-            Err(error.to_string())
+            Err(error)
         }
     }
+}
+
+/// Opens the query log, also anew: somebody may have moved it away.
+fn open_query_log(collector: &Collector, loaded: &LoadedConfig) -> Result<(), String> {
+    let file = loaded.query_log_file.as_deref();
+    collector.queries.log().reopen(file).map_err(|error| {
+        let path = file.map(|path| path.display().to_string()).unwrap_or_default();
+        format!("the query log {path} cannot be opened: {error}")
+    })
 }
 
 fn reload_on_signal(reload: Reload, shutdown: Shutdown) -> Result<(), CollectorError> {

@@ -2,9 +2,9 @@
 
 use pharos_common::labels::Labels;
 use pharos_common::summary::Summary;
-use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
+use pharos_promql::storage::{Budget, ReadStats, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
 use pharos_promql::summaries::{SummaryRequest, SummarySet, SummarySets, SummaryStats, SummaryStorage};
-use pharos_tsdb::{Database, ReadBudget, ReadError, SUMMARY_GRAIN_MS, Summaries};
+use pharos_tsdb::{Database, ReadBudget, ReadError, Reads, SUMMARY_GRAIN_MS, Summaries};
 use std::sync::Arc;
 
 /// The storage engine as queries see it.
@@ -34,8 +34,44 @@ impl ReadBudget for QueryBudget<'_> {
         self.0.put_back(samples);
     }
 
+    fn note_reads(&self, reads: Reads) {
+        let Reads { head_samples, block_samples, blocks } = reads;
+        self.0.note_reads(ReadStats { head_samples, block_samples, blocks });
+    }
+
     fn check(&self) -> Result<(), StorageError> {
         self.0.check()
+    }
+}
+
+/// Series that were found, as queries read them.
+struct Found<'b> {
+    selection: pharos_tsdb::Selection,
+    budget: QueryBudget<'b>,
+}
+
+impl SeriesSet for Found<'_> {
+    fn next_series(&mut self) -> Result<Option<SeriesColumns>, StorageError> {
+        let series = self.selection.next_series(&self.budget).map_err(storage_error)?;
+        Ok(series.map(|series| SeriesColumns {
+            labels: series.labels,
+            timestamps: series.timestamps,
+            values: series.values,
+            histograms: series.histograms,
+        }))
+    }
+}
+
+impl DatabaseStorage {
+    fn find<'b>(&self, selection: &Selection<'_>, budget: &'b Budget) -> Result<Found<'b>, StorageError> {
+        let Selection { matchers, start_ms, end_ms, .. } = *selection;
+        let budget = QueryBudget(budget);
+        let found = if selection.hints.newest_only {
+            self.database.selection_of_newest(matchers, start_ms, end_ms, &budget)
+        } else {
+            self.database.selection(matchers, start_ms, end_ms, &budget)
+        };
+        Ok(Found { selection: found.map_err(storage_error)?, budget })
     }
 }
 
@@ -46,28 +82,36 @@ fn storage_error(error: ReadError<StorageError>) -> StorageError {
     }
 }
 
+/// Samples from which on a reading is worth more than one thread: to start one takes as long as to read so
+/// many.
+const SIDE_BY_SIDE_SAMPLES_MIN: usize = 100_000;
+
+/// Parts for each thread, so that none waits long for another.
+const PARTS_PER_THREAD: usize = 8;
+
 impl Storage for DatabaseStorage {
     fn select<'s>(
         &'s self,
         selection: &Selection<'_>,
         budget: &'s Budget,
     ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
-        let Selection { matchers, start_ms, end_ms, .. } = *selection;
-        let budget = QueryBudget(budget);
-        let selected = if selection.hints.newest_only {
-            self.database.select_newest(matchers, start_ms, end_ms, &budget)
+        Ok(Box::new(self.find(selection, budget)?))
+    }
+
+    fn select_parts<'s>(
+        &'s self,
+        selection: &Selection<'_>,
+        budget: &'s Budget,
+        threads: usize,
+    ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
+        let Found { selection, budget } = self.find(selection, budget)?;
+        let series_max = if threads > 1 && selection.samples() >= SIDE_BY_SIDE_SAMPLES_MIN {
+            selection.len().div_ceil(threads * PARTS_PER_THREAD)
         } else {
-            self.database.select(matchers, start_ms, end_ms, &budget)
+            usize::MAX
         };
-        let columns: Vec<SeriesColumns> = selected
-            .map_err(storage_error)?
-            .into_iter()
-            .map(|series| SeriesColumns {
-                histograms: series.histograms,
-                ..SeriesColumns::floats(series.labels, series.timestamps, series.values)
-            })
-            .collect();
-        Ok(Box::new(columns.into_iter()))
+        let parts = selection.split(series_max).into_iter();
+        Ok(parts.map(|selection| Box::new(Found { selection, budget }) as Box<dyn SeriesSet + 's>).collect())
     }
 
     fn summaries(&self) -> Option<&dyn SummaryStorage> {

@@ -4,6 +4,7 @@
 //! buffer (`varint length, bytes` for each name and value in turn, as in Prometheus' `stringlabels`), so
 //! a series costs one allocation, equality is one `memcmp`, and the packed bytes serve as a hash key.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -104,8 +105,14 @@ impl Labels {
     }
 
     /// The labels whose name `keep` accepts. Copies packed bytes; builds no strings.
-    pub fn filtered(&self, mut keep: impl FnMut(&str) -> bool) -> Labels {
+    pub fn filtered(&self, keep: impl FnMut(&str) -> bool) -> Labels {
         let mut packed = Vec::with_capacity(self.packed.len());
+        self.filter_into(keep, &mut packed);
+        Labels { packed: packed.into() }
+    }
+
+    /// Appends the same in packed form: a key by which maps of sets are looked up without making one.
+    pub fn filter_into(&self, mut keep: impl FnMut(&str) -> bool, packed: &mut Vec<u8>) {
         let mut iter = self.iter();
         loop {
             let before = iter.rest;
@@ -114,7 +121,6 @@ impl Labels {
                 packed.extend_from_slice(&before[..before.len() - iter.rest.len()]);
             }
         }
-        Labels { packed: packed.into() }
     }
 
     /// A 64-bit hash of the set (FNV-1a over names and values, `0xff` between), the one that
@@ -135,6 +141,13 @@ impl Labels {
             add(&[0xff]);
         }
         hash
+    }
+}
+
+/// Equal sets have equal packed bytes, and hash as these do.
+impl Borrow<[u8]> for Labels {
+    fn borrow(&self) -> &[u8] {
+        &self.packed
     }
 }
 

@@ -3,12 +3,14 @@
 //! A connection's first byte tells TLS from clear text, its preface HTTP/2 from HTTP/1.1. Everything a
 //! peer can hold open is bounded by [`ServerLimits`]: it is a program on a network, not in a laboratory.
 
+mod chunked;
 mod open_files;
-mod request_line;
+mod request_gate;
+mod request_head;
 mod standard_routes;
 mod tls;
 
-pub use standard_routes::{Readiness, Reload, StandardRoutes, from_other_site};
+pub use standard_routes::{Readiness, Reload, StandardRoutes, accepts_coding, from_other_site};
 pub use tls::{TlsError, TlsFiles, load_tls};
 
 use crate::shutdown::Shutdown;
@@ -197,8 +199,8 @@ pub async fn serve(
             continue;
         };
         let watcher = graceful.watcher();
-        let (app, builder, acceptor, limits, until) =
-            (app.clone(), builder.clone(), acceptor.clone(), limits.clone(), shutdown.clone());
+        let (app, builder, acceptor, limits) =
+            (app.clone(), builder.clone(), acceptor.clone(), limits.clone());
         tokio::spawn(async move {
             let _place = place;
             let handshake = tokio::time::timeout(limits.handshake_time_max, greet(stream, acceptor));
@@ -207,22 +209,21 @@ pub async fn serve(
                 Ok(Err(error)) => return tracing::debug!(%peer, %error, "Handshake failed"),
                 Err(_) => return tracing::debug!(%peer, "Handshake took too long"),
             };
+            let gate = request_gate::RequestGate::new(stream, limits.header_time_max);
+            let faults = gate.faults();
             let service =
                 hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+                    let fault = faults.answer(&request);
                     request.extensions_mut().insert(ConnectInfo(peer));
-                    app.clone().oneshot(request)
+                    let app = app.clone();
+                    async move {
+                        match fault {
+                            Some(answer) => Ok(answer),
+                            None => app.oneshot(request).await,
+                        }
+                    }
                 });
-            let mut stream = request_line::MendedRequestLine::new(stream);
-            let first_line = tokio::time::timeout(limits.header_time_max, stream.read_line());
-            tokio::select! {
-                read = first_line => match read {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return tracing::debug!(%peer, %error, "Connection ended"),
-                    Err(_) => return tracing::debug!(%peer, "The first line took too long"),
-                },
-                () = until.cancelled() => return,
-            }
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(gate), service);
             if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(%peer, error = %error, "Connection ended");
             }
@@ -236,7 +237,9 @@ pub async fn serve(
 
 fn connection_builder(limits: &ServerLimits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_time_max).pipeline_flush(true);
+    // The gate before hyper keeps the limit; this is for connections that it does not look at.
+    let header_time_max = limits.header_time_max * 2;
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_time_max).pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -46,6 +46,8 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Overrides the engine's lookback.
     pub lookback_delta: Option<Duration>,
+    /// Counts the samples that every step looks at.
+    pub samples_per_step: bool,
 }
 
 /// Answers queries. It has no state but its options; one serves all threads.
@@ -154,7 +156,8 @@ impl Engine {
         options: &QueryOptions,
     ) -> Result<QueryResult, QueryError> {
         let timeout = options.timeout.map_or(self.options.timeout, |own| own.min(self.options.timeout));
-        let deadline = Instant::now().checked_add(timeout);
+        let started = Instant::now();
+        let deadline = started.checked_add(timeout);
         let budget = Budget::new(self.options.max_samples, deadline, Arc::clone(&options.cancelled));
         let lookback = options.lookback_delta.unwrap_or(self.options.lookback_delta);
         let plan = Plan::new(
@@ -168,7 +171,10 @@ impl Engine {
                 summary_grain_ms: storage.summaries().map(|summaries| summaries.grain_ms()),
             },
         )?;
-        eval::run(&plan, storage, &budget)
+        let planned = started.elapsed();
+        let mut result = eval::run(&plan, storage, &budget, options.samples_per_step)?;
+        result.stats.planned = planned;
+        Ok(result)
     }
 }
 

@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod eval;
 pub mod functions;
+pub mod fuzz;
 pub mod histogram;
 mod number;
 mod parser;

@@ -23,18 +23,40 @@ impl Span {
     /// The start as `line:column` (both from 1, the column in bytes), as Prometheus writes it before
     /// parse errors and after annotations.
     pub fn locate(self, query: &str) -> String {
-        if query.is_empty() {
+        Lines::of(query).locate(self)
+    }
+}
+
+/// Where the lines of a query end: for many positions of one query.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    breaks: Vec<usize>,
+    length: usize,
+}
+
+impl Lines {
+    pub(crate) fn of(query: &str) -> Self {
+        let bytes = query.bytes().enumerate();
+        Lines {
+            breaks: bytes.filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect(),
+            length: query.len(),
+        }
+    }
+
+    /// See [`Span::locate`].
+    pub(crate) fn locate(&self, span: Span) -> String {
+        if self.length == 0 {
             return "unknown position".to_owned();
         }
-        let Some(before) = query.as_bytes().get(..self.start) else {
+        if span.start > self.length {
             return "invalid position".to_owned();
+        }
+        let before = self.breaks.partition_point(|&line_break| line_break < span.start);
+        let column = match before.checked_sub(1).and_then(|last| self.breaks.get(last)) {
+            Some(line_break) => span.start - line_break,
+            None => span.start + 1,
         };
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        let column = match before.iter().rposition(|&byte| byte == b'\n') {
-            Some(line_break) => self.start - line_break,
-            None => self.start + 1,
-        };
-        format!("{line}:{column}")
+        format!("{}:{column}", before + 1)
     }
 }
 

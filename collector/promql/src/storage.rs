@@ -78,6 +78,25 @@ pub struct Budget {
     samples_low: AtomicUsize,
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
+    reads: ReadCounters,
+}
+
+/// From where samples of a query were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadStats {
+    /// Samples decoded from memory.
+    pub head_samples: usize,
+    /// Samples decoded from blocks.
+    pub block_samples: usize,
+    /// Readings of a block: blocks, counted once for each selection that found samples in them.
+    pub blocks: usize,
+}
+
+#[derive(Debug, Default)]
+struct ReadCounters {
+    head_samples: AtomicUsize,
+    block_samples: AtomicUsize,
+    blocks: AtomicUsize,
 }
 
 impl Budget {
@@ -89,6 +108,23 @@ impl Budget {
             samples_low: AtomicUsize::new(samples_max),
             deadline,
             cancelled,
+            reads: ReadCounters::default(),
+        }
+    }
+
+    /// Notes from where a storage read samples, for the statistics of the query.
+    pub fn note_reads(&self, reads: ReadStats) {
+        self.reads.head_samples.fetch_add(reads.head_samples, Ordering::Relaxed);
+        self.reads.block_samples.fetch_add(reads.block_samples, Ordering::Relaxed);
+        self.reads.blocks.fetch_add(reads.blocks, Ordering::Relaxed);
+    }
+
+    /// What was noted so far.
+    pub fn reads(&self) -> ReadStats {
+        ReadStats {
+            head_samples: self.reads.head_samples.load(Ordering::Relaxed),
+            block_samples: self.reads.block_samples.load(Ordering::Relaxed),
+            blocks: self.reads.blocks.load(Ordering::Relaxed),
         }
     }
 
@@ -184,8 +220,8 @@ pub trait Storage: Send + Sync {
         budget: &'s Budget,
     ) -> Result<Box<dyn SeriesSet + 's>, StorageError>;
 
-    /// The same series in at most `parts` parts that are read on a thread each: the first part has the
-    /// first series, and so on. A storage cuts where the decoding of a part is well worth a thread.
+    /// The same series in parts that up to `threads` threads read, each the next one that is left: the first
+    /// part has the first series, and so on. A storage cuts where that is well worth a thread.
     ///
     /// # Errors
     /// As [`Storage::select`].
@@ -193,9 +229,9 @@ pub trait Storage: Send + Sync {
         &'s self,
         selection: &Selection<'_>,
         budget: &'s Budget,
-        parts: usize,
+        threads: usize,
     ) -> Result<Vec<Box<dyn SeriesSet + 's>>, StorageError> {
-        let _ = parts;
+        let _ = threads;
         Ok(vec![self.select(selection, budget)?])
     }
 

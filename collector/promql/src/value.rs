@@ -1,11 +1,12 @@
 //! What a query gives back.
 
-use crate::storage::HistogramSample;
+use crate::storage::{HistogramSample, ReadStats};
 use crate::summaries::SummaryStats;
 use pharos_common::histogram::FloatHistogram;
 use pharos_common::labels::Labels;
 use pharos_common::sample::{Sample, TimestampMs};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The answer to a query.
 #[derive(Clone, Debug)]
@@ -18,6 +19,9 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: QueryStats,
+    /// Samples that each step looked at, as Prometheus counts them; empty if nobody wanted to know. A sample
+    /// counts at every step and for every selector that sees it.
+    pub samples_per_step: Vec<(TimestampMs, u64)>,
 }
 
 /// What a query cost.
@@ -31,6 +35,12 @@ pub struct QueryStats {
     pub series_read: usize,
     /// What was read for summaries of samples.
     pub summaries: SummaryStats,
+    /// From where samples were read, as far as the storage tells.
+    pub reads: ReadStats,
+    /// Time to plan the query.
+    pub planned: Duration,
+    /// Time to sort the result.
+    pub sorted: Duration,
 }
 
 /// A value of the language.

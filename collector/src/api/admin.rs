@@ -38,6 +38,7 @@ pub(crate) async fn delete_series(
     if !collector.options.enable_admin_api {
         return Err(disabled());
     }
+    parameters.insist_on_all()?;
     let selectors = selectors(&parameters)?;
     if selectors.is_empty() {
         return Err(ApiError::bad_data("no match[] parameter provided"));

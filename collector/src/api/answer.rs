@@ -125,18 +125,27 @@ pub(crate) fn stream_json(
     encoding: Encoding,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
 ) -> Response {
+    let mut response = stream("application/json", move |out| encoding.write(out, write));
+    encoding.mark(&mut response);
+    response
+}
+
+/// The same for another kind of content. If the writing fails the client sees the answer break off.
+pub(crate) fn stream(
+    content_type: &'static str,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+) -> Response {
     let (sender, receiver) = mpsc::channel(ANSWER_CHUNKS_QUEUED_MAX);
     tokio::task::spawn_blocking(move || {
         let mut chunks = Chunks { buffer: Vec::with_capacity(ANSWER_CHUNK_BYTES), sender };
-        let written = encoding.write(&mut chunks, write);
+        let written = write(&mut chunks);
         if let Err(error) = written.and_then(|()| chunks.send()) {
             tracing::debug!(%error, "An answer was not read to its end");
+            let _ = chunks.sender.blocking_send(Err(error));
         }
     });
     let body = Body::from_stream(ReceiverStream::new(receiver));
-    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-    encoding.mark(&mut response);
-    response
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
 struct Chunks {

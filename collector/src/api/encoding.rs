@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use pharos_common::server::accepts_coding;
 use std::io::{self, Write};
 
 /// Below this an answer is sent as it is.
@@ -25,22 +26,9 @@ pub(crate) enum Encoding {
 impl Encoding {
     /// The best that a request's headers allow.
     pub(crate) fn accepted(headers: &HeaderMap) -> Self {
-        let accepts = |wanted: &str| {
-            headers
-                .get_all(header::ACCEPT_ENCODING)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .flat_map(|value| value.split(','))
-                .any(|coding| {
-                    let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-                    let weight: String = weight.split_whitespace().collect();
-                    let weight = weight.strip_prefix("q=").and_then(|weight| weight.parse::<f64>().ok());
-                    name.trim().eq_ignore_ascii_case(wanted) && weight.is_none_or(|weight| weight > 0.0)
-                })
-        };
-        if accepts("zstd") {
+        if accepts_coding(headers, "zstd") {
             Encoding::Zstd
-        } else if accepts("gzip") {
+        } else if accepts_coding(headers, "gzip") {
             Encoding::Gzip
         } else {
             Encoding::Identity

@@ -37,6 +37,7 @@ pub(crate) async fn federate(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
+    parameters.insist_on_all()?;
     let selectors = selectors(&parameters)?;
     let now_ms = collector.clock.now_ms();
     let start_ms = now_ms - collector.options.lookback_delta.as_millis_i64() + 1;

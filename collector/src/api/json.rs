@@ -1,5 +1,7 @@
 //! Values of the query language as Prometheus' JSON, written straight to the output.
 
+use super::digits::{push_timestamp, push_value};
+use pharos_common::histogram::FloatHistogram;
 use pharos_common::labels::Labels;
 use pharos_common::sample::{Sample, TimestampMs};
 use pharos_promql::{MatrixSeries, SampleValue, Value, VectorSample};
@@ -29,72 +31,93 @@ pub(crate) fn format_exponent(value: f64) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
-/// Milliseconds as seconds, with three digits if need be.
-pub(crate) fn write_timestamp(out: &mut (impl Write + ?Sized), timestamp_ms: TimestampMs) -> io::Result<()> {
-    let sign = if timestamp_ms < 0 { "-" } else { "" };
-    let millis = timestamp_ms.unsigned_abs();
-    write!(out, "{sign}{}", millis / 1_000)?;
-    match millis % 1_000 {
-        0 => Ok(()),
-        fraction => write!(out, ".{fraction:03}"),
-    }
-}
-
-fn write_text(out: &mut (impl Write + ?Sized), text: &str) -> io::Result<()> {
+fn push_text(out: &mut Vec<u8>, text: &str) {
     // Nearly all texts are plain: they need neither escapes nor a copy.
     if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        out.write_all(b"\"")?;
-        out.write_all(text.as_bytes())?;
-        return out.write_all(b"\"");
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
     }
-    let quoted = serde_json::to_string(text).map_err(io::Error::other)?;
-    out.write_all(quoted.as_bytes())
 }
 
-/// `{"a":"1"}`
-pub(crate) fn write_labels(out: &mut (impl Write + ?Sized), labels: &Labels) -> io::Result<()> {
-    out.write_all(b"{")?;
+/// Appends `{"a":"1"}`
+pub(crate) fn push_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
     for (position, (name, value)) in labels.iter().enumerate() {
         if position > 0 {
-            out.write_all(b",")?;
+            out.push(b',');
         }
-        write_text(out, name)?;
-        out.write_all(b":")?;
-        write_text(out, value)?;
+        push_text(out, name);
+        out.push(b':');
+        push_text(out, value);
     }
-    out.write_all(b"}")
+    out.push(b'}');
 }
 
-fn write_point(out: &mut (impl Write + ?Sized), timestamp_ms: TimestampMs, value: f64) -> io::Result<()> {
-    out.write_all(b"[")?;
-    write_timestamp(out, timestamp_ms)?;
-    write!(out, ",\"{}\"]", format_value(value))
+/// Appends `[1.5,"2"]`
+fn push_point(out: &mut Vec<u8>, timestamp_ms: TimestampMs, value: f64) {
+    out.push(b'[');
+    push_timestamp(out, timestamp_ms);
+    out.extend_from_slice(b",\"");
+    push_value(out, value);
+    out.extend_from_slice(b"\"]");
 }
 
-fn write_list<T>(
-    out: &mut (impl Write + ?Sized),
-    items: &[T],
-    mut write: impl FnMut(&mut dyn Write, &T) -> io::Result<()>,
+fn push_histogram(
+    out: &mut Vec<u8>,
+    timestamp_ms: TimestampMs,
+    histogram: &FloatHistogram,
 ) -> io::Result<()> {
-    // `dyn` needs a sized reference; this costs one indirection a list.
-    struct Through<'a, W: Write + ?Sized>(&'a mut W);
-    impl<W: Write + ?Sized> Write for Through<'_, W> {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            self.0.flush()
-        }
-    }
-    let mut out = Through(out);
-    out.write_all(b"[")?;
+    out.push(b'[');
+    push_timestamp(out, timestamp_ms);
+    out.push(b',');
+    super::json_histogram::write(out, histogram)?;
+    out.push(b']');
+    Ok(())
+}
+
+/// Appends items with commas between.
+fn push_list<T>(
+    out: &mut Vec<u8>,
+    items: &[T],
+    mut push: impl FnMut(&mut Vec<u8>, &T) -> io::Result<()>,
+) -> io::Result<()> {
+    out.push(b'[');
     for (position, item) in items.iter().enumerate() {
         if position > 0 {
-            out.write_all(b",")?;
+            out.push(b',');
         }
-        write(&mut out, item)?;
+        push(out, item)?;
     }
-    out.write_all(b"]")
+    out.push(b']');
+    Ok(())
+}
+
+/// Bytes that are gathered before they are written: single digits are far too small to be.
+const GATHERED_BYTES: usize = 16 << 10;
+
+/// Writes a list of which each item is gathered as bytes.
+pub(crate) fn write_list<T>(
+    out: &mut (impl Write + ?Sized),
+    items: &[T],
+    mut push: impl FnMut(&mut Vec<u8>, &T) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut gathered = Vec::with_capacity(GATHERED_BYTES + GATHERED_BYTES / 4);
+    gathered.push(b'[');
+    for (position, item) in items.iter().enumerate() {
+        if position > 0 {
+            gathered.push(b',');
+        }
+        push(&mut gathered, item)?;
+        if gathered.len() >= GATHERED_BYTES {
+            out.write_all(&gathered)?;
+            gathered.clear();
+        }
+    }
+    gathered.push(b']');
+    out.write_all(&gathered)
 }
 
 /// `"resultType":"vector","result":[…]`
@@ -106,63 +129,57 @@ pub(crate) fn write_result(out: &mut (impl Write + ?Sized), value: &Value) -> io
         Value::Matrix(_) => "matrix",
     };
     write!(out, "\"resultType\":\"{kind}\",\"result\":")?;
+    let mut text = Vec::new();
     match value {
-        Value::Scalar(sample) => write_point(out, sample.timestamp_ms, sample.value),
-        Value::String { timestamp_ms, text } => {
-            out.write_all(b"[")?;
-            write_timestamp(out, *timestamp_ms)?;
-            out.write_all(b",")?;
-            write_text(out, text)?;
-            out.write_all(b"]")
+        Value::Scalar(sample) => push_point(&mut text, sample.timestamp_ms, sample.value),
+        Value::String { timestamp_ms, text: string } => {
+            text.push(b'[');
+            push_timestamp(&mut text, *timestamp_ms);
+            text.push(b',');
+            push_text(&mut text, string);
+            text.push(b']');
         }
-        Value::Vector(vector) => {
-            write_list(out, vector, |mut out, sample| write_vector_sample(&mut out, sample))
-        }
-        Value::Matrix(matrix) => {
-            write_list(out, matrix, |mut out, series| write_matrix_series(&mut out, series))
-        }
+        Value::Vector(vector) => return write_list(out, vector, push_vector_sample),
+        Value::Matrix(matrix) => return write_list(out, matrix, push_matrix_series),
     }
+    out.write_all(&text)
 }
 
-fn write_vector_sample(out: &mut impl Write, sample: &VectorSample) -> io::Result<()> {
-    out.write_all(b"{\"metric\":")?;
-    write_labels(out, &sample.labels)?;
+fn push_vector_sample(out: &mut Vec<u8>, sample: &VectorSample) -> io::Result<()> {
+    out.extend_from_slice(b"{\"metric\":");
+    push_labels(out, &sample.labels);
     match &sample.value {
         SampleValue::Float(value) => {
-            out.write_all(b",\"value\":")?;
-            write_point(out, sample.timestamp_ms, *value)?;
+            out.extend_from_slice(b",\"value\":");
+            push_point(out, sample.timestamp_ms, *value);
         }
         SampleValue::Histogram(histogram) => {
-            out.write_all(b",\"histogram\":[")?;
-            write_timestamp(out, sample.timestamp_ms)?;
-            out.write_all(b",")?;
-            super::json_histogram::write(out, histogram)?;
-            out.write_all(b"]")?;
+            out.extend_from_slice(b",\"histogram\":");
+            push_histogram(out, sample.timestamp_ms, histogram)?;
         }
     }
-    out.write_all(b"}")
+    out.push(b'}');
+    Ok(())
 }
 
-fn write_matrix_series(out: &mut impl Write, series: &MatrixSeries) -> io::Result<()> {
-    out.write_all(b"{\"metric\":")?;
-    write_labels(out, &series.labels)?;
+fn push_matrix_series(out: &mut Vec<u8>, series: &MatrixSeries) -> io::Result<()> {
+    out.extend_from_slice(b"{\"metric\":");
+    push_labels(out, &series.labels);
     if !series.floats.is_empty() {
-        out.write_all(b",\"values\":")?;
-        write_list(out, &series.floats, |mut out, sample: &Sample| {
-            write_point(&mut out, sample.timestamp_ms, sample.value)
+        out.extend_from_slice(b",\"values\":");
+        push_list(out, &series.floats, |out, sample: &Sample| {
+            push_point(out, sample.timestamp_ms, sample.value);
+            Ok(())
         })?;
     }
     if !series.histograms.is_empty() {
-        out.write_all(b",\"histograms\":")?;
-        write_list(out, &series.histograms, |mut out, sample| {
-            out.write_all(b"[")?;
-            write_timestamp(&mut out, sample.timestamp_ms)?;
-            out.write_all(b",")?;
-            super::json_histogram::write(&mut out, &sample.histogram)?;
-            out.write_all(b"]")
+        out.extend_from_slice(b",\"histograms\":");
+        push_list(out, &series.histograms, |out, sample| {
+            push_histogram(out, sample.timestamp_ms, &sample.histogram)
         })?;
     }
-    out.write_all(b"}")
+    out.push(b'}');
+    Ok(())
 }
 
 #[cfg(test)]
@@ -195,7 +212,7 @@ mod tests {
         #[track_caller]
         fn check(timestamp_ms: i64, want: &str) {
             let mut out = Vec::new();
-            write_timestamp(&mut out, timestamp_ms).unwrap();
+            push_timestamp(&mut out, timestamp_ms);
             assert_eq!(String::from_utf8(out).unwrap(), want);
         }
         check(0, "0");

@@ -3,8 +3,10 @@
 mod admin;
 mod answer;
 mod cors;
+mod digits;
 mod encoding;
 mod exemplars;
+mod features;
 mod federate;
 mod json;
 mod json_histogram;
@@ -13,6 +15,7 @@ mod pages;
 mod parameters;
 mod parse_query;
 mod query;
+mod remote_read;
 mod rules;
 mod series;
 mod status;
@@ -20,6 +23,7 @@ mod targets;
 mod time;
 
 pub use json::format_value;
+pub use remote_read::ReadPlaces;
 
 use crate::collector::Collector;
 use crate::ingest::stream::IngestService;
@@ -53,6 +57,10 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/status/flags", get(status::flags))
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/tsdb/blocks", get(status::blocks))
+        .route("/features", get(features::features))
+        .route("/notifications", get(status::notifications))
+        .route("/notifications/live", get(status::live_notifications))
         .route("/admin/tsdb/flush", get(admin::flush).post(admin::flush))
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
@@ -62,6 +70,7 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .layer(axum::middleware::from_fn(cors::allow));
     let writes = Router::new()
         .route("/api/v1/write", post(remote_write::handle))
+        .route("/api/v1/read", post(remote_read::read))
         .route("/api/v1/import/prometheus", post(text::handle))
         // Bodies are bounded where they are read, with the answer that the protocol wants.
         .layer(DefaultBodyLimit::disable());

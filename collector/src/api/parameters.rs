@@ -3,16 +3,22 @@
 use super::answer::ApiError;
 use super::encoding::Encoding;
 use crate::limits::FORM_BYTES_MAX;
-use axum::extract::{FromRequest, Request};
+use crate::query_log::Origin;
+use axum::extract::{ConnectInfo, FromRequest, OriginalUri, Request};
 use axum::http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::net::SocketAddr;
 
 /// What a request asks for. Those of the body come before those of the URL, as in Go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parameters {
     pairs: Vec<(String, String)>,
+    /// Why a pair was left out, as Go says it.
+    malformed: Option<String>,
     /// How the answer is compressed.
     pub(crate) encoding: Encoding,
+    /// Who asks.
+    pub(crate) origin: Origin,
 }
 
 impl Parameters {
@@ -25,6 +31,14 @@ impl Parameters {
     /// The first value of a parameter, or nothing.
     pub(crate) fn get_or_empty(&self, name: &str) -> &str {
         self.get(name).unwrap_or("")
+    }
+
+    /// Refuses a request of which a pair was left out: some endpoints insist on all of them.
+    pub(crate) fn insist_on_all(&self) -> Result<(), ApiError> {
+        match &self.malformed {
+            None => Ok(()),
+            Some(why) => Err(ApiError::bad_data(format!("error parsing form values: {why}"))),
+        }
     }
 
     /// All values of a parameter.
@@ -49,7 +63,9 @@ impl<S: Sync> FromRequest<S> for Parameters {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let mut pairs = Vec::new();
+        let mut parameters =
+            Parameters { encoding: Encoding::accepted(&parts.headers), ..Parameters::default() };
+        let query = parts.uri.query().unwrap_or("").to_owned();
         let is_form = parts
             .headers
             .get(header::CONTENT_TYPE)
@@ -64,23 +80,44 @@ impl<S: Sync> FromRequest<S> for Parameters {
                 }
                 Err(error) => return Err(ApiError::bad_data(format!("error parsing form values: {error}"))),
             };
-            decode(&body, &mut pairs);
+            parameters.decode(&body);
         }
-        decode(parts.uri.query().unwrap_or("").as_bytes(), &mut pairs);
-        Ok(Parameters { pairs, encoding: Encoding::accepted(&parts.headers) })
+        parameters.decode(query.as_bytes());
+        let whole = parts.extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri.clone());
+        parameters.origin = Origin::Request {
+            client: parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip()),
+            method: parts.method,
+            uri: whole.unwrap_or(parts.uri),
+            headers: parts.headers,
+        };
+        Ok(parameters)
     }
 }
 
-/// `a=1&b=x+y%21`
-fn decode(text: &[u8], pairs: &mut Vec<(String, String)>) {
-    for pair in text.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
-        let split = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
-        let value = pair.get(split + 1..).unwrap_or_default();
-        pairs.push((unescape(&pair[..split]), unescape(value)));
+impl Parameters {
+    /// `a=1&b=x+y%21`. As in Go a malformed pair is left out and the others hold.
+    fn decode(&mut self, text: &[u8]) {
+        for pair in text.split(|&byte| byte == b'&').filter(|pair| !pair.is_empty()) {
+            match decode_pair(pair) {
+                Ok(pair) => self.pairs.push(pair),
+                Err(why) => {
+                    self.malformed.get_or_insert(why);
+                }
+            }
+        }
     }
 }
 
-fn unescape(text: &[u8]) -> String {
+fn decode_pair(pair: &[u8]) -> Result<(String, String), String> {
+    if pair.contains(&b';') {
+        return Err("invalid semicolon separator in query".to_owned());
+    }
+    let split = pair.iter().position(|&byte| byte == b'=').unwrap_or(pair.len());
+    let value = pair.get(split + 1..).unwrap_or_default();
+    Ok((unescape(&pair[..split])?, unescape(value)?))
+}
+
+fn unescape(text: &[u8]) -> Result<String, String> {
     let digit = |byte: Option<&u8>| byte.and_then(|&byte| (byte as char).to_digit(16));
     let mut out = Vec::with_capacity(text.len());
     let mut position = 0;
@@ -93,26 +130,49 @@ fn unescape(text: &[u8]) -> String {
                     out.push((high * 16 + low) as u8);
                     position += 2;
                 }
-                _ => out.push(b'%'),
+                _ => {
+                    let escape = &text[position - 1..text.len().min(position + 2)];
+                    let escape = String::from_utf8_lossy(escape);
+                    return Err(format!("invalid URL escape {}", serde_json::Value::from(escape)));
+                }
             },
             byte => out.push(byte),
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn decoded(text: &str) -> Parameters {
+        let mut parameters = Parameters::default();
+        parameters.decode(text.as_bytes());
+        parameters
+    }
+
     #[test]
     fn forms_are_decoded() {
-        let mut pairs = Vec::new();
-        decode(b"query=up%7Ba%3D%22+x%22%7D&match[]=a&match%5B%5D=b&flag&bad=%zz", &mut pairs);
-        let parameters = Parameters { pairs, ..Parameters::default() };
+        let parameters = decoded("query=up%7Ba%3D%22+x%22%7D&match[]=a&match%5B%5D=b&flag");
         assert_eq!(parameters.get("query"), Some("up{a=\" x\"}"));
         assert_eq!(parameters.all("match[]").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(parameters.get("flag"), None);
-        assert_eq!(parameters.get("bad"), Some("%zz"));
+        assert!(parameters.insist_on_all().is_ok());
+    }
+
+    #[test]
+    fn malformed_pairs_are_left_out_as_in_go() {
+        #[track_caller]
+        fn check(text: &str, want: &str) {
+            let parameters = decoded(text);
+            assert_eq!((parameters.get("query"), parameters.get("b")), (None, Some("1")), "{text}");
+            let error = parameters.insist_on_all().unwrap_err();
+            assert_eq!(error.message(), format!("error parsing form values: {want}"));
+        }
+        check("query=up%7&b=1", "invalid URL escape \"%7\"");
+        check("query=%zzz&b=1", "invalid URL escape \"%zz\"");
+        check("b=1&query=%", "invalid URL escape \"%\"");
+        check("query=up;x=1&b=1", "invalid semicolon separator in query");
     }
 }

@@ -8,7 +8,7 @@ use crate::limits::{POINTS_PER_SERIES_MAX, SMALL_ANSWER_POINTS_MAX};
 use crate::queries::{self, QueryFailure, QuerySettings, When};
 use axum::extract::State;
 use axum::http::StatusCode;
-use pharos_promql::{MatrixSeries, QueryError, QueryStats, SampleValue, Value};
+use pharos_promql::{MatrixSeries, QueryError, SampleValue, Value};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,10 +57,15 @@ async fn run(
             }
         },
         lookback_delta: parameters.positive_duration("lookback_delta")?,
+        samples_per_step: parameters.get("stats").is_some() || collector.queries.log().is_enabled(),
     };
     let query = parameters.get_or_empty("query");
     let expr = pharos_promql::parse(query).map_err(|error| ApiError::parameter("query", error))?;
-    collector.queries.run(expr, when, settings).await.map_err(|failure| api_error(&failure))
+    collector
+        .queries
+        .run(expr, when, settings, &parameters.origin)
+        .await
+        .map_err(|failure| api_error(&failure))
 }
 
 /// A failed query as the API tells it.
@@ -88,7 +93,10 @@ pub(crate) fn api_error(failure: &QueryFailure) -> ApiError {
 }
 
 fn respond(answer: queries::Answer, limit: Option<usize>, parameters: &Parameters) -> Answer {
-    let stats = parameters.get("stats").map(|_| stats_json(&answer));
+    let stats = parameters.get("stats").map(|wanted| match wanted {
+        "all" => answer.cost.to_json_with_steps(),
+        _ => answer.cost.to_json(),
+    });
     let mut result = answer.result;
     if limit.is_some_and(|limit| truncate(&mut result.value, limit)) {
         result.warnings.push("results truncated due to limit".to_owned());
@@ -145,28 +153,6 @@ fn truncate(value: &mut Value, limit: usize) -> bool {
         Value::Scalar(_) | Value::String { .. } => 0,
     };
     length > limit
-}
-
-fn stats_json(answer: &queries::Answer) -> serde_json::Value {
-    let QueryStats { samples_read, peak_samples, summaries, .. } = answer.result.stats;
-    let (queued, evaluated) = (answer.queued.as_secs_f64(), answer.evaluated.as_secs_f64());
-    serde_json::json!({
-        "timings": {
-            "evalTotalTime": evaluated,
-            "resultSortTime": 0.0,
-            "queryPreparationTime": 0.0,
-            "innerEvalTime": evaluated,
-            "execQueueTime": queued,
-            "execTotalTime": queued + evaluated,
-        },
-        "samples": {"totalQueryableSamples": samples_read, "peakSamples": peak_samples},
-        "rollups": {
-            "fiveMinuteBuckets": summaries.five_minute_buckets,
-            "hourBuckets": summaries.hour_buckets,
-            "samples": summaries.samples,
-            "blocks": summaries.blocks,
-        },
-    })
 }
 
 /// `/api/v1/format_query`

@@ -26,6 +26,7 @@ struct Filter<'a> {
 
 impl<'a> Filter<'a> {
     fn of(parameters: &'a Parameters) -> Result<Self, ApiError> {
+        parameters.insist_on_all()?;
         let kind = parameters.get("type").map(str::trim);
         if kind.is_some_and(|kind| !matches!(kind, "alert" | "record")) {
             return Err(ApiError::parameter("type", format!("not supported value {:?}", kind.unwrap_or(""))));

@@ -1,7 +1,7 @@
 //! `/series`, `/labels` and `/label/<name>/values`.
 
 use super::answer::{Answer, ApiError, envelope, stream_json, success_with};
-use super::json::write_labels;
+use super::json::{push_labels, write_list};
 use super::parameters::Parameters;
 use crate::collector::Collector;
 use axum::extract::rejection::PathRejection;
@@ -49,6 +49,7 @@ fn cut<T>(list: &mut Vec<T>, limit: Option<usize>) -> Vec<String> {
 
 /// `/api/v1/series`
 pub(crate) async fn series(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
+    parameters.insist_on_all()?;
     let selectors = selectors(&parameters)?;
     if selectors.is_empty() {
         return Err(ApiError::bad_data("no match[] parameter provided"));
@@ -70,14 +71,10 @@ pub(crate) async fn series(State(collector): State<Arc<Collector>>, parameters: 
     let warnings = cut(&mut found, limit);
     Ok(stream_json(parameters.encoding, move |out| {
         envelope(out, &warnings, &[], |out| {
-            out.write_all(b"[")?;
-            for (position, labels) in found.iter().enumerate() {
-                if position > 0 {
-                    out.write_all(b",")?;
-                }
-                write_labels(out, labels)?;
-            }
-            out.write_all(b"]")
+            write_list(out, &found, |out, labels| {
+                push_labels(out, labels);
+                Ok(())
+            })
         })
     }))
 }

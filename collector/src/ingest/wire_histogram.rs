@@ -121,6 +121,35 @@ pub(super) fn from_wire(histogram: wire::Histogram) -> Result<HistogramSample, H
     Ok(HistogramSample { timestamp_ms: histogram.timestamp, histogram: Arc::new(read) })
 }
 
+/// Writes a histogram of floats.
+pub(crate) fn to_wire(sample: &HistogramSample) -> wire::Histogram {
+    let histogram: &FloatHistogram = &sample.histogram;
+    let spans = |spans: &[BucketSpan]| {
+        let span = |span: &BucketSpan| wire::BucketSpan { offset: span.offset, length: span.length };
+        spans.iter().map(span).collect()
+    };
+    wire::Histogram {
+        count: Some(wire::histogram::Count::CountFloat(histogram.count)),
+        sum: histogram.sum,
+        schema: histogram.schema,
+        zero_threshold: histogram.zero_threshold,
+        zero_count: Some(wire::histogram::ZeroCount::ZeroCountFloat(histogram.zero_count)),
+        negative_spans: spans(&histogram.negative_spans),
+        negative_counts: histogram.negative_buckets.clone(),
+        positive_spans: spans(&histogram.positive_spans),
+        positive_counts: histogram.positive_buckets.clone(),
+        reset_hint: match histogram.counter_reset_hint {
+            CounterResetHint::Unknown => 0,
+            CounterResetHint::Reset => 1,
+            CounterResetHint::NotReset => 2,
+            CounterResetHint::Gauge => 3,
+        },
+        timestamp: sample.timestamp_ms,
+        custom_values: histogram.custom_values.clone(),
+        ..wire::Histogram::default()
+    }
+}
+
 fn spans(spans: &[wire::BucketSpan]) -> Vec<BucketSpan> {
     spans.iter().map(|span| BucketSpan { offset: span.offset, length: span.length }).collect()
 }

@@ -8,6 +8,7 @@ use super::missing;
 use super::rule::{Group, Rule, WHOLE};
 use super::shared_reads::SharedReads;
 use crate::ingest::series_writer::LoneSample;
+use crate::query_log::Origin;
 use pharos_common::histogram::{FloatHistogram, HistogramSample};
 use pharos_common::labels::Labels;
 use pharos_common::sample::{STALE_NAN, TimestampMs};
@@ -67,11 +68,12 @@ async fn evaluate_rule(
     at_ms: TimestampMs,
 ) -> Result<(), String> {
     let expr = rule.definition.expr.clone();
+    let origin = || Origin::Rule { file: group.file.display().to_string(), group: group.name.clone() };
     // What is seen and written lies back by the offset, as in Prometheus; what is decided is decided now.
     let seen_ms = at_ms - group.query_offset_ms;
     let result = context
         .queries
-        .run_rule_over(Arc::clone(shared), expr, seen_ms)
+        .run_rule_over(Arc::clone(shared), expr, seen_ms, origin)
         .await
         .map_err(|error| error.to_string())?;
     let vector: Vec<(Labels, SampleValue)> = match result.value {

@@ -53,8 +53,14 @@ impl Rig {
         let (sender, arrivals) = mpsc::channel(4_096);
         let appender = Appender::new(database.clone(), watch.clone(), sender, Arc::clone(&metrics));
         let writer = SeriesWriter::new(appender, Source::Derived);
-        let queries =
-            Queries::new(database, EngineOptions::default(), 4, Arc::clone(&metrics), Shutdown::new());
+        let queries = Queries::new(
+            database,
+            EngineOptions::default(),
+            4,
+            Arc::clone(&metrics),
+            Arc::clone(&shared),
+            Shutdown::new(),
+        );
         let notifier = Notifier::new(Arc::clone(&metrics), Arc::clone(&shared), None).unwrap();
         let context = Arc::new(RuleContext::new(
             queries,

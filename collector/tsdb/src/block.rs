@@ -5,8 +5,10 @@
 //! read into memory.
 
 pub(crate) mod index;
+pub(crate) mod page_cache;
 pub(crate) mod reader;
 pub(crate) mod rollups;
+pub(crate) mod samples;
 pub(crate) mod writer;
 
 use crate::codec::varint::Cursor;

@@ -14,8 +14,27 @@ pub(crate) mod chain;
 pub(crate) mod reader;
 pub(crate) mod writer;
 
-/// What every checkpoint begins with; the last byte is the version.
-pub(crate) const MAGIC: [u8; 8] = *b"PHCHECK\x01";
+/// What every checkpoint begins with; a byte follows that tells the version.
+const MAGIC: [u8; 7] = *b"PHCHECK";
+
+/// The version that is written. Version 1, which is read as well, told pages and open rows at greater length.
+pub(crate) const VERSION: u8 = 2;
+
+/// Bytes before the first record.
+pub(crate) const FILE_HEADER_BYTES: usize = MAGIC.len() + 1;
+
+/// The first bytes of a file.
+pub(crate) fn file_header() -> [u8; FILE_HEADER_BYTES] {
+    let mut header = [VERSION; FILE_HEADER_BYTES];
+    header[..MAGIC.len()].copy_from_slice(&MAGIC);
+    header
+}
+
+/// The version of a file, if it is one that is known.
+fn version_of(file: &[u8]) -> Option<u8> {
+    let version = *file.strip_prefix(&MAGIC)?.first()?;
+    (1..=VERSION).contains(&version).then_some(version)
+}
 
 /// Bytes before a record's payload: length u32, CRC-32 of kind and payload u32, kind u8.
 pub(crate) const RECORD_HEADER_BYTES: usize = 9;

@@ -1,17 +1,22 @@
-//! Encodings of numbers: [`varint`] and [`bits`] are the grains, [`short`] is the cheap codec of pages in
-//! memory, [`dense`] the `pco` codec of blocks, [`row`] the journal's changed-columns form.
+//! Encodings of numbers: [`varint`], [`bits`] and [`bit_stream`] are the grains, [`short`] is the cheap codec of
+//! pages in memory, [`dense`] the `pco` codec of blocks, [`page`] what it decodes to, [`row_model`] the journal's
+//! form of rows, [`row`] the one before it.
 //!
 //! All promise the same three things, which tests prove: what went in comes out bit for bit, every
 //! truncation is an error, and nothing that a reader is fed makes it panic.
 
+pub(crate) mod bit_stream;
 pub(crate) mod bits;
 pub(crate) mod dense;
+pub(crate) mod page;
 pub(crate) mod row;
+pub(crate) mod row_model;
 pub(crate) mod short;
+pub(crate) mod units;
 pub(crate) mod varint;
 
-/// Decimal scales of sensor values that are tried in turn: whole numbers, hundredths (CPU seconds, load),
-/// thousandths.
+/// Decimal scales of sensor values that blocks know: whole numbers, hundredths (CPU seconds, load), thousandths.
+/// [`units`] has more.
 pub(crate) const SCALES: [f64; 3] = [1.0, 100.0, 1000.0];
 
 /// Largest magnitude of a scaled integer: every integer up to here is exact in a double, and so is a

@@ -22,16 +22,19 @@ mod read;
 mod replay;
 mod restore;
 mod retention;
+mod selection;
 mod snapshot;
 mod statistics;
 mod summarize;
 mod verify;
 
 pub use open::{OpenReport, Options};
+pub use selection::Selection;
 pub use statistics::{Ranking, Statistics};
 pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 pub use verify::{FileCheck, Verdict};
 
+use crate::block::page_cache::PageCache;
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
@@ -47,7 +50,7 @@ use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{FolderLock, StorageIo};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -73,13 +76,13 @@ struct Inner {
     folder: PathBuf,
     options: Options,
     guard: Guard,
-    /// Format of the folder as it is.
-    version: AtomicU32,
     clock: SharedClock,
     head: Head,
     commits: CommitQueue,
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
+    /// Decoded pages of the blocks.
+    pages: Arc<PageCache>,
     housekeeping: Mutex<Housekeeping>,
     exemplars: ExemplarLog,
     counters: Counters,
@@ -230,7 +233,8 @@ impl Database {
         outcome.map(|()| appended)
     }
 
-    /// Resolves when the commit would survive a power cut. It gathers more for no longer than two milliseconds.
+    /// Resolves when the commit would survive a power cut. It gathers more for no longer than four milliseconds, and
+    /// only if others than the caller waited just before.
     ///
     /// # Errors
     /// If the journal could not take it (yet). The samples may still become durable later.
@@ -370,6 +374,37 @@ impl Database {
             damaged_bytes: load(&inner.counters.damaged_bytes),
             blocks_missing: load(&inner.counters.blocks_missing),
         }
+    }
+}
+
+/// A block on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// Its file.
+    pub name: String,
+    /// The oldest sample in it.
+    pub oldest_ms: TimestampMs,
+    /// The newest.
+    pub newest_ms: TimestampMs,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Version of the format.
+    pub version: u32,
+}
+
+impl Database {
+    /// The blocks, the oldest first.
+    pub fn block_infos(&self) -> Vec<BlockInfo> {
+        let info = |block: &Arc<Block>| BlockInfo {
+            name: block.file_name(),
+            oldest_ms: block.oldest_ms(),
+            newest_ms: block.newest_ms(),
+            bytes: block.bytes(),
+            version: u32::from(block.version()),
+        };
+        let mut infos: Vec<BlockInfo> = self.inner.blocks().iter().map(info).collect();
+        infos.sort_by_key(|block| (block.oldest_ms, block.newest_ms));
+        infos
     }
 }
 

@@ -13,6 +13,7 @@ use crate::checkpoint::reader::{Checkpoint, Visitor};
 use crate::checkpoint::writer::CheckpointWriter;
 use crate::checkpoint::{self, RECORD_HEADER_BYTES};
 use crate::codec::dense::{self, Form};
+use crate::codec::row_model::RowModel;
 use crate::codec::varint::Cursor;
 use crate::head::group::GroupCapture;
 use crate::head::page::Page;
@@ -102,10 +103,10 @@ fn journal_record_seeds() -> Vec<Vec<u8>> {
     let mut writer = EntryWriter::new(1);
     let columns: Vec<Labels> = (0..WIDTH).map(labels).collect();
     writer.define(9, columns.iter());
-    let mut previous = [0.0; WIDTH];
+    let mut model = RowModel::new(WIDTH);
     let mut records = Vec::new();
     for row in 0..12 {
-        writer.row(9, 1_000_000 + row as i64 * 1_000, &mut previous, &values(row), row == 6);
+        writer.row(9, 1_000_000 + row as i64 * 1_000, &mut model, &values(row), row % 6 == 0);
         if row % 4 == 3 {
             records.push(writer.swap(Vec::new()));
         }
@@ -137,7 +138,7 @@ fn page_seeds() -> Vec<Vec<u8>> {
 
 /// The payloads of a checkpoint's records: kind u8, length u16, payload; each gets its checksum.
 fn checkpoint(bytes: &[u8]) {
-    let mut file = checkpoint::MAGIC.to_vec();
+    let mut file = checkpoint::file_header().to_vec();
     let mut cursor = Cursor::new(bytes);
     while let Some(kind) = cursor.byte() {
         let length = cursor.array().map_or(0, u16::from_le_bytes);
@@ -155,7 +156,7 @@ fn checkpoint(bytes: &[u8]) {
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
     let file = sample_checkpoint().unwrap_or_default();
     let mut seed = Vec::new();
-    let mut rest = file.get(checkpoint::MAGIC.len()..).unwrap_or_default();
+    let mut rest = file.get(checkpoint::FILE_HEADER_BYTES..).unwrap_or_default();
     while let Some((header, behind)) = rest.split_at_checked(RECORD_HEADER_BYTES) {
         let length = Cursor::new(header).array().map_or(0, u32::from_le_bytes) as usize;
         let Some((payload, behind)) = behind.split_at_checked(length) else { break };
@@ -246,7 +247,7 @@ fn column(bytes: &[u8]) {
     let rows = usize::from(cursor.array().map_or(0, u16::from_le_bytes));
     let meta = cursor.byte().and_then(|length| cursor.take(usize::from(length))).unwrap_or_default();
     let pages = std::iter::once((cursor.rest(), rows));
-    let _ = dense::decode_values(form, meta, rows, pages, &mut Vec::new());
+    let _ = dense::decode(form, meta, pages, |page| page.append_values(0..rows, &mut Vec::new()));
 }
 
 fn column_seeds() -> Vec<Vec<u8>> {

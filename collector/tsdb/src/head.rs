@@ -8,18 +8,18 @@ pub(crate) mod guard;
 pub(crate) mod late;
 pub(crate) mod page;
 pub(crate) mod registry;
+pub(crate) mod selection;
 
 use crate::error::TsdbError;
 use crate::histogram;
-use crate::merge::{Piece, Pieces};
-use crate::newest::Newest;
+use crate::merge::Piece;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
 use group::Group;
 use guard::{Guard, Refusals};
 use late::{LateLog, LateSamples};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
-use pharos_common::sample::{Sample, TimestampMs};
+use pharos_common::sample::TimestampMs;
 use registry::Registry;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -252,83 +252,6 @@ impl Head {
             }
         }
         found
-    }
-
-    /// Collects the samples of all matching series.
-    pub(crate) fn select<E>(
-        &self,
-        matchers: &[Matcher],
-        start_ms: TimestampMs,
-        end_ms: TimestampMs,
-        pieces: &mut Pieces,
-        mut take: impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
-        for (group, columns) in groups {
-            let numbers: Vec<u16> = columns.iter().map(|(column, _)| *column).collect();
-            let snapshot = group.lock().snapshot(start_ms, end_ms, &numbers);
-            let timestamps = snapshot.timestamps();
-            if timestamps.is_empty() {
-                continue;
-            }
-            take(timestamps.len() * columns.len())?;
-            for (index, (column, series)) in columns.iter().enumerate() {
-                let (timestamps, values) = snapshot.column(index, *column, &timestamps);
-                if let (false, Some(labels)) = (timestamps.is_empty(), labels.get(series)) {
-                    pieces.add(labels, Piece { timestamps, values });
-                }
-            }
-        }
-        for (labels, piece) in late {
-            take(piece.values.len())?;
-            pieces.add(&labels, piece);
-        }
-        Ok(())
-    }
-
-    /// Offers the newest sample of every matching series in the range.
-    pub(crate) fn select_newest<E>(
-        &self,
-        matchers: &[Matcher],
-        start_ms: TimestampMs,
-        end_ms: TimestampMs,
-        newest: &mut Newest,
-        mut take: impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
-        for (group, columns) in groups {
-            take(columns.len())?;
-            let mut in_pages = Vec::new();
-            let snapshot = {
-                let state = group.lock();
-                for &(column, series) in &columns {
-                    match (state.newest_open(start_ms, end_ms, column), labels.get(&series)) {
-                        (Some(sample), Some(labels)) => newest.offer(labels, sample),
-                        _ => in_pages.push((column, series)),
-                    }
-                }
-                let numbers: Vec<u16> = in_pages.iter().map(|(column, _)| *column).collect();
-                state.snapshot(start_ms, end_ms, &numbers)
-            };
-            if in_pages.is_empty() {
-                continue;
-            }
-            let timestamps = snapshot.timestamps();
-            for (index, (column, series)) in in_pages.iter().enumerate() {
-                let (timestamps, values) = snapshot.column(index, *column, &timestamps);
-                if let (Some(&timestamp_ms), Some(&value), Some(labels)) =
-                    (timestamps.last(), values.last(), labels.get(series))
-                {
-                    newest.offer(labels, Sample { timestamp_ms, value });
-                }
-            }
-        }
-        for (labels, piece) in late {
-            if let (Some(&timestamp_ms), Some(&value)) = (piece.timestamps.last(), piece.values.last()) {
-                newest.offer(&labels, Sample { timestamp_ms, value });
-            }
-        }
-        Ok(())
     }
 
     /// Hands the labels of matching series that may have samples in the range to `visit`.

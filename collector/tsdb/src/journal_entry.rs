@@ -2,22 +2,27 @@
 //!
 //! One record is one group commit. Records of an epoch (a process's part of a segment) build on each
 //! other: a group is defined before its first row in the epoch, and most rows are told against the group's
-//! row before (see `codec::row`). A record that damage swallowed must not make the rows behind it wrong, so
+//! row before (see `codec::row_model`). A record that damage swallowed must not make the rows behind it wrong, so
 //! each record says which it is, and now and then a row is told in full.
 //!
 //! ```text
 //! record   epoch u32 little-endian (differs between epochs), number of the record in it, entries
 //! entry    kind u8, then
 //!   2 define    group, columns n, then n packed label sets, each with its length
-//!   3 row       group, timestamp less the one before in the record (zigzag), row against the one before
 //!   4 mark      stream 16 bytes, lane u8, sequence
 //!   5 metadata  metric, kind u8, unit, help: each text with its length
-//!   6 full row  as 3, against zeros
+//!   8… row      bit 0: of the group numbered one above that of the row before in the record, else its group
+//!               follows; bit 1: of the same time, else the difference (zigzag) follows; the bits above: 2 and
+//!               the length of the row, or 63, then the length less 61 follows before all; row
+//!   3, 6        rows of version 1: group, difference of times (zigzag), `codec::row` against the row before or (6)
+//!               against zeros; not written any more
 //! ```
 //!
-//! All other numbers are varints.
+//! All other numbers are varints. A row's length tells where the next entry begins even if the row's group is not
+//! known.
 
 use crate::codec::row as row_codec;
+use crate::codec::row_model::RowModel;
 use crate::codec::varint::{Cursor, push, push_bytes};
 use crate::codec::zigzag;
 use crate::metadata::{Metadata, MetricKind};
@@ -27,10 +32,19 @@ use pharos_common::sample::TimestampMs;
 use std::collections::HashMap;
 
 const DEFINE: u8 = 2;
-const ROW: u8 = 3;
+const ROW_V1: u8 = 3;
 const MARK: u8 = 4;
 const METADATA: u8 = 5;
-const FULL_ROW: u8 = 6;
+const FULL_ROW_V1: u8 = 6;
+
+/// The first byte of a row: flags, and above them its length.
+const NEXT_GROUP: u8 = 1;
+const SAME_TIME: u8 = 2;
+const LENGTH_SHIFT: u32 = 2;
+/// Added to lengths, so that a row's first byte is none of the other kinds.
+const LENGTH_BASE: usize = 2;
+/// A length from here on has a varint of its own.
+const LENGTH_LONG: usize = 63;
 
 /// Entries that wait to be written.
 #[derive(Debug)]
@@ -40,13 +54,24 @@ pub(crate) struct EntryWriter {
     epoch: u32,
     number: u64,
     timestamp_ms: TimestampMs,
+    /// The group of the row before in the record.
+    group: Option<u32>,
+    /// A row on its way, until its length is known.
+    row: Vec<u8>,
 }
 
 impl EntryWriter {
     /// Begins with an epoch that differs from those that the journal holds already.
     pub(crate) fn new(epoch: u32) -> Self {
-        let mut writer =
-            EntryWriter { bytes: Vec::new(), header_bytes: 0, epoch, number: 0, timestamp_ms: 0 };
+        let mut writer = EntryWriter {
+            bytes: Vec::new(),
+            header_bytes: 0,
+            epoch,
+            number: 0,
+            timestamp_ms: 0,
+            group: None,
+            row: Vec::new(),
+        };
         writer.begin_record();
         writer
     }
@@ -70,6 +95,7 @@ impl EntryWriter {
         push(&mut self.bytes, self.number);
         self.header_bytes = self.bytes.len();
         self.timestamp_ms = 0;
+        self.group = None;
     }
 
     pub(crate) fn define<'a>(&mut self, group: u32, columns: impl ExactSizeIterator<Item = &'a Labels>) {
@@ -81,23 +107,34 @@ impl EntryWriter {
         }
     }
 
-    /// `previous` is the group's row before; it becomes `values`. A `full` row does not depend on it.
+    /// `model` is the group's. A `full` row does not depend on those before.
     pub(crate) fn row(
         &mut self,
         group: u32,
         timestamp_ms: TimestampMs,
-        previous: &mut [f64],
+        model: &mut RowModel,
         values: &[f64],
         full: bool,
     ) {
-        self.bytes.push(if full { FULL_ROW } else { ROW });
-        if full {
-            previous.fill(0.0);
+        self.row.clear();
+        model.encode(values, full, &mut self.row);
+        let next = self.group.is_some_and(|before| before.wrapping_add(1) == group);
+        let same = self.timestamp_ms == timestamp_ms;
+        let flags = if next { NEXT_GROUP } else { 0 } | if same { SAME_TIME } else { 0 };
+        let length = self.row.len() + LENGTH_BASE;
+        self.bytes.push((length.min(LENGTH_LONG) as u8) << LENGTH_SHIFT | flags);
+        if length >= LENGTH_LONG {
+            push(&mut self.bytes, (length - LENGTH_LONG) as u64);
         }
-        push(&mut self.bytes, u64::from(group));
-        push(&mut self.bytes, zigzag(timestamp_ms.wrapping_sub(self.timestamp_ms)));
+        if !next {
+            push(&mut self.bytes, u64::from(group));
+        }
+        if !same {
+            push(&mut self.bytes, zigzag(timestamp_ms.wrapping_sub(self.timestamp_ms)));
+        }
+        self.bytes.extend_from_slice(&self.row);
         self.timestamp_ms = timestamp_ms;
-        row_codec::encode(previous, values, &mut self.bytes);
+        self.group = Some(group);
     }
 
     pub(crate) fn mark(&mut self, mark: &StreamMark) {
@@ -150,6 +187,8 @@ pub(crate) struct ReadState {
     /// Epoch and number of the record that comes next if none is missing.
     expected: Option<(u32, u64)>,
     timestamp_ms: TimestampMs,
+    /// The group of the row before in the record.
+    group: Option<u32>,
     rows: HashMap<u32, RowBase, foldhash::fast::RandomState>,
     /// Rows that could not be told since a record before them is missing.
     pub(crate) rows_lost: u64,
@@ -157,18 +196,23 @@ pub(crate) struct ReadState {
 
 #[derive(Debug)]
 struct RowBase {
-    values: Vec<f64>,
+    model: RowModel,
     known: bool,
+}
+
+impl RowBase {
+    fn new(width: usize, known: bool) -> Self {
+        RowBase { model: RowModel::new(width), known }
+    }
 }
 
 impl ReadState {
     /// Goes on in the middle of an epoch: `next_record` is the one to come, `widths` tells the groups that
     /// the records before define. What their rows were is not known, so each has to be told in full first.
     pub(crate) fn resume(next_record: (u32, u64), widths: impl Iterator<Item = (u32, usize)>) -> Self {
-        let base = |width| RowBase { values: vec![0.0; width], known: false };
         ReadState {
             expected: Some(next_record),
-            rows: widths.map(|(group, width)| (group, base(width))).collect(),
+            rows: widths.map(|(group, width)| (group, RowBase::new(width, false))).collect(),
             ..ReadState::default()
         }
     }
@@ -186,8 +230,9 @@ impl ReadState {
             // Another process, or another segment: its groups are others, even under the same number.
             _ => self.rows.clear(),
         }
-        self.expected = Some((epoch, number + 1));
+        self.expected = Some((epoch, number.checked_add(1)?));
         self.timestamp_ms = 0;
+        self.group = None;
         Some(())
     }
 }
@@ -223,36 +268,77 @@ fn read_entry(
     match cursor.byte()? {
         DEFINE => {
             let (group, columns) = read_define(cursor)?;
-            state.rows.insert(group, RowBase { values: vec![0.0; columns.len()], known: true });
+            state.rows.insert(group, RowBase::new(columns.len(), true));
             visit(Entry::Define { group, columns });
         }
-        kind @ (ROW | FULL_ROW) => {
-            let group: u32 = cursor.varint()?.try_into().ok()?;
-            let timestamp_ms = state.timestamp_ms.wrapping_add(cursor.signed()?);
-            state.timestamp_ms = timestamp_ms;
-            let Some(base) = state.rows.get_mut(&group) else {
-                // Without the definition the width is unknown, and with it where the row ends.
-                state.rows_lost += 1;
-                return None;
-            };
-            if kind == FULL_ROW {
-                base.values.fill(0.0);
-                base.known = true;
-            }
-            if base.known {
-                row_codec::decode(cursor, &mut base.values)?;
-                visit(Entry::Row { group, timestamp_ms, values: &base.values });
-            } else {
-                row_codec::skip(cursor, base.values.len())?;
-                state.rows_lost += 1;
-            }
-        }
+        kind @ (ROW_V1 | FULL_ROW_V1) => read_row_v1(kind, cursor, state, visit)?,
+        head @ (8..) => read_row(head, cursor, state, visit)?,
         MARK => visit(Entry::Mark(read_mark(cursor)?)),
         METADATA => {
             let (metric, metadata) = read_metadata(cursor)?;
             visit(Entry::Metadata { metric, metadata });
         }
         _ => return None,
+    }
+    Some(())
+}
+
+fn read_row(
+    head: u8,
+    cursor: &mut Cursor<'_>,
+    state: &mut ReadState,
+    visit: &mut impl FnMut(Entry<'_>),
+) -> Option<()> {
+    let mut length = usize::from(head >> LENGTH_SHIFT);
+    if length == LENGTH_LONG {
+        length = length.checked_add(cursor.usize()?)?;
+    }
+    let group = match state.group {
+        Some(before) if head & NEXT_GROUP != 0 => before.wrapping_add(1),
+        None if head & NEXT_GROUP != 0 => return None,
+        _ => cursor.varint()?.try_into().ok()?,
+    };
+    let step_ms = if head & SAME_TIME != 0 { 0 } else { cursor.signed()? };
+    let timestamp_ms = state.timestamp_ms.wrapping_add(step_ms);
+    let row = cursor.take(length.checked_sub(LENGTH_BASE)?)?;
+    state.group = Some(group);
+    state.timestamp_ms = timestamp_ms;
+    match state.rows.get_mut(&group) {
+        Some(base) if base.known || RowModel::is_full(row) => {
+            base.model.decode(row)?;
+            base.known = true;
+            visit(Entry::Row { group, timestamp_ms, values: base.model.row() });
+        }
+        _ => state.rows_lost += 1,
+    }
+    Some(())
+}
+
+fn read_row_v1(
+    kind: u8,
+    cursor: &mut Cursor<'_>,
+    state: &mut ReadState,
+    visit: &mut impl FnMut(Entry<'_>),
+) -> Option<()> {
+    let group: u32 = cursor.varint()?.try_into().ok()?;
+    let timestamp_ms = state.timestamp_ms.wrapping_add(cursor.signed()?);
+    state.timestamp_ms = timestamp_ms;
+    let Some(base) = state.rows.get_mut(&group) else {
+        // Without the definition the width is unknown, and with it where the row ends.
+        state.rows_lost += 1;
+        return None;
+    };
+    let values = base.model.row_mut();
+    if kind == FULL_ROW_V1 {
+        values.fill(0.0);
+        base.known = true;
+    }
+    if base.known {
+        row_codec::decode(cursor, values)?;
+        visit(Entry::Row { group, timestamp_ms, values });
+    } else {
+        row_codec::skip(cursor, values.len())?;
+        state.rows_lost += 1;
     }
     Some(())
 }
@@ -307,10 +393,10 @@ mod tests {
     #[test]
     fn entries_come_back_as_written() {
         let mut writer = EntryWriter::new(5);
-        let mut previous = [0.0, 0.0];
+        let mut model = RowModel::new(2);
         writer.define(7, labels().iter());
-        writer.row(7, 1_000, &mut previous, &[1.0, 2.5], false);
-        writer.row(7, 2_000, &mut previous, &[1.0, f64::NAN], false);
+        writer.row(7, 1_000, &mut model, &[1.0, 2.5], true);
+        writer.row(7, 2_000, &mut model, &[1.0, f64::NAN], false);
         writer.mark(&StreamMark { stream: [3; 16], lane: Lane::Backfill, sequence: 9 });
         let metadata = Metadata { kind: MetricKind::Counter, unit: "s".into(), help: "h".into() };
         writer.metadata("a", &metadata);
@@ -324,11 +410,11 @@ mod tests {
     #[test]
     fn rows_behind_a_missing_record_are_left_out_until_one_is_told_in_full() {
         let mut writer = EntryWriter::new(5);
-        let mut previous = [0.0, 0.0];
+        let mut model = RowModel::new(2);
         let mut records = Vec::new();
         writer.define(7, labels().iter());
-        for (value, full) in [(1.0, false), (2.0, false), (3.0, false), (4.0, true), (5.0, false)] {
-            writer.row(7, 1_000, &mut previous, &[value, 0.0], full);
+        for (value, full) in [(1.0, true), (2.0, false), (3.0, false), (4.0, true), (5.0, false)] {
+            writer.row(7, 1_000, &mut model, &[value, 0.0], full);
             records.push(writer.swap(Vec::new()));
         }
         records.remove(1);
@@ -344,7 +430,7 @@ mod tests {
         old.define(7, labels().iter());
         let mut new = EntryWriter::new(6);
         let first = new.swap(Vec::new());
-        new.row(7, 1_000, &mut [0.0, 0.0], &[1.0, 1.0], false);
+        new.row(7, 1_000, &mut RowModel::new(2), &[1.0, 1.0], true);
         let (seen, lost) = read(&[old.swap(Vec::new()), new.swap(Vec::new())]);
         assert_eq!((seen.len(), lost), (1, 1), "the record that defines the group is missing: {first:?}");
     }

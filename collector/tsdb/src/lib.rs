@@ -25,7 +25,6 @@ mod journal_entry;
 mod manifest;
 mod merge;
 mod metadata;
-mod newest;
 mod postings;
 mod rollup;
 mod row;
@@ -34,8 +33,8 @@ mod summarize;
 mod tombstones;
 
 pub use database::{
-    Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Statistics, Stats, Summaries,
-    Verdict,
+    BlockInfo, Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Selection, Statistics,
+    Stats, Summaries, Verdict,
 };
 pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use exemplars::{AppendedExemplars, Exemplar};
@@ -43,5 +42,5 @@ pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
-pub use select::{ReadBudget, SelectedSeries, Unlimited};
+pub use select::{ReadBudget, Reads, SelectedSeries, Unlimited};
 pub use summarize::SummaryStats;

@@ -42,13 +42,6 @@ impl Pieces {
         }
     }
 
-    /// Adds all pieces of another source, as stored later.
-    pub(crate) fn append(&mut self, later: Pieces) {
-        for (labels, pieces) in later.by_labels {
-            self.by_labels.entry(labels).or_default().extend(pieces);
-        }
-    }
-
     /// The pieces of each series, in no order of series.
     pub(crate) fn into_pieces(self) -> impl Iterator<Item = (Labels, Vec<Piece>)> {
         self.by_labels.into_iter()
@@ -61,7 +54,7 @@ impl Pieces {
             .by_labels
             .into_iter()
             .map(|(labels, pieces)| {
-                let Piece { timestamps, values } = join(pieces, &mut joined);
+                let Piece { timestamps, values } = join(pieces, |pieces| joined.join(pieces));
                 SelectedSeries { labels, timestamps, values, histograms: Vec::new() }
             })
             .collect();
@@ -70,11 +63,18 @@ impl Pieces {
     }
 }
 
+/// Joined columns of timestamps that are remembered, ...
+const JOINED_KNOWN_MAX: usize = 1_024;
+
+/// ... and timestamps in all of them at which they are forgotten, 8 bytes each and as much for their parts.
+const JOINED_ROWS_KNOWN_MAX: usize = 2 << 20;
+
 /// Timestamps that were joined already: series of one group have the same pieces, so they share the
-/// result, too. Keyed by the addresses of the parts, which are kept alive beside it.
+/// result, too. Forgotten when there are many. Keyed by the addresses of the parts, which are kept alive beside it.
 #[derive(Debug, Default)]
-struct JoinedTimestamps {
+pub(crate) struct JoinedTimestamps {
     by_parts: HashMap<Box<[usize]>, Joined, foldhash::fast::RandomState>,
+    rows: usize,
 }
 
 #[derive(Debug)]
@@ -84,11 +84,16 @@ struct Joined {
 }
 
 impl JoinedTimestamps {
-    fn join(&mut self, pieces: &[Piece]) -> Arc<[TimestampMs]> {
+    pub(crate) fn join(&mut self, pieces: &[Piece]) -> Arc<[TimestampMs]> {
+        if self.by_parts.len() >= JOINED_KNOWN_MAX || self.rows >= JOINED_ROWS_KNOWN_MAX {
+            self.rows = 0;
+            self.by_parts.clear();
+        }
         let key: Box<[usize]> = pieces.iter().map(|piece| piece.timestamps.as_ptr() as usize).collect();
         let entry = self.by_parts.entry(key).or_insert_with(|| {
             let parts: Vec<_> = pieces.iter().map(|piece| Arc::clone(&piece.timestamps)).collect();
-            let whole = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            let whole: Arc<[TimestampMs]> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+            self.rows += whole.len();
             Joined { _parts: parts, whole }
         });
         Arc::clone(&entry.whole)
@@ -97,10 +102,12 @@ impl JoinedTimestamps {
 
 /// One piece of all, which are in the order in which they were stored.
 pub(crate) fn join_pieces(pieces: Vec<Piece>) -> Piece {
-    join(pieces, &mut JoinedTimestamps::default())
+    join(pieces, |pieces| JoinedTimestamps::default().join(pieces))
 }
 
-fn join(mut pieces: Vec<Piece>, joined: &mut JoinedTimestamps) -> Piece {
+/// One piece of all, which are in the order in which they were stored. `timestamps` joins those of pieces that
+/// follow each other.
+pub(crate) fn join(mut pieces: Vec<Piece>, timestamps: impl FnOnce(&[Piece]) -> Arc<[TimestampMs]>) -> Piece {
     if pieces.len() == 1
         && let Some(only) = pieces.pop()
     {
@@ -114,7 +121,7 @@ fn join(mut pieces: Vec<Piece>, joined: &mut JoinedTimestamps) -> Piece {
     };
     if disjoint {
         pieces.sort_by_key(|piece| piece.timestamps.first().copied());
-        let timestamps = joined.join(&pieces);
+        let timestamps = timestamps(&pieces);
         let mut values = Vec::with_capacity(timestamps.len());
         for piece in &pieces {
             values.extend_from_slice(&piece.values);
@@ -174,8 +181,7 @@ mod tests {
 
     #[track_caller]
     fn check(pieces: &[&[(i64, f64)]], want: &[(i64, f64)]) {
-        let got =
-            join(pieces.iter().map(|samples| piece(samples)).collect(), &mut JoinedTimestamps::default());
+        let got = join_pieces(pieces.iter().map(|samples| piece(samples)).collect());
         let got: Vec<(i64, f64)> = got.timestamps.iter().copied().zip(got.values).collect();
         assert_eq!(got, want);
     }

@@ -18,6 +18,17 @@ pub struct SelectedSeries {
     pub histograms: Vec<HistogramSample>,
 }
 
+/// From where a read took samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Samples of the head.
+    pub head_samples: usize,
+    /// Samples of blocks.
+    pub block_samples: usize,
+    /// Blocks that had some.
+    pub blocks: usize,
+}
+
 /// What a read may cost, decided by the reader.
 pub trait ReadBudget: Sync {
     /// Why it refuses.
@@ -31,6 +42,9 @@ pub trait ReadBudget: Sync {
 
     /// Called when `samples` that were taken are not held any more.
     fn give_back(&self, samples: usize);
+
+    /// Called when a read is over, with from where it read.
+    fn note_reads(&self, _reads: Reads) {}
 
     /// Called at least once per series.
     ///

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prometheus::Registry;
 use std::future::Future;
+use std::io::Write;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -153,7 +154,29 @@ async fn quit(State(routes): State<StandardRoutes>, headers: HeaderMap) -> Respo
     }
 }
 
-async fn metrics(State(routes): State<StandardRoutes>) -> Response {
+/// Whether a request allows its answer to be compressed in a way (`gzip`).
+pub fn accepts_coding(headers: &HeaderMap, wanted: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight: String = weight.split_whitespace().collect();
+        let weight = weight.strip_prefix("q=").and_then(|weight| weight.parse::<f64>().ok());
+        name.trim().eq_ignore_ascii_case(wanted) && weight.is_none_or(|weight| weight > 0.0)
+    })
+}
+
+async fn metrics(State(routes): State<StandardRoutes>, headers: HeaderMap) -> Response {
     let body = routes.registry.as_ref().map(self_metrics::encode).unwrap_or_default();
-    ([(header::CONTENT_TYPE, self_metrics::TEXT_FORMAT)], body).into_response()
+    let kind = (header::CONTENT_TYPE, self_metrics::TEXT_FORMAT);
+    if !accepts_coding(&headers, "gzip") {
+        return ([kind], body).into_response();
+    }
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    match packed.write_all(&body).and_then(|()| packed.finish()) {
+        Ok(packed) => {
+            let headers = [kind, (header::CONTENT_ENCODING, "gzip"), (header::VARY, "Accept-Encoding")];
+            (headers, packed).into_response()
+        }
+        Err(_) => ([kind], body).into_response(),
+    }
 }

@@ -50,6 +50,11 @@ impl Column {
         Column { first: 0, floats, histograms: Vec::new() }
     }
 
+    /// Floats from a step on, the stale marker where there is none.
+    pub(crate) fn starting_at(first: usize, floats: Vec<f64>) -> Self {
+        Column { first, floats, histograms: Vec::new() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.floats.is_empty()
     }
@@ -118,6 +123,11 @@ impl Column {
     /// The steps that have a value.
     pub(crate) fn points(&self) -> impl Iterator<Item = (usize, Point)> + '_ {
         self.bounds().filter_map(|step| Some((step, self.point(step)?)))
+    }
+
+    /// Makes room for the floats of so many steps.
+    pub(crate) fn reserve(&mut self, steps: usize) {
+        self.floats.reserve_exact(steps);
     }
 
     /// Sets the value at a step. Steps must rise.

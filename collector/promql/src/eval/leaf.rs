@@ -1,8 +1,10 @@
 //! Leaves: nodes that read samples. All leaves of a reading are evaluated while its series pass by, so
 //! only one series' samples are held at a time.
 
+use super::aggregate::Running;
 use super::column::Series;
-use super::part::{self, Found, Part, Task, read_all};
+use super::part::{Found, Part, Reader, Task};
+use super::side_by_side::read_all;
 use super::summarized::{self, SummaryTask};
 use super::window::Windows;
 use super::{Evaluated, Evaluator, Scalar};
@@ -11,11 +13,11 @@ use crate::ast::{NodeId, NodeKind, RangeExtension};
 use crate::error::QueryError;
 use crate::functions::over_time::{self, RangeCall};
 use crate::plan::{LeafKind, Reading};
-use crate::storage::Selection;
+use crate::storage::{Budget, Selection, SeriesColumns};
 use crate::summaries::SummaryRequest;
 use std::sync::{Arc, OnceLock};
 
-impl Evaluator<'_> {
+impl<'e> Evaluator<'e> {
     /// Evaluates a leaf, and with it all leaves that read the same series.
     pub(super) fn read_leaf(&mut self, index: usize) -> Result<(), QueryError> {
         let plan = self.plan;
@@ -35,33 +37,76 @@ impl Evaluator<'_> {
                 LeafKind::OverTime { .. } => Some(self.range_call(leaf.node)?),
                 _ => None,
             };
-            tasks.push(Task { leaf, call });
+            tasks.push(Task { leaf, call, counts: self.looked_at.is_some() });
         }
-        let part = match self.read_summaries(index, &tasks)? {
-            Some(part) => part,
+        let summarized = self.read_summaries(index, &tasks)?;
+        let Gathered { part, running } = match summarized {
+            Some(part) => Gathered { part, running: Vec::new() },
             None => self.read_samples(reading, &tasks)?,
         };
         self.annotations.merge(part.annotations);
         self.stats.series_read += part.series_read;
         self.stats.samples_read += part.samples_read;
         self.stats.summaries.add(part.summaries);
-        for (task, found) in tasks.iter().zip(part.found) {
+        let running = running.into_iter().chain(std::iter::repeat_with(|| None));
+        for ((task, found), running) in tasks.iter().zip(part.found).zip(running) {
+            if let Some(looked_at) = &mut self.looked_at {
+                looked_at.add(plan, task.leaf.node, &found.looked_at);
+            }
+            if let (Some(running), Some(aggregation)) = (running, task.leaf.aggregation) {
+                self.store(aggregation, Evaluated::Vector(running.into_series()))?;
+                // The leaf was evaluated, and nobody asks for its value.
+                self.values[task.leaf.node.index()] = Some(Evaluated::Vector(Vec::new()));
+                continue;
+            }
             let value = self.finish_leaf(task, found)?;
             self.values[task.leaf.node.index()] = Some(value);
         }
         Ok(())
     }
 
-    fn read_samples(&self, reading: &Reading, tasks: &[Task<'_>]) -> Result<Part, QueryError> {
-        let plan = self.plan;
+    /// Reads the samples of all tasks. What is aggregated at once is, unless it turns out to be histograms.
+    fn read_samples(&self, reading: &Reading, tasks: &[Task<'_>]) -> Result<Gathered<'e>, QueryError> {
+        match self.gather(reading, tasks, true)? {
+            Some(gathered) => Ok(gathered),
+            None => Ok(self.gather(reading, tasks, false)?.unwrap_or_default()),
+        }
+    }
+
+    /// `None` if histograms came where floats were being added up.
+    fn gather(
+        &self,
+        reading: &Reading,
+        tasks: &[Task<'_>],
+        at_once: bool,
+    ) -> Result<Option<Gathered<'e>>, QueryError> {
+        let (plan, budget) = (self.plan, self.budget);
         let selection = Selection {
             matchers: plan.matchers(reading.selector),
             start_ms: reading.start_ms,
             end_ms: reading.end_ms,
             hints: reading.hints,
         };
-        let sets = self.storage.select_parts(&selection, self.budget, threads())?;
-        read_all(sets, tasks.len(), |set| part::read(set, tasks, self.budget, plan.setting.lookback_ms))
+        let sets = self.storage.select_parts(&selection, budget, threads())?;
+        let aggregation = |task: &Task<'_>| match &plan.expr.node(task.leaf.aggregation?).kind {
+            NodeKind::Aggregate(aggregate) if at_once => Running::new(aggregate, budget),
+            _ => None,
+        };
+        let mut gathered = Gathered::default();
+        gathered.part.found.resize_with(tasks.len(), Found::default);
+        gathered.running = tasks.iter().map(aggregation).collect();
+        let mut are_floats = true;
+        let join = |part: Part| {
+            are_floats &= gathered.add(part, budget)?;
+            Ok(())
+        };
+        let start = || Reader::new(tasks, budget, plan.setting.lookback_ms);
+        read_all(sets, threads(), start, |set, reader| reader.read(set), join)?;
+        if are_floats {
+            return Ok(Some(gathered));
+        }
+        gathered.let_go(budget);
+        Ok(None)
     }
 
     /// What summaries give a leaf; `None` if they do not serve it.
@@ -75,7 +120,11 @@ impl Evaluator<'_> {
             SummaryRequest { matchers, spans: Arc::clone(&summarized.spans), fields: summarized.fields };
         let Some(sets) = storage.summarize(&request, self.budget, threads())? else { return Ok(None) };
         let work = SummaryTask { task, summarized, matchers, storage: self.storage, budget: self.budget };
-        read_all(sets, tasks.len(), |set| summarized::read(set, &work)).map(Some)
+        let mut gathered = Gathered::default();
+        gathered.part.found.resize_with(tasks.len(), Found::default);
+        let join = |part| gathered.add(part, self.budget).map(drop);
+        read_all(sets, threads(), || (), |set, ()| summarized::read(set, &work), join)?;
+        Ok(Some(gathered.part))
     }
 
     /// A leaf's value from what all parts gave.
@@ -137,6 +186,56 @@ impl Evaluator<'_> {
         over_time::check_extension(function, call.function.name, extension)?;
         let place = call.args.first().map_or(Place(String::new()), |&arg| self.place(arg));
         Ok(RangeCall { function, windows, extension, scalars, place })
+    }
+}
+
+/// What all parts came to.
+#[derive(Default)]
+struct Gathered<'e> {
+    part: Part,
+    /// For each task the aggregation that its series were added to.
+    running: Vec<Option<Running<'e>>>,
+}
+
+impl Gathered<'_> {
+    /// Adds the next part; `false` if its series cannot be aggregated like those before.
+    fn add(&mut self, part: Part, budget: &Budget) -> Result<bool, QueryError> {
+        self.part.annotations.merge(part.annotations);
+        self.part.series_read += part.series_read;
+        self.part.samples_read += part.samples_read;
+        self.part.summaries.add(part.summaries);
+        let mut running = self.running.iter_mut();
+        let mut is_accepted = true;
+        for (all, found) in self.part.found.iter_mut().zip(part.found) {
+            let slot = running.next();
+            let Some(Some(aggregation)) = slot.as_deref().map(Option::as_ref) else {
+                all.append(found);
+                continue;
+            };
+            if aggregation.accepts(&found.series) {
+                if let Some(Some(aggregation)) = slot {
+                    found.series.iter().try_for_each(|series| aggregation.add(series))?;
+                }
+                budget.put_back(cost(&found.series));
+            } else {
+                // Nothing is lost if these are the first.
+                is_accepted &= aggregation.is_empty();
+                if let Some(slot) = slot {
+                    *slot = None;
+                }
+                all.append(found);
+            }
+        }
+        Ok(is_accepted)
+    }
+
+    /// Gives back what it holds of the budget.
+    fn let_go(self, budget: &Budget) {
+        for found in &self.part.found {
+            let samples: usize = found.samples.iter().map(SeriesColumns::cost).sum();
+            budget.put_back(cost(&found.series) + samples);
+        }
+        self.running.into_iter().flatten().for_each(|running| drop(running.into_series()));
     }
 }
 

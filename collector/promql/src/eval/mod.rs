@@ -6,9 +6,11 @@ mod binary;
 mod call;
 pub(crate) mod column;
 mod leaf;
+mod looked_at;
 pub(crate) mod meter;
 mod part;
 mod result;
+mod side_by_side;
 pub(crate) mod smooth;
 mod subquery;
 mod summarized;
@@ -20,9 +22,11 @@ use crate::annotations::{Annotations, Place};
 use crate::ast::{NodeId, NodeKind};
 use crate::error::QueryError;
 use crate::plan::{Grid, Plan};
+use crate::span::Lines;
 use crate::storage::{Budget, SeriesColumns, Storage};
 use crate::value::{QueryResult, QueryStats};
 use column::{Column, Series};
+use looked_at::LookedAt;
 use std::collections::HashMap;
 
 /// What a node evaluates to.
@@ -44,6 +48,10 @@ pub(crate) struct Evaluator<'e> {
     pub(crate) budget: &'e Budget,
     pub(crate) annotations: Annotations,
     pub(crate) stats: QueryStats,
+    /// Every node may be remarked on: its place must not cost a look at the whole query.
+    lines: Lines,
+    /// Counted if somebody wants to know.
+    looked_at: Option<LookedAt>,
     values: Vec<Option<Evaluated>>,
 }
 
@@ -55,6 +63,7 @@ pub(crate) fn run(
     plan: &Plan<'_>,
     storage: &dyn Storage,
     budget: &Budget,
+    counts_samples: bool,
 ) -> Result<QueryResult, QueryError> {
     budget.check()?;
     // Helpers of a node take memory by the step; so no more steps than samples.
@@ -71,6 +80,8 @@ pub(crate) fn run(
         budget,
         annotations: Annotations::default(),
         stats: QueryStats::default(),
+        lines: Lines::of(plan.expr.query()),
+        looked_at: counts_samples.then(|| LookedAt::new(plan)),
         values,
     };
     for index in 0..plan.expr.nodes.len() {
@@ -86,6 +97,10 @@ pub(crate) fn run(
 
 impl<'e> Evaluator<'e> {
     fn node(&mut self, id: NodeId) -> Result<(), QueryError> {
+        if self.values[id.index()].is_some() {
+            // Evaluated with what it is made of.
+            return Ok(());
+        }
         if let Some(leaf) = self.plan.leaf_of[id.index()] {
             return self.read_leaf(leaf);
         }
@@ -145,8 +160,7 @@ impl<'e> Evaluator<'e> {
     }
 
     pub(crate) fn place(&self, id: NodeId) -> Place {
-        let span = self.plan.expr.node(id).span;
-        Place(span.locate(self.plan.expr.query()))
+        Place(self.lines.locate(self.plan.expr.node(id).span))
     }
 
     fn unary(&mut self, unary: crate::ast::Unary, id: NodeId) -> Result<Evaluated, QueryError> {

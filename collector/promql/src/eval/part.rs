@@ -1,7 +1,8 @@
 //! One part of a reading: its series pass by one after the other, and every leaf of the reading takes what
-//! it needs of each. Parts share nothing but the budget, so they are read side by side.
+//! it needs of each.
 
 use super::column::{Column, Point, Series};
+use super::looked_at::StepCounts;
 use super::meter::Meter;
 use super::smooth;
 use super::window::{BoundsCache, NONE, NewestCache, drop_stale};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 pub(super) struct Task<'p> {
     pub(super) leaf: &'p Leaf,
     pub(super) call: Option<RangeCall>,
+    /// Whether the samples that each step looks at are counted.
+    pub(super) counts: bool,
 }
 
 /// What a part's series gave a leaf.
@@ -27,12 +30,14 @@ pub(super) struct Task<'p> {
 pub(super) struct Found {
     pub(super) series: Vec<Series>,
     pub(super) samples: Vec<SeriesColumns>,
+    pub(super) looked_at: StepCounts,
 }
 
 impl Found {
     pub(super) fn append(&mut self, mut other: Found) {
         self.series.append(&mut other.series);
         self.samples.append(&mut other.samples);
+        self.looked_at.append(&other.looked_at);
     }
 }
 
@@ -47,72 +52,46 @@ pub(super) struct Part {
     pub(super) summaries: SummaryStats,
 }
 
-/// Reads all series of a part.
-pub(super) fn read(
-    mut set: Box<dyn SeriesSet + '_>,
-    tasks: &[Task<'_>],
-    budget: &Budget,
+/// Reads part after part. What it found out about timestamps serves the next one, too.
+pub(super) struct Reader<'p> {
+    works: Vec<Work<'p>>,
+    budget: &'p Budget,
     lookback_ms: i64,
-) -> Result<Part, QueryError> {
-    let mut part = Part::default();
-    let meter = Meter::new(budget);
-    let mut works: Vec<Work<'_>> = tasks.iter().map(Work::new).collect();
-    while let Some(mut series) = set.next_series()? {
-        budget.check()?;
-        let cost = series.cost();
-        part.series_read += 1;
-        part.samples_read += cost;
-        // Instant leaves must see stale markers, ranges must not.
-        for work in works.iter_mut().filter(|work| work.is_instant()) {
-            work.instant(&work.seen(&series), lookback_ms)?;
-        }
-        if works.iter().any(|work| !work.is_instant()) {
-            drop_stale(&mut series);
-            for work in works.iter_mut().filter(|work| !work.is_instant()) {
-                work.range(&work.seen(&series), lookback_ms, &mut part.annotations, &meter)?;
-            }
-        }
-        let held: usize = works.iter_mut().map(Work::newly_held).sum();
-        budget.put_back(cost);
-        budget.take(held)?;
-    }
-    part.found = works.into_iter().map(|work| work.found).collect();
-    Ok(part)
 }
 
-/// Reads all parts, side by side if there are several, and joins them in their order.
-pub(super) fn read_all<S: Send>(
-    sets: Vec<S>,
-    tasks: usize,
-    read: impl Fn(S) -> Result<Part, QueryError> + Sync,
-) -> Result<Part, QueryError> {
-    let read = &read;
-    let mut sets = sets.into_iter();
-    let first = sets.next();
-    let mut parts = std::thread::scope(|scope| {
-        let others: Vec<_> = sets.map(|set| scope.spawn(move || read(set))).collect();
-        let mut parts = Vec::with_capacity(others.len() + 1);
-        parts.extend(first.map(read));
-        parts.extend(others.into_iter().map(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(QueryError::execution("unexpected error: evaluation stopped")))
-        }));
-        parts.into_iter()
-    });
-    let mut all = parts.next().transpose()?.unwrap_or_default();
-    all.found.resize_with(tasks, Found::default);
-    for part in parts {
-        let part = part?;
-        for (all, found) in all.found.iter_mut().zip(part.found) {
-            all.append(found);
-        }
-        all.annotations.merge(part.annotations);
-        all.series_read += part.series_read;
-        all.samples_read += part.samples_read;
-        all.summaries.add(part.summaries);
+impl<'p> Reader<'p> {
+    pub(super) fn new(tasks: &'p [Task<'p>], budget: &'p Budget, lookback_ms: i64) -> Self {
+        Reader { works: tasks.iter().map(Work::new).collect(), budget, lookback_ms }
     }
-    Ok(all)
+
+    /// Reads all series of a part.
+    pub(super) fn read(&mut self, mut set: Box<dyn SeriesSet + '_>) -> Result<Part, QueryError> {
+        let (budget, lookback_ms) = (self.budget, self.lookback_ms);
+        let mut part = Part::default();
+        let meter = Meter::new(budget);
+        let works = &mut self.works;
+        while let Some(mut series) = set.next_series()? {
+            budget.check()?;
+            let cost = series.cost();
+            part.series_read += 1;
+            part.samples_read += cost;
+            // Instant leaves must see stale markers, ranges must not.
+            for work in works.iter_mut().filter(|work| work.is_instant()) {
+                work.instant(&work.seen(&series), lookback_ms)?;
+            }
+            if works.iter().any(|work| !work.is_instant()) {
+                drop_stale(&mut series);
+                for work in works.iter_mut().filter(|work| !work.is_instant()) {
+                    work.range(&work.seen(&series), lookback_ms, &mut part.annotations, &meter)?;
+                }
+            }
+            let held: usize = works.iter_mut().map(Work::newly_held).sum();
+            budget.put_back(cost);
+            budget.take(held)?;
+        }
+        part.found = works.iter_mut().map(Work::take_found).collect();
+        Ok(part)
+    }
 }
 
 /// A task under way.
@@ -140,6 +119,12 @@ impl<'t> Work<'t> {
         matches!(self.task.leaf.kind, LeafKind::Instant | LeafKind::InstantTimestamp)
     }
 
+    /// What was found since the last time.
+    fn take_found(&mut self) -> Found {
+        self.counted = 0;
+        std::mem::take(&mut self.found)
+    }
+
     /// The series as the leaf sees it: with resets found out where only counts and sums are used.
     fn seen<'s>(&self, series: &'s SeriesColumns) -> Cow<'s, SeriesColumns> {
         if !self.task.leaf.wants_statistics || series.histograms.len() < 2 {
@@ -156,6 +141,9 @@ impl<'t> Work<'t> {
         } else {
             newest(self.task.leaf, series, lookback_ms, &mut self.newest)
         };
+        if self.task.counts {
+            self.found.looked_at.add_points(&column);
+        }
         if !column.is_empty() {
             let drop_name = matches!(self.task.leaf.kind, LeafKind::InstantTimestamp);
             self.found.series.push(Series { labels: series.labels.clone(), drop_name, column });
@@ -173,12 +161,19 @@ impl<'t> Work<'t> {
         match (self.task.leaf.kind, &self.task.call) {
             (LeafKind::Samples { range_ms }, _) => {
                 let samples = smooth::window_samples(self.task.leaf, series, range_ms, lookback_ms)?;
+                if self.task.counts {
+                    self.found.looked_at.add_at(0, samples.cost());
+                }
                 if !samples.values.is_empty() || !samples.histograms.is_empty() {
                     self.found.samples.push(samples);
                 }
             }
             (_, Some(call)) => {
                 let column = over_time::evaluate(call, series, &mut self.bounds, annotations, meter)?;
+                if self.task.counts {
+                    let counts = &mut self.found.looked_at;
+                    counts.add_windows(&call.windows, series, &mut self.bounds, meter)?;
+                }
                 if !column.is_empty() {
                     let drop_name = !call.function.keeps_name();
                     self.found.series.push(Series { labels: series.labels.clone(), drop_name, column });
@@ -228,6 +223,7 @@ fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64, cache: &mut New
 /// The samples at known indices.
 fn newest_floats(series: &SeriesColumns, newest: &[u32], wants_time: bool) -> Column {
     let mut column = Column::default();
+    column.reserve(newest.len());
     for (step, &index) in newest.iter().enumerate() {
         if index == NONE {
             continue;

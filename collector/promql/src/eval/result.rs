@@ -9,6 +9,7 @@ use crate::value::{MatrixSeries, QueryResult, SampleValue, Value, VectorSample};
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::sample::Sample;
 use std::collections::HashSet;
+use std::time::Instant;
 
 /// Labels that say what is measured, not who is: they go with the metric's name.
 fn is_metadata(label: &str) -> bool {
@@ -55,7 +56,8 @@ impl Evaluator<'_> {
                 } else {
                     let merged = merge_same_labels(with_final_names(series), self.budget)?;
                     let columns = merged.into_iter().map(|series| super::to_samples(series, grid));
-                    Value::Matrix(sorted(columns.map(matrix_series).collect()))
+                    let matrix = columns.map(matrix_series).collect();
+                    Value::Matrix(self.sorted(matrix))
                 }
             }
             ValueType::Matrix => {
@@ -63,12 +65,24 @@ impl Evaluator<'_> {
                     Evaluated::Samples(samples) => samples,
                     _ => self.subquery_samples(text_node)?,
                 };
-                Value::Matrix(sorted(samples.into_iter().map(matrix_series).collect()))
+                let matrix = samples.into_iter().map(matrix_series).collect();
+                Value::Matrix(self.sorted(matrix))
             }
         };
         let (warnings, infos) = self.annotations.into_texts();
         self.stats.peak_samples = self.budget.peak_samples();
-        Ok(QueryResult { value, warnings, infos, stats: self.stats })
+        self.stats.reads = self.budget.reads();
+        let samples_per_step = self.looked_at.map_or(Vec::new(), |counts| counts.into_steps(self.plan));
+        Ok(QueryResult { value, warnings, infos, stats: self.stats, samples_per_step })
+    }
+}
+
+impl Evaluator<'_> {
+    fn sorted(&mut self, mut matrix: Vec<MatrixSeries>) -> Vec<MatrixSeries> {
+        let started = Instant::now();
+        matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
+        self.stats.sorted = started.elapsed();
+        matrix
     }
 }
 
@@ -107,9 +121,4 @@ fn matrix_series(series: SeriesColumns) -> MatrixSeries {
         .collect();
     let histograms: Vec<HistogramSample> = series.histograms;
     MatrixSeries { labels: series.labels, floats, histograms }
-}
-
-fn sorted(mut matrix: Vec<MatrixSeries>) -> Vec<MatrixSeries> {
-    matrix.sort_by(|a, b| a.labels.cmp(&b.labels));
-    matrix
 }

@@ -1,6 +1,7 @@
 //! Leaves that are served by summaries: each window is put together from the spans that it consists of.
 
 use super::column::{Column, Series};
+use super::looked_at::StepCounts;
 use super::meter::Meter;
 use super::part::{Part, Task};
 use super::window::{BoundsCache, Windows, drop_stale};
@@ -39,6 +40,11 @@ pub(super) fn read(mut set: Box<dyn SummarySet + '_>, work: &SummaryTask<'_>) ->
     while let Some(labels) = set.next_series(&mut summaries)? {
         budget.check()?;
         let column = work.column(&labels, &summaries, &meter)?;
+        if work.task.counts
+            && let Some(found) = part.found.first_mut()
+        {
+            work.count(&summaries, &column, &mut found.looked_at);
+        }
         part.series_read += 1;
         if column.is_empty() {
             continue;
@@ -102,6 +108,17 @@ impl SummaryTask<'_> {
             }
         }
         Ok(Column::from_floats(values).trimmed())
+    }
+
+    /// Counts what samples would have been looked at.
+    fn count(&self, summaries: &[Summary], column: &Column, counts: &mut StepCounts) {
+        if self.task.call.is_none() {
+            return counts.add_points(column);
+        }
+        for (step, window) in self.summarized.windows.iter().enumerate() {
+            let inside = summaries.get(window.clone()).unwrap_or_default();
+            counts.add_at(step, inside.iter().map(|summary| summary.count as usize).sum());
+        }
     }
 
     fn value(&self, window: &Summary, step: usize) -> OfSummary {

@@ -5,10 +5,15 @@
 
 use super::meter::Meter;
 use crate::error::QueryError;
+use crate::functions::over_time::Stretch;
 use crate::plan::{Grid, Shift};
 use crate::storage::{HistogramSample, SeriesColumns};
 use pharos_common::sample::{TimestampMs, is_stale_nan};
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Where the windows of a range lie.
@@ -112,15 +117,53 @@ pub(crate) struct Window<'s> {
     pub(crate) time_ms: TimestampMs,
 }
 
-/// Remembers which sample is the newest at each step, for series with the same column of timestamps.
-#[derive(Default)]
-pub(crate) struct NewestCache {
-    timestamps: Option<Arc<[TimestampMs]>>,
-    newest: Vec<u32>,
-}
-
 /// No sample is recent enough.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// Steps of columns of timestamps that a cache holds.
+const STEPS_KNOWN_MAX: usize = 1 << 17;
+
+/// What was found out about columns of timestamps, for the series that share them.
+struct ByTimestamps<T> {
+    /// By address; the column is kept, so no other can have it.
+    known: HashMap<usize, (Arc<[TimestampMs]>, T), foldhash::fast::RandomState>,
+    steps: usize,
+}
+
+impl<T> Default for ByTimestamps<T> {
+    fn default() -> Self {
+        ByTimestamps { known: HashMap::default(), steps: 0 }
+    }
+}
+
+impl<T> ByTimestamps<T> {
+    fn get_or_find<E>(
+        &mut self,
+        timestamps: &Arc<[TimestampMs]>,
+        steps: usize,
+        find: impl FnOnce() -> Result<T, E>,
+    ) -> Result<&T, E> {
+        let address = timestamps.as_ptr() as usize;
+        // Columns without a row may all have the same address.
+        let is_known = self.known.get(&address).is_some_and(|(known, _)| known.len() == timestamps.len());
+        if !is_known && self.steps + steps > STEPS_KNOWN_MAX {
+            self.known.clear();
+            self.steps = 0;
+        }
+        match self.known.entry(address) {
+            Entry::Occupied(entry) if is_known => Ok(&entry.into_mut().1),
+            entry => {
+                self.steps += steps;
+                let found = find()?;
+                Ok(&entry.insert_entry((Arc::clone(timestamps), found)).into_mut().1)
+            }
+        }
+    }
+}
+
+/// Remembers which sample is the newest at each step.
+#[derive(Default)]
+pub(crate) struct NewestCache(ByTimestamps<Vec<u32>>);
 
 impl NewestCache {
     /// For each step the index of the newest sample that is no older than the lookback, or [`NONE`].
@@ -131,8 +174,8 @@ impl NewestCache {
         lookback_ms: i64,
         timestamps: &Arc<[TimestampMs]>,
     ) -> &[u32] {
-        if !self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
-            self.newest.clear();
+        let find = || -> Result<Vec<u32>, std::convert::Infallible> {
+            let mut newest = Vec::with_capacity(grid.steps);
             let mut next = 0;
             for step in 0..grid.steps {
                 let time_ms = shift.apply(grid.time(step));
@@ -140,35 +183,45 @@ impl NewestCache {
                 let is_recent = |index: &usize| {
                     timestamps.get(*index).is_some_and(|&taken| taken > time_ms.saturating_sub(lookback_ms))
                 };
-                let newest = next.checked_sub(1).filter(is_recent);
-                self.newest.push(newest.and_then(|index| u32::try_from(index).ok()).unwrap_or(NONE));
+                let found = next.checked_sub(1).filter(is_recent);
+                newest.push(found.and_then(|index| u32::try_from(index).ok()).unwrap_or(NONE));
             }
-            self.timestamps = Some(Arc::clone(timestamps));
-        }
-        &self.newest
+            Ok(newest)
+        };
+        let Ok(newest) = self.0.get_or_find(timestamps, grid.steps, find);
+        newest
     }
 }
 
-/// Remembers the bounds found last, for series with the same column of timestamps.
+/// Remembers where windows lie in columns of timestamps.
 #[derive(Default)]
-pub(crate) struct BoundsCache {
-    timestamps: Option<Arc<[TimestampMs]>>,
-    bounds: Arc<[Range<usize>]>,
+pub(crate) struct BoundsCache(ByTimestamps<Rc<KnownWindows>>);
+
+/// Where windows lie in a column of timestamps, and what follows from that.
+pub(crate) struct KnownWindows {
+    pub(crate) bounds: Box<[Range<usize>]>,
+    stretches: OnceCell<Box<[Stretch]>>,
+}
+
+impl KnownWindows {
+    /// For each window how far its samples reach; found out when it is first asked for.
+    pub(crate) fn stretches(&self, find: impl FnOnce() -> Vec<Stretch>) -> &[Stretch] {
+        self.stretches.get_or_init(|| find().into())
+    }
 }
 
 impl BoundsCache {
-    pub(crate) fn bounds(
+    pub(crate) fn windows(
         &mut self,
         windows: &Windows,
         timestamps: &Arc<[TimestampMs]>,
         meter: &Meter<'_>,
-    ) -> Result<Arc<[Range<usize>]>, QueryError> {
-        if self.timestamps.as_ref().is_some_and(|known| Arc::ptr_eq(known, timestamps)) {
-            return Ok(Arc::clone(&self.bounds));
-        }
-        self.bounds = windows.bounds(timestamps, meter)?.into();
-        self.timestamps = Some(Arc::clone(timestamps));
-        Ok(Arc::clone(&self.bounds))
+    ) -> Result<Rc<KnownWindows>, QueryError> {
+        let find = || -> Result<_, QueryError> {
+            let bounds = windows.bounds(timestamps, meter)?.into();
+            Ok(Rc::new(KnownWindows { bounds, stretches: OnceCell::new() }))
+        };
+        self.0.get_or_find(timestamps, windows.grid.steps, find).map(Rc::clone)
     }
 }
 

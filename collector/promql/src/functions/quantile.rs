@@ -3,27 +3,54 @@
 /// The value below which a share of the values lies, interpolated between neighbours. Puts the values into another
 /// order.
 pub(crate) fn quantile(share: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || share.is_nan() {
-        return f64::NAN;
-    }
-    if share < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if share > 1.0 {
-        return f64::INFINITY;
-    }
-    let count = values.len() as f64;
-    let rank = share * (count - 1.0);
-    let lower = rank.floor().max(0.0);
-    let upper = (lower + 1.0).min(count - 1.0);
-    let weight = rank - rank.floor();
-    let (_, &mut below, rest) = values.select_nth_unstable_by(lower as usize, |a, b| nan_first(*a, *b));
+    let count = values.len();
+    let Some(Rank { lower, upper, weight }) = Rank::of(share, count) else { return outside(share, count) };
+    let (_, &mut below, rest) = values.select_nth_unstable_by(lower, |a, b| nan_first(*a, *b));
     let above = if upper > lower {
         rest.iter().copied().min_by(|a, b| nan_first(*a, *b)).unwrap_or(f64::NAN)
     } else {
         below
     };
     below * (1.0 - weight) + above * weight
+}
+
+/// The same of `count` values that are sorted already, NaN first.
+pub(crate) fn of_sorted(share: f64, count: usize, value: impl Fn(usize) -> f64) -> f64 {
+    let Some(Rank { lower, upper, weight }) = Rank::of(share, count) else { return outside(share, count) };
+    value(lower) * (1.0 - weight) + value(upper) * weight
+}
+
+/// Between which sorted values a quantile lies.
+struct Rank {
+    lower: usize,
+    upper: usize,
+    /// Of the upper one.
+    weight: f64,
+}
+
+impl Rank {
+    /// `None` if there are no values, or the share is none.
+    fn of(share: f64, count: usize) -> Option<Rank> {
+        if count == 0 || !(0.0..=1.0).contains(&share) {
+            return None;
+        }
+        let count = count as f64;
+        let rank = share * (count - 1.0);
+        let lower = rank.floor().max(0.0);
+        let upper = (lower + 1.0).min(count - 1.0);
+        Some(Rank { lower: lower as usize, upper: upper as usize, weight: rank - rank.floor() })
+    }
+}
+
+/// The quantile where there is no rank.
+fn outside(share: f64, count: usize) -> f64 {
+    if count == 0 || share.is_nan() {
+        f64::NAN
+    } else if share < 0.0 {
+        f64::NEG_INFINITY
+    } else {
+        f64::INFINITY
+    }
 }
 
 /// Rising order with NaN before all numbers, as Prometheus' heaps have it.

@@ -102,6 +102,7 @@ impl Parser<'_> {
         // Parentheses open at the moment.
         let mut open = 0usize;
         'operand: loop {
+            self.check_parts(nodes.len() + frames.len())?;
             let mut done = match self.next.kind {
                 TokenKind::Number | TokenKind::Duration => {
                     let token = self.advance()?;

@@ -15,6 +15,9 @@ use crate::quote::go_quote;
 use crate::span::Span;
 use pharos_common::duration::PrometheusDuration;
 
+/// Parts of a query: nodes, and what is still open. Each takes some hundred bytes until the query ends.
+const PARTS_MAX: usize = 500_000;
+
 pub(super) struct Parser<'q> {
     lexer: Lexer<'q>,
     /// The next token.
@@ -72,9 +75,18 @@ impl<'q> Parser<'q> {
 
     /// Takes the next token.
     pub(super) fn advance(&mut self) -> Result<Token<'q>, ParseError> {
+        self.check_parts(self.nodes.len() + self.frames.len())?;
         let following = self.lexer.next_token()?;
         self.last_end = self.next.span().end;
         Ok(std::mem::replace(&mut self.next, following))
+    }
+
+    /// Refuses a query of too many parts.
+    pub(super) fn check_parts(&self, parts: usize) -> Result<(), ParseError> {
+        if parts <= PARTS_MAX {
+            return Ok(());
+        }
+        Err(self.error(self.next.span(), format!("query has more than {PARTS_MAX} parts")))
     }
 
     pub(super) fn take_if(&mut self, kind: TokenKind) -> Result<Option<Token<'q>>, ParseError> {

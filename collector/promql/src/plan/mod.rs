@@ -80,6 +80,7 @@ impl<'e> Plan<'e> {
         plan.assign_grids()?;
         plan.find_leaves()?;
         plan.find_statistics();
+        plan.find_aggregations();
         plan.find_summarized();
         plan.share_readings();
         Ok(plan)

@@ -3,7 +3,7 @@
 use super::{Grid, Plan, Shift, Summarized};
 use crate::ast::{NodeId, NodeKind, RangeExtension, VectorSelector};
 use crate::error::QueryError;
-use crate::functions::Implementation;
+use crate::functions::{Implementation, OverTime};
 use crate::storage::SelectionHints;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -29,6 +29,8 @@ pub(crate) struct Leaf {
     pub(crate) is_independent: bool,
     /// Whether only counts and sums of histograms are used.
     pub(crate) wants_statistics: bool,
+    /// The aggregation that is all that uses it and adds series up as they are read.
+    pub(crate) aggregation: Option<NodeId>,
     /// How summaries serve it. It then reads by itself.
     pub(crate) summarized: Option<Summarized>,
 }
@@ -59,11 +61,12 @@ pub(crate) struct Reading {
 
 impl Plan<'_> {
     pub(super) fn find_leaves(&mut self) -> Result<(), QueryError> {
+        let root = self.expr.unparenthesised(self.expr.root);
         for index in 0..self.expr.nodes.len() {
             let id = NodeId(index as u32);
             match &self.expr.nodes[index].kind {
                 NodeKind::Selector(_) => self.add_leaf(id, id, LeafKind::Instant, true)?,
-                NodeKind::Range(range) if self.expr.unparenthesised(self.expr.root) == id => {
+                NodeKind::Range(range) if root == id => {
                     let range_ms = self.range_ms(range)?;
                     self.add_leaf(id, id, LeafKind::Samples { range_ms }, true)?;
                 }
@@ -156,6 +159,7 @@ impl Plan<'_> {
             reading: 0,
             is_independent,
             wants_statistics: false,
+            aggregation: None,
             summarized: None,
         });
         Ok(())
@@ -178,6 +182,28 @@ impl Plan<'_> {
 
     pub(crate) fn matchers(&self, id: NodeId) -> &[Matcher] {
         self.selector(id).map_or(&[], |selector| &selector.matchers)
+    }
+
+    /// Finds the leaves that are arguments of an aggregation that adds up.
+    pub(super) fn find_aggregations(&mut self) {
+        for index in 0..self.expr.nodes.len() {
+            let NodeKind::Aggregate(aggregate) = &self.expr.nodes[index].kind else { continue };
+            let argument = self.expr.unparenthesised(aggregate.expr);
+            let Some(leaf) = self.leaf_of[argument.index()].and_then(|leaf| self.leaves.get_mut(leaf)) else {
+                continue;
+            };
+            let is_vector = match (&self.expr.node(leaf.node).kind, leaf.kind) {
+                (_, LeafKind::Samples { .. }) => false,
+                // Presence is turned into absence when all series are through.
+                (NodeKind::Call(call), _) => {
+                    !matches!(call.function.implementation, Implementation::OverTime(OverTime::Absent))
+                }
+                _ => true,
+            };
+            if is_vector && aggregate.param.is_none() && leaf.grid == self.grids[index] {
+                leaf.aggregation = Some(NodeId(index as u32));
+            }
+        }
     }
 
     /// Leaves with equal matchers read together if their time ranges meet, so that little is read twice

@@ -62,6 +62,10 @@ fn fields_of(function: OverTime, extension: RangeExtension) -> Option<SummaryFie
     })
 }
 
+/// Windows that are planned ahead. A subquery may have billions of steps, of which the evaluation then says
+/// that they are too many.
+const WINDOWS_MAX: usize = 100_000;
+
 impl Plan<'_> {
     /// Finds the leaves that summaries serve.
     pub(super) fn find_summarized(&mut self) {
@@ -106,7 +110,12 @@ impl Summarized {
     ) -> Option<Summarized> {
         let ends = (shift.apply(grid.start_ms), shift.apply(grid.end_ms()));
         let in_bounds = |time_ms: i64| (-TIME_MAX_MS..TIME_MAX_MS).contains(&time_ms);
-        if grid.steps == 0 || grain_ms <= 0 || range_ms < grain_ms || range_ms >= TIME_MAX_MS {
+        if grid.steps == 0
+            || grid.steps > WINDOWS_MAX
+            || grain_ms <= 0
+            || range_ms < grain_ms
+            || range_ms >= TIME_MAX_MS
+        {
             return None;
         }
         let all_ms = ends.1 - ends.0 + range_ms;
@@ -194,6 +203,9 @@ mod tests {
         assert!(!is_served(0, 24 * GRAIN, 300, GRAIN - 1));
         assert!(!is_served(i64::MIN / 2, i64::MAX / 4, 4, GRAIN));
         assert!(!is_served(0, 1, 0, 100 * GRAIN));
+        // More windows than memory could hold.
+        assert!(!is_served(0, 1, 9_145_440_000_000, GRAIN));
+        assert!(!is_served(0, GRAIN, 30_000_000, GRAIN));
     }
 
     proptest! {

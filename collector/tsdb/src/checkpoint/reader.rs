@@ -1,8 +1,9 @@
 //! Reads checkpoints: checks a file whole, then hands its entries out.
 
 use super::chain::Link;
-use super::{MAGIC, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, kind};
+use super::{FILE_HEADER_BYTES, RECORD_BYTES_MAX, RECORD_HEADER_BYTES, kind, version_of};
 use crate::codec::row as row_codec;
+use crate::codec::row_model::RowModel;
 use crate::codec::varint::Cursor;
 use crate::head::page::{PAGE_ROWS, Page};
 use crate::row::GROUP_COLUMNS_MAX;
@@ -15,6 +16,7 @@ use std::ops::Range;
 /// A file whose checksums are right.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
+    version: u8,
     bytes: Vec<u8>,
     records: Vec<(u8, Range<usize>)>,
     /// The chain up to this file, itself last.
@@ -45,10 +47,8 @@ pub(crate) trait Visitor {
 impl Checkpoint {
     /// Checks all of a file. `None` if any of it is damaged or missing, or of a version that is not known.
     pub(crate) fn parse(bytes: Vec<u8>) -> Option<Checkpoint> {
-        let mut at = MAGIC.len();
-        if bytes.get(..at)? != MAGIC {
-            return None;
-        }
+        let version = version_of(&bytes)?;
+        let mut at = FILE_HEADER_BYTES;
         let mut records = Vec::new();
         while at < bytes.len() {
             let mut header = Cursor::new(bytes.get(at..at + RECORD_HEADER_BYTES)?);
@@ -70,7 +70,7 @@ impl Checkpoint {
             return None;
         }
         let (links, next_record, segments) = parse_end(&mut Cursor::new(bytes.get(end)?))?;
-        Some(Checkpoint { bytes, records, links, next_record, segments })
+        Some(Checkpoint { version, bytes, records, links, next_record, segments })
     }
 
     /// Hands all entries to `visitor`; open rows only if `open` says so, for all but a chain's last file
@@ -101,9 +101,8 @@ impl Checkpoint {
                     }
                 }
                 kind::GROUPS => {
-                    let mut row = Vec::new();
                     while !cursor.is_empty() {
-                        visit_group(&mut cursor, widths, open, &mut row, visitor)?;
+                        visit_group(&mut cursor, self.version, widths, open, visitor)?;
                     }
                 }
                 kind::LATE => {
@@ -127,9 +126,9 @@ impl Checkpoint {
 
 fn visit_group(
     cursor: &mut Cursor<'_>,
+    version: u8,
     widths: &HashMap<u32, usize, foldhash::fast::RandomState>,
     open: bool,
-    row: &mut Vec<f64>,
     visitor: &mut impl Visitor,
 ) -> Option<()> {
     let group = cursor.varint()?.try_into().ok()?;
@@ -137,19 +136,24 @@ fn visit_group(
     let newest_ms = cursor.signed()?;
     let rows_in_era = cursor.varint()?.try_into().ok()?;
     for _ in 0..cursor.usize()? {
-        visitor.page(group, Page::decode(cursor, width)?)?;
+        let page = if version == 1 { Page::decode_v1(cursor, width) } else { Page::decode(cursor, width) };
+        visitor.page(group, page?)?;
     }
     let rows = cursor.usize().filter(|&rows| rows <= PAGE_ROWS)?;
     let mut timestamp_ms: TimestampMs = 0;
-    row.clear();
-    row.resize(width, 0.0);
+    let mut model = RowModel::new(if open || version == 1 { width } else { 0 });
     for _ in 0..rows {
         timestamp_ms = timestamp_ms.wrapping_add(cursor.signed()?);
-        if open {
-            row_codec::decode(cursor, row)?;
-            visitor.open_row(group, timestamp_ms, row)?;
+        if version == 1 {
+            row_codec::decode(cursor, model.row_mut())?;
         } else {
-            row_codec::skip(cursor, width)?;
+            let row = cursor.bytes()?;
+            if open {
+                model.decode(row)?;
+            }
+        }
+        if open {
+            visitor.open_row(group, timestamp_ms, model.row())?;
         }
     }
     if open { visitor.group(group, newest_ms, rows_in_era) } else { Some(()) }

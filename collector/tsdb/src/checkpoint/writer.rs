@@ -1,8 +1,11 @@
 //! Writes a checkpoint: definitions, groups, late rows, state; the file appears when all of it is on disk.
 
 use super::chain::Link;
-use super::{MAGIC, RECORD_BYTES, RECORD_HEADER_BYTES, file_name, kind, seal_record};
+use super::{
+    FILE_HEADER_BYTES, RECORD_BYTES, RECORD_HEADER_BYTES, file_header, file_name, kind, seal_record,
+};
 use crate::codec::row as row_codec;
+use crate::codec::row_model::RowModel;
 use crate::codec::varint::{push, push_bytes};
 use crate::codec::zigzag;
 use crate::error::TsdbError;
@@ -28,7 +31,10 @@ pub(crate) struct CheckpointWriter {
     record: Vec<u8>,
     kind: u8,
     bytes: u64,
-    scratch: Vec<f64>,
+    /// An open row on its way.
+    row: Vec<u8>,
+    /// What a late row is told against.
+    zeros: Vec<f64>,
 }
 
 impl CheckpointWriter {
@@ -36,7 +42,7 @@ impl CheckpointWriter {
     pub(crate) fn create(io: Arc<dyn StorageIo>, folder: &Path, number: u64) -> Result<Self, TsdbError> {
         let temporary = temporary(folder, number);
         let mut file = create_anew(&*io, &temporary)?;
-        file.write_all(&MAGIC)?;
+        file.write_all(&file_header())?;
         Ok(CheckpointWriter {
             io,
             folder: folder.to_owned(),
@@ -44,8 +50,9 @@ impl CheckpointWriter {
             file,
             record: vec![0; RECORD_HEADER_BYTES],
             kind: kind::GROUPS,
-            bytes: MAGIC.len() as u64,
-            scratch: Vec::new(),
+            bytes: FILE_HEADER_BYTES as u64,
+            row: Vec::new(),
+            zeros: Vec::new(),
         })
     }
 
@@ -81,13 +88,16 @@ impl CheckpointWriter {
             page.encode(out);
         }
         push(out, capture.open_timestamps.len() as u64);
-        self.scratch.clear();
-        self.scratch.resize(width, 0.0);
+        let mut model = RowModel::new(width);
         let mut before: TimestampMs = 0;
-        for (&timestamp, row) in capture.open_timestamps.iter().zip(capture.open_values.chunks(width)) {
+        for (number, (&timestamp, row)) in
+            capture.open_timestamps.iter().zip(capture.open_values.chunks(width)).enumerate()
+        {
             push(out, zigzag(timestamp.wrapping_sub(before)));
             before = timestamp;
-            row_codec::encode(&mut self.scratch, row, out);
+            self.row.clear();
+            model.encode(row, number == 0, &mut self.row);
+            push_bytes(out, &self.row);
         }
         Ok(())
     }
@@ -102,9 +112,9 @@ impl CheckpointWriter {
         self.begin(kind::LATE)?;
         push(&mut self.record, u64::from(group));
         push(&mut self.record, zigzag(timestamp_ms));
-        self.scratch.clear();
-        self.scratch.resize(values.len(), 0.0);
-        row_codec::encode(&mut self.scratch, values, &mut self.record);
+        self.zeros.clear();
+        self.zeros.resize(values.len(), 0.0);
+        row_codec::encode(&mut self.zeros, values, &mut self.record);
         Ok(())
     }
 

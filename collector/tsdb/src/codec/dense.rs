@@ -6,9 +6,11 @@
 //! decimals (which decode faster and pack denser than the same numbers as doubles), doubles otherwise.
 //! FORMAT.md shows the bytes.
 
-use super::{SCALES, from_scaled, to_scaled};
+use super::page::Page;
+use super::{SCALES, to_scaled};
 use pco::wrapped::{ChunkCompressor, FileCompressor, FileDecompressor};
 use pco::{ChunkConfig, PagingSpec};
+use std::sync::OnceLock;
 
 /// Values of a page: five minutes at 1 s touch one or two pages, and `pco` still packs them well.
 pub(crate) const PAGE_ROWS: usize = 1_024;
@@ -93,14 +95,35 @@ fn chunk<T: pco::data_types::Number>(form: Form, numbers: &[T]) -> Result<Encode
     Ok(Encoded { form, meta, pages })
 }
 
-/// The header that `pco` wants to see before any chunk: its format version.
+/// What reads chunks; it comes from the header that `pco` wants to see before any: its format version.
 fn file_decompressor() -> Result<FileDecompressor, pco::errors::PcoError> {
+    static KNOWN: OnceLock<FileDecompressor> = OnceLock::new();
+    if let Some(known) = KNOWN.get() {
+        return Ok(known.clone());
+    }
     let header = FileCompressor::default().write_header(Vec::new())?;
-    Ok(FileDecompressor::new(header.as_slice())?.0)
+    let decompressor = FileDecompressor::new(header.as_slice())?.0;
+    Ok(KNOWN.get_or_init(|| decompressor).clone())
 }
 
-/// Decodes single pages of a chunk. The caller has checked the bytes' checksums.
-pub(crate) fn decode_pages<'a, T: pco::data_types::Number>(
+/// Decodes some pages of a column: bytes and rows of each flow in, pages out. The caller has checked the bytes'
+/// checksums. Forms without pages give none.
+pub(crate) fn decode<'a>(
+    form: Form,
+    meta: &[u8],
+    pages: impl Iterator<Item = (&'a [u8], usize)>,
+    mut each: impl FnMut(Page),
+) -> Result<(), pco::errors::PcoError> {
+    let scale = match form {
+        Form::Float => return decode_pages(meta, pages, |values: &[f64]| each(Page::of_floats(values)), 0.0),
+        Form::Scaled(index) => SCALES.get(usize::from(index)).copied().unwrap_or(1.0),
+        Form::Integer => 1.0,
+        Form::Constant(_) | Form::Even { .. } | Form::Dropped { .. } => return Ok(()),
+    };
+    decode_pages(meta, pages, |numbers: &[i64]| each(Page::of_integers(numbers, scale)), 0)
+}
+
+fn decode_pages<'a, T: pco::data_types::Number>(
     meta: &[u8],
     pages: impl Iterator<Item = (&'a [u8], usize)>,
     mut each: impl FnMut(&[T]),
@@ -115,32 +138,6 @@ pub(crate) fn decode_pages<'a, T: pco::data_types::Number>(
         each(&buffer[..rows]);
     }
     Ok(())
-}
-
-/// Appends the values of some pages of a column. `rows` counts the rows of the pages together.
-pub(crate) fn decode_values<'a>(
-    form: Form,
-    meta: &[u8],
-    rows: usize,
-    pages: impl Iterator<Item = (&'a [u8], usize)>,
-    out: &mut Vec<f64>,
-) -> Result<(), pco::errors::PcoError> {
-    match form {
-        Form::Constant(bits) => {
-            out.extend(std::iter::repeat_n(f64::from_bits(bits), rows));
-            Ok(())
-        }
-        Form::Scaled(index) => {
-            let scale = SCALES.get(usize::from(index)).copied().unwrap_or(1.0);
-            let each = |integers: &[i64]| {
-                out.extend(integers.iter().map(|&integer| from_scaled(integer, scale)));
-            };
-            decode_pages(meta, pages, each, 0)
-        }
-        Form::Float => decode_pages(meta, pages, |values: &[f64]| out.extend_from_slice(values), 0.0),
-        // Timestamps are never a value column; the block reader refuses such a directory.
-        Form::Integer | Form::Even { .. } | Form::Dropped { .. } => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -175,9 +172,13 @@ pub(crate) mod tests {
     }
 
     fn decode(encoded: &Encoded, rows: usize) -> Vec<f64> {
+        if let Form::Constant(bits) = encoded.form {
+            return vec![f64::from_bits(bits); rows];
+        }
         let mut out = Vec::new();
         let pages = encoded.pages.iter().map(Vec::as_slice).zip(page_rows(rows));
-        decode_values(encoded.form, &encoded.meta, rows, pages, &mut out).unwrap();
+        let each = |page: Page| page.append_values(0..page.rows(), &mut out);
+        super::decode(encoded.form, &encoded.meta, pages, each).unwrap();
         out
     }
 

@@ -3,26 +3,37 @@
 //!
 //! ```text
 //! column   form u8, then
-//!   0 constant   bits of the value, u64
-//!   1…3 scaled   whole numbers of 1, 1/100, 1/1000: first (zigzag varint), least difference (zigzag
-//!                varint), width u8, differences less the least, packed
-//!   4 xor        first bits u64, trailing zero bits u8, width u8, xor with the predecessor, packed
+//!   0      constant   bits of the value, u64
+//!   1…3    as 0x12, 0x14, 0x15: not written any more
+//!   4      xor        first bits u64, trailing zero bits u8, width u8, xor with the predecessor, packed
+//!   0x1U   steps      first (zigzag varint), then the steps from value to value as numbers
+//!   0x2U   levels     the values as numbers
+//!   0x3U   plateaus   first (zigzag varint), bitmap of the steps that are not 0, these steps as numbers if
+//!                     there are any
+//!   0x4U   constant   the value (zigzag varint)
+//! numbers  the least (zigzag varint), width u8, what each is above the least, packed
 //! ```
+//!
+//! `U` is a unit of `codec/units.rs`, in which the values are whole numbers. The shortest form is chosen.
 
 use super::bits::{pack, packed_bytes, unpack, width_of};
+use super::units::{UNITS, unit_of};
 use super::varint::{self, Cursor};
 use super::{SCALES, from_scaled, to_scaled, zigzag};
 
 const CONSTANT: u8 = 0;
 const XOR: u8 = 4;
+const STEPS: u8 = 0x10;
+const LEVELS: u8 = 0x20;
+const PLATEAUS: u8 = 0x30;
+const SHORT_CONSTANT: u8 = 0x40;
+const UNIT_MASK: u8 = 0x0f;
 
 /// Appends the values of a column.
 pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
-    let Some((&first, rest)) = values.split_first() else { return };
-    if rest.iter().all(|value| value.to_bits() == first.to_bits()) {
-        out.push(CONSTANT);
-        out.extend_from_slice(&first.to_bits().to_le_bytes());
-        return;
+    let Some(&first) = values.first() else { return };
+    if values.iter().all(|value| value.to_bits() == first.to_bits()) {
+        return encode_constant(first, out);
     }
     let mut on_stack = [0; VALUES_ON_STACK];
     let mut on_heap = Vec::new();
@@ -32,11 +43,8 @@ pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
         on_heap.resize(values.len(), 0);
         &mut on_heap[..]
     };
-    match SCALES.iter().position(|&scale| scale_all(values, scale, integers)) {
-        Some(index) => {
-            out.push(1 + index as u8);
-            encode_integers(integers, out);
-        }
+    match scale_all(values, integers) {
+        Some(unit) => encode_scaled(unit as u8, integers, out),
         None => encode_xor(values, out),
     }
 }
@@ -44,16 +52,93 @@ pub(crate) fn encode_values(values: &[f64], out: &mut Vec<u8>) {
 /// Values that are scaled without allocating: more than a page of the head has.
 const VALUES_ON_STACK: usize = 128;
 
-/// Writes the values as whole numbers of `1/scale`; `false` if one of them is none.
+/// Writes the values as whole numbers of the coarsest unit there is for all, and tells which; `None` if there
+/// is none.
 #[inline]
-fn scale_all(values: &[f64], scale: f64, integers: &mut [i64]) -> bool {
-    values.iter().zip(integers).all(|(&value, integer)| match to_scaled(value, scale) {
-        Some(scaled) => {
-            *integer = scaled;
-            true
+fn scale_all(values: &[f64], integers: &mut [i64]) -> Option<usize> {
+    let mut unit = 0;
+    loop {
+        let scale = *UNITS.get(unit)?;
+        let mut pairs = values.iter().zip(&mut *integers);
+        let misfit = pairs.find_map(|(&value, integer)| match to_scaled(value, scale) {
+            Some(scaled) => {
+                *integer = scaled;
+                None
+            }
+            None => Some(value),
+        });
+        match misfit {
+            None => return Some(unit),
+            Some(value) => unit = unit_of(value, unit + 1)?.0,
         }
-        None => false,
-    })
+    }
+}
+
+fn encode_constant(value: f64, out: &mut Vec<u8>) {
+    match unit_of(value, 0) {
+        Some((unit, integer)) => {
+            out.push(SHORT_CONSTANT | unit as u8);
+            varint::push(out, zigzag(integer));
+        }
+        None => {
+            out.push(CONSTANT);
+            out.extend_from_slice(&value.to_bits().to_le_bytes());
+        }
+    }
+}
+
+/// Numbers as they are packed: how many, the least, and the bits of each above it.
+#[derive(Clone, Copy)]
+struct Packing {
+    count: usize,
+    least: i64,
+    width: u32,
+}
+
+impl Packing {
+    #[inline]
+    fn of(numbers: impl Iterator<Item = i64> + Clone) -> Packing {
+        let least = numbers.clone().min().unwrap_or(0);
+        let (count, union) = numbers
+            .fold((0, 0), |(count, union), number| (count + 1, union | number.wrapping_sub(least) as u64));
+        Packing { count, least, width: width_of(union) }
+    }
+
+    fn bytes(&self) -> usize {
+        varint::length(zigzag(self.least)) + 1 + packed_bytes(self.count, self.width)
+    }
+
+    #[inline]
+    fn write(&self, numbers: impl Iterator<Item = i64>, out: &mut Vec<u8>) {
+        varint::push(out, zigzag(self.least));
+        out.push(self.width as u8);
+        pack(out, self.width, numbers.map(|number| number.wrapping_sub(self.least) as u64));
+    }
+}
+
+/// Appends whole numbers of a unit, which are not all the same.
+fn encode_scaled(unit: u8, integers: &[i64], out: &mut Vec<u8>) {
+    let all_steps = integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
+    let moves = all_steps.clone().filter(|&step| step != 0);
+    let first = zigzag(integers.first().copied().unwrap_or(0));
+    let (levels, steps) = (Packing::of(integers.iter().copied()), Packing::of(all_steps.clone()));
+    let plateaus = Packing::of(moves.clone());
+    let bitmap_bytes = packed_bytes(integers.len() - 1, 1);
+    let steps_bytes = varint::length(first) + steps.bytes();
+    let plateaus_bytes = varint::length(first) + bitmap_bytes + plateaus.bytes();
+    if levels.bytes() <= steps_bytes && levels.bytes() <= plateaus_bytes {
+        out.push(LEVELS | unit);
+        levels.write(integers.iter().copied(), out);
+    } else if steps_bytes <= plateaus_bytes {
+        out.push(STEPS | unit);
+        varint::push(out, first);
+        steps.write(all_steps, out);
+    } else {
+        out.push(PLATEAUS | unit);
+        varint::push(out, first);
+        pack(out, 1, all_steps.map(|step| u64::from(step != 0)));
+        plateaus.write(moves, out);
+    }
 }
 
 /// Reads the `count` values of a column and appends them.
@@ -72,8 +157,50 @@ pub(crate) fn decode_values(cursor: &mut Cursor<'_>, count: usize, out: &mut Vec
             decode_integers(cursor, count, |integer| out.push(from_scaled(integer, scale)))
         }
         XOR => decode_xor(cursor, count, out),
-        _ => None,
+        form => {
+            let scale = *UNITS.get(usize::from(form & UNIT_MASK))?;
+            let each = |integer| out.push(from_scaled(integer, scale));
+            match form & !UNIT_MASK {
+                STEPS => decode_integers(cursor, count, each),
+                LEVELS => decode_numbers(cursor, count, each),
+                PLATEAUS => decode_plateaus(cursor, count, each),
+                SHORT_CONSTANT => {
+                    let value = from_scaled(cursor.signed()?, scale);
+                    out.extend(std::iter::repeat_n(value, count));
+                    Some(())
+                }
+                _ => None,
+            }
+        }
     }
+}
+
+fn decode_plateaus(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
+    let mut value = cursor.signed()?;
+    let bitmap = cursor.take(packed_bytes(count - 1, 1))?;
+    let moves: usize = bitmap.iter().map(|byte| byte.count_ones() as usize).sum();
+    let mut on_stack = [0; VALUES_ON_STACK];
+    let mut on_heap = Vec::new();
+    let steps = if moves <= VALUES_ON_STACK {
+        &mut on_stack[..moves]
+    } else {
+        on_heap.resize(moves, 0);
+        &mut on_heap[..]
+    };
+    let mut places = steps.iter_mut();
+    decode_numbers(cursor, moves, |step| {
+        if let Some(place) = places.next() {
+            *place = step;
+        }
+    })?;
+    let mut steps = steps.iter();
+    each(value);
+    unpack(bitmap, 1, count - 1, |moves| {
+        if moves == 1 {
+            value = value.wrapping_add(steps.next().copied().unwrap_or(0));
+        }
+        each(value);
+    })
 }
 
 /// Appends timestamps (or any integers that rise evenly).
@@ -93,29 +220,35 @@ pub(crate) fn decode_timestamps(cursor: &mut Cursor<'_>, count: usize, out: &mut
 
 /// Appends integers, at least one.
 fn encode_integers(integers: &[i64], out: &mut Vec<u8>) {
-    let differences = || integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
-    let least = differences().min().unwrap_or(0);
-    let union = differences().fold(0, |union, difference| union | difference.wrapping_sub(least) as u64);
-    let width = width_of(union);
+    let steps = integers.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]));
     varint::push(out, zigzag(integers.first().copied().unwrap_or(0)));
-    varint::push(out, zigzag(least));
-    out.push(width as u8);
-    pack(out, width, differences().map(|difference| difference.wrapping_sub(least) as u64));
+    Packing::of(steps.clone()).write(steps, out);
 }
 
 fn decode_integers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
     let mut value = cursor.signed()?;
+    let mut first = true;
+    decode_numbers(cursor, count - 1, |step| {
+        if std::mem::take(&mut first) {
+            each(value);
+        }
+        value = value.wrapping_add(step);
+        each(value);
+    })?;
+    if first {
+        each(value);
+    }
+    Some(())
+}
+
+fn decode_numbers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
     let least = cursor.signed()?;
     let width = u32::from(cursor.byte()?);
     if width > 64 {
         return None;
     }
-    let packed = cursor.take(packed_bytes(count - 1, width))?;
-    each(value);
-    unpack(packed, width, count - 1, |excess| {
-        value = value.wrapping_add(least).wrapping_add(excess as i64);
-        each(value);
-    })
+    let packed = cursor.take(packed_bytes(count, width))?;
+    unpack(packed, width, count, |excess| each(least.wrapping_add(excess as i64)))
 }
 
 fn encode_xor(values: &[f64], out: &mut Vec<u8>) {
@@ -167,11 +300,33 @@ mod tests {
     #[test]
     fn telemetry_takes_little() {
         let constant = [4.5; 120];
-        assert_eq!(round_trip(&constant), 9);
+        assert_eq!(round_trip(&constant), 2);
+        assert_eq!(round_trip(&[0.1 + 0.2; 120]), 9);
         let steady: Vec<f64> = (0..120).map(|second| f64::from(second) * 100.0).collect();
         assert!(round_trip(&steady) < 8);
         let cpu: Vec<f64> = (0..120).map(|second| (123_456 + second * 97) as f64 / 100.0).collect();
         assert!(round_trip(&cpu) < 12);
+        let flag: Vec<f64> = (0..120).map(|second| f64::from(second / 50) * 71_000.0).collect();
+        assert!(round_trip(&flag) < 24);
+        let noise: Vec<f64> = (0..120).map(|second| f64::from(second * 7_919 % 64) / 1e6).collect();
+        assert!(round_trip(&noise) < 95);
+        let memory: Vec<f64> = (0..120).map(|second| f64::from(second * 31 % 8) * 4096.0).collect();
+        assert!(round_trip(&memory) < 50);
+    }
+
+    #[test]
+    fn forms_of_former_versions_are_read() {
+        #[track_caller]
+        fn check(form: u8, want: [f64; 3]) {
+            // First 300, steps of at least 2 and 1 bit more: 2, then 3.
+            let bytes = [form, 0xd8, 0x04, 4, 1, 0b10];
+            let mut back = Vec::new();
+            decode_values(&mut Cursor::new(&bytes), 3, &mut back).unwrap();
+            assert_eq!(back, want);
+        }
+        check(1, [300.0, 302.0, 305.0]);
+        check(2, [3.0, 3.02, 3.05]);
+        check(3, [0.3, 0.302, 0.305]);
     }
 
     proptest! {

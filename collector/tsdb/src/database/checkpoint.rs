@@ -17,10 +17,10 @@ use std::sync::atomic::Ordering;
 
 /// Journal bytes that a restart may have to replay before a checkpoint is worth its sync: a tenth of a
 /// second of replay.
-pub(super) const UNCOVERED_BYTES_MIN: u64 = 6 << 20;
+pub(super) const UNCOVERED_BYTES_MIN: u64 = 3 << 20;
 
-/// About what an open cell takes in a checkpoint.
-const OPEN_CELL_BYTES: u64 = 2;
+/// About what an open cell takes in a checkpoint, and in the journal.
+const OPEN_CELL_BYTES: u64 = 1;
 
 /// Open rows are written by every checkpoint until they are pages, so there must be so many times as much
 /// news. Groups that fill their pages at the same time are caught just after: then little is open.

@@ -1,9 +1,8 @@
-//! Keeps the list of blocks, finds out which have vanished, and raises the folder's version before the first
-//! block is written that older programs cannot read.
+//! Begins blocks, keeps the list of them, and finds out which have vanished.
 
 use super::Inner;
 use super::housekeeping::Housekeeping;
-use super::open::{FORMAT_VERSION, OpenReport, sequence_of, set_aside, version_text};
+use super::open::{OpenReport, sequence_of, set_aside};
 use crate::block::DAY_MS;
 use crate::block::reader::Block;
 use crate::block::writer::{BlockWriter, RolledUp};
@@ -19,10 +18,6 @@ use std::sync::atomic::Ordering;
 impl Inner {
     /// Begins a block. `name` is what its file will be called.
     pub(super) fn block_writer(&self, name: &str, rolled_up: RolledUp) -> Result<BlockWriter, TsdbError> {
-        if self.version.load(Ordering::Relaxed) != FORMAT_VERSION {
-            write_atomically(&*self.io, &self.folder.join("VERSION"), version_text().as_bytes())?;
-            self.version.store(FORMAT_VERSION, Ordering::Relaxed);
-        }
         BlockWriter::create(Arc::clone(&self.io), &self.blocks_folder(), name, rolled_up)
     }
 

@@ -8,6 +8,7 @@ use super::replay::replay;
 use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
+use crate::block::page_cache::PageCache;
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
@@ -20,14 +21,12 @@ use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{StorageIo, write_atomically};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
-/// The format of the folder that this version writes.
-///
-/// 1: blocks without roll-ups. 2: blocks with them, and perhaps without their samples. A folder of version 1 is
-/// raised when the first block is written to it.
-pub(super) const FORMAT_VERSION: u32 = 2;
+/// The format of the folder that this version writes: 1 until blocks had roll-ups, perhaps without samples, and
+/// journal rows were told by models. It reads all before; FORMAT.md tells what changed.
+const FORMAT_VERSION: u32 = 2;
 
 /// Names and indexes of series may take this part of the head's memory; new series are refused above.
 const INDEX_SHARE: usize = 2;
@@ -52,6 +51,8 @@ pub struct Options {
     /// Memory for the head, in bytes. When samples would take more, they are cut into blocks early; when names and
     /// indexes of series take half of it, new series are refused.
     pub head_bytes_max: usize,
+    /// Memory, in bytes, for decoded pages of blocks that are asked for again and again.
+    pub page_cache_bytes: usize,
     /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
     pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -69,6 +70,7 @@ impl Default for Options {
             labels_max: 256,
             label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
+            page_cache_bytes: 256 << 20,
             exemplars_max: 100_000,
             housekeeping: true,
         }
@@ -113,15 +115,16 @@ impl Database {
             ErrorKind::WouldBlock => TsdbError::Locked(folder.to_owned()),
             _ => error.into(),
         })?;
-        let version = check_version(&*io, folder)?;
+        check_version(&*io, folder)?;
         let mut report = OpenReport::default();
         let (blocks, provenance) = open_blocks(&*io, folder, &mut report)?;
         let now_ms = clock.now_ms();
         let commits = CommitQueue::new((now_ms / 1_000) as u32);
         let in_blocks = InBlocks { before_ms: provenance.cut_before_ms, segment: provenance.journal_segment };
         let mut restored = restore(&*io, folder, &commits, in_blocks, now_ms, &mut report)?;
-        let journal =
+        let mut journal =
             replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
+        journal.write_directly()?;
         commits.lock().begin_epoch(now_ms);
         let (exemplars, recovery) =
             ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
@@ -149,16 +152,17 @@ impl Database {
             label_bytes_max: options.label_bytes_max,
             memory_bytes_max: options.head_bytes_max / INDEX_SHARE,
         };
+        let pages = Arc::new(PageCache::new(options.page_cache_bytes));
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),
             options,
             guard,
-            version: AtomicU32::new(version),
             clock,
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
+            pages,
             housekeeping: Mutex::new(
                 Housekeeping::new(next_sequence, tombstones, restored.checkpoints, in_blocks, now_ms)
                     .with_inventory(listed, missing),
@@ -211,13 +215,12 @@ pub(super) fn version_text() -> String {
     format!("{FORMAT_VERSION}\n")
 }
 
-/// The folder's version; this one's if it is of none yet.
-fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<u32, TsdbError> {
-    if let Some(version) = read_version(io, folder)? {
-        return Ok(version);
+/// Makes sure that the folder is of this version: what is written from now on an older program cannot read.
+fn check_version(io: &dyn StorageIo, folder: &Path) -> Result<(), TsdbError> {
+    if read_version(io, folder)? != Some(FORMAT_VERSION) {
+        write_atomically(io, &folder.join("VERSION"), version_text().as_bytes())?;
     }
-    write_atomically(io, &folder.join("VERSION"), version_text().as_bytes())?;
-    Ok(FORMAT_VERSION)
+    Ok(())
 }
 
 /// The folder's version if it is one that this program knows; `None` if the folder tells none.

@@ -1,11 +1,10 @@
 //! Reads: the head first, then the blocks, so that nothing slips between them while a cut moves it.
 
-use super::{Database, Inner};
+use super::{Database, Inner, Selection};
 use crate::block::reader::Block;
 use crate::error::{ReadError, TsdbError};
+use crate::head::selection::Wanted;
 use crate::histogram::{self, PART_LABEL};
-use crate::merge::Pieces;
-use crate::newest::Newest;
 use crate::select::{ReadBudget, SelectedSeries};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -15,6 +14,36 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Database {
+    /// The series that match, in the range (both ends included), sorted by labels, to be read one by one.
+    /// Reads files: not for a thread that must not block.
+    ///
+    /// # Errors
+    /// If the budget refuses to go on, a block is damaged or cannot be read.
+    pub fn selection<B: ReadBudget>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        budget: &B,
+    ) -> Result<Selection, ReadError<B::Refusal>> {
+        Selection::find(&self.inner, matchers, (start_ms, end_ms), Wanted::All, budget)
+    }
+
+    /// As [`Database::selection`], with nothing but the newest sample of each series: what an instant query
+    /// wants. Most come from the head's newest rows, without decoding anything.
+    ///
+    /// # Errors
+    /// As [`Database::selection`].
+    pub fn selection_of_newest<B: ReadBudget>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        budget: &B,
+    ) -> Result<Selection, ReadError<B::Refusal>> {
+        Selection::find(&self.inner, matchers, (start_ms, end_ms), Wanted::Newest, budget)
+    }
+
     /// The samples of all series that match, in the range (both ends included), sorted by labels. Series
     /// without a sample there are left out. Reads files: not for a thread that must not block.
     ///
@@ -27,29 +56,10 @@ impl Database {
         end_ms: TimestampMs,
         budget: &B,
     ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
-        let matchers = &*matchers;
-        let take = |samples: usize| {
-            budget.check()?;
-            budget.take(samples)
-        };
-        let mut of_head = Pieces::default();
-        self.inner.head.select(matchers, start_ms, end_ms, &mut of_head, take).map_err(ReadError::Refused)?;
-        // Blocks were stored before the head, so where both have a sample theirs is the first.
-        let mut pieces = Pieces::default();
-        for block in self.inner.blocks_in(start_ms, end_ms) {
-            let outcome = block.select(matchers, start_ms, end_ms, &mut pieces, take);
-            if let Err(error @ ReadError::Damaged { .. }) = &outcome {
-                self.inner.note_damage(&block, &error.to_string());
-            }
-            outcome?;
-        }
-        pieces.append(of_head);
-        histogram::assemble(pieces.into_series(), budget).map_err(ReadError::Refused)
+        read_all(self.selection(matchers, start_ms, end_ms, budget)?, budget)
     }
 
-    /// As [`Database::select`], with nothing but the newest sample of each series: what an instant query
-    /// wants. Most come from the head's newest rows, without decoding anything.
+    /// As [`Database::select`], with nothing but the newest sample of each series.
     ///
     /// # Errors
     /// As [`Database::select`].
@@ -60,25 +70,7 @@ impl Database {
         end_ms: TimestampMs,
         budget: &B,
     ) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
-        let matchers = &*matchers;
-        let take = |samples: usize| {
-            budget.check()?;
-            budget.take(samples)
-        };
-        let mut newest = Newest::default();
-        self.inner
-            .head
-            .select_newest(matchers, start_ms, end_ms, &mut newest, take)
-            .map_err(ReadError::Refused)?;
-        for block in self.inner.blocks_in(start_ms, end_ms) {
-            let outcome = block.select_newest(matchers, start_ms, end_ms, &mut newest, take);
-            if let Err(error @ ReadError::Damaged { .. }) = &outcome {
-                self.inner.note_damage(&block, &error.to_string());
-            }
-            outcome?;
-        }
-        histogram::assemble(newest.into_series(), budget).map_err(ReadError::Refused)
+        read_all(self.selection_of_newest(matchers, start_ms, end_ms, budget)?, budget)
     }
 
     /// Label sets of the series that match and may have samples in the range, sorted.
@@ -175,6 +167,17 @@ impl Database {
         })?;
         Ok(found.into_iter().collect())
     }
+}
+
+fn read_all<B: ReadBudget>(
+    mut selection: Selection,
+    budget: &B,
+) -> Result<Vec<SelectedSeries>, ReadError<B::Refusal>> {
+    let mut all = Vec::with_capacity(selection.len());
+    while let Some(series) = selection.next_series(budget)? {
+        all.push(series);
+    }
+    Ok(all)
 }
 
 impl Inner {

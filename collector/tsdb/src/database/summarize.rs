@@ -3,8 +3,8 @@
 use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::error::ReadError;
+use crate::head::selection::Wanted;
 use crate::histogram::{self, PART_LABEL};
-use crate::merge::Pieces;
 use crate::rollup::record::FINEST_MS;
 use crate::select::ReadBudget;
 use crate::summarize::cursor::BlockCursor;
@@ -61,8 +61,8 @@ impl Database {
             budget.take(samples)
         };
         // The head first, then the blocks, so that nothing slips between them while a cut moves it.
-        let mut of_head = Pieces::default();
-        inner.head.select(matchers, start_ms, end_ms, &mut of_head, take).map_err(ReadError::Refused)?;
+        let of_head = inner.head.select(matchers, start_ms, end_ms, Wanted::All);
+        let of_head = of_head.into_pieces(take).map_err(ReadError::Refused)?;
         let blocks = inner.blocks_in(start_ms, end_ms);
         let mut found: HashMap<Labels, Sources, foldhash::fast::RandomState> = HashMap::default();
         let entry = |labels: &Labels| Sources {
@@ -121,7 +121,9 @@ impl Summaries {
         spans: Arc<[Span]>,
         fields: SummaryFields,
     ) -> Self {
-        let cursor = |(position, block): (usize, &Arc<Block>)| BlockCursor::new(Arc::clone(block), position);
+        let cursor = |(position, block): (usize, &Arc<Block>)| {
+            BlockCursor::new(Arc::clone(block), position, Arc::clone(&inner.pages))
+        };
         let summarizer = Summarizer {
             cursors: blocks.iter().enumerate().map(cursor).collect(),
             fields: fields.closed(),

@@ -1,6 +1,7 @@
 //! A group of series in memory: open rows, newest last, and sealed pages before them.
 
 use super::page::{PAGE_ROWS, Page};
+use crate::codec::row_model::RowModel;
 use crate::row::is_absent;
 use pharos_common::sample::{Sample, TimestampMs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,8 @@ pub(crate) struct Group {
 /// What changes in a group. The writer holds the lock for one row, readers while they copy.
 #[derive(Debug)]
 pub(crate) struct GroupState {
-    /// The last row as the journal has it, against which the next one is told.
-    pub(crate) journal_row: Box<[f64]>,
+    /// What the journal tells the next row against.
+    pub(crate) journal_model: RowModel,
     /// The journal epoch in which the group was last defined; 0 for never.
     pub(crate) journal_epoch: u64,
     /// Rows journalled since one was told in full.
@@ -57,7 +58,7 @@ impl Group {
         Group {
             columns,
             state: Mutex::new(GroupState {
-                journal_row: vec![0.0; width].into(),
+                journal_model: RowModel::new(width),
                 journal_epoch: 0,
                 journal_rows: 0,
                 journal_era: 0,
@@ -73,10 +74,10 @@ impl Group {
         }
     }
 
-    /// Bytes in memory, about, of a group without rows: itself, its columns in three places, and its entry in
-    /// the table of groups.
+    /// Bytes in memory, about, of a group without rows: itself, its columns in three places, what the journal
+    /// expects of them, and its entry in the table of groups.
     pub(crate) fn fixed_bytes(width: usize) -> usize {
-        std::mem::size_of::<Group>() + 180 + width * 16
+        std::mem::size_of::<Group>() + 180 + width * 20 + RowModel::memory_bytes(width)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
@@ -227,6 +228,11 @@ impl GroupState {
             }
         }
         None
+    }
+
+    /// Whether any row may lie in the range.
+    pub(crate) fn overlaps(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> bool {
+        self.newest_ms >= start_ms && self.oldest_ms().is_some_and(|oldest_ms| oldest_ms <= end_ms)
     }
 
     /// What a reader takes along: shared pages, and copies of the open rows' wanted columns.

@@ -67,30 +67,54 @@ impl Page {
         }
     }
 
-    /// Appends the page as checkpoints have it: rows, samples, first and last timestamp, length: varints;
-    /// then where the columns start, u32 each, and the compressed bytes.
+    /// Appends the page as checkpoints have it: rows, samples, first and last timestamp, length, bytes of the
+    /// timestamps and of each column but the last: varints; then the compressed bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         push(out, self.rows as u64);
         push(out, self.samples as u64);
         push(out, zigzag(self.first_ms));
         push(out, zigzag(self.last_ms));
         push(out, self.bytes.len() as u64);
-        for start in &self.columns {
-            out.extend_from_slice(&start.to_le_bytes());
+        let mut before = 0;
+        for &start in &self.columns {
+            push(out, u64::from(start - before));
+            before = start;
         }
         out.extend_from_slice(&self.bytes);
     }
 
     /// Reads a page of `width` columns back. The caller has checked the bytes' checksum.
     pub(crate) fn decode(cursor: &mut Cursor<'_>, width: usize) -> Option<Page> {
+        Self::decode_with(cursor, width, |cursor| {
+            let mut start = 0u32;
+            let mut columns = Vec::with_capacity(width);
+            for _ in 0..width {
+                start = start.checked_add(cursor.varint()?.try_into().ok()?)?;
+                columns.push(start);
+            }
+            Some(columns.into())
+        })
+    }
+
+    /// As [`Page::decode`], of a checkpoint of version 1: where each column starts is a u32.
+    pub(crate) fn decode_v1(cursor: &mut Cursor<'_>, width: usize) -> Option<Page> {
+        Self::decode_with(cursor, width, |cursor| {
+            let starts = cursor.take(width.checked_mul(4)?)?.chunks_exact(4);
+            Some(starts.filter_map(|start| Some(u32::from_le_bytes(start.try_into().ok()?))).collect())
+        })
+    }
+
+    fn decode_with(
+        cursor: &mut Cursor<'_>,
+        width: usize,
+        starts: impl FnOnce(&mut Cursor<'_>) -> Option<Box<[u32]>>,
+    ) -> Option<Page> {
         let rows = cursor.usize()?;
         let samples = cursor.usize()?;
         let first_ms = cursor.signed()?;
         let last_ms = cursor.signed()?;
         let length = cursor.usize()?;
-        let starts = cursor.take(width.checked_mul(4)?)?.chunks_exact(4);
-        let columns: Box<[u32]> =
-            starts.filter_map(|start| Some(u32::from_le_bytes(start.try_into().ok()?))).collect();
+        let columns = starts(cursor)?;
         let bytes = cursor.take(length)?;
         let sound = (1..=PAGE_ROWS).contains(&rows)
             && samples <= rows * width

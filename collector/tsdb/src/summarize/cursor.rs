@@ -2,8 +2,10 @@
 
 use super::{Failure, InBlock, SummaryStats};
 use crate::block::index::Index;
-use crate::block::reader::{Block, BlockError, Windows};
+use crate::block::page_cache::PageCache;
+use crate::block::reader::{Block, BlockError};
 use crate::block::rollups::Records;
+use crate::block::samples::Windows;
 use crate::merge::Piece;
 use crate::rollup::record::{BucketColumns, FINEST_MS};
 use crate::rollup::{LEVELS_MS, bucket_of};
@@ -42,12 +44,12 @@ struct LevelCursor {
 }
 
 impl BlockCursor {
-    pub(crate) fn new(block: Arc<Block>, position: usize) -> Self {
+    pub(crate) fn new(block: Arc<Block>, position: usize, pages: Arc<PageCache>) -> Self {
         BlockCursor {
             block,
             position,
             levels: Default::default(),
-            windows: Windows::default(),
+            windows: Windows::new(Some(pages)),
             samples: None,
         }
     }

@@ -4,8 +4,9 @@
 //! threshold once, and stay there. The clock starts when the breaching sample is handed to its connection,
 //! and stops when the webhook that names the node comes in. Every breach has to come, once.
 
+mod sender;
+
 use crate::agents::Pace;
-use crate::feed::{add_readings, define, hello, now_ms, stream_id, write, write_request};
 use crate::http::Http;
 use crate::progress::Progress;
 use crate::server::{Kind, Server};
@@ -13,12 +14,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use pharos_proto::prometheus as remote;
-use pharos_proto::v1::agent_message::Message as FromAgent;
-use pharos_proto::v1::ingest_client::IngestClient;
-use pharos_proto::v1::{AgentMessage, Lane, Tick};
-use pharos_tests::data::{GroupSpec, SeriesSpec, instance};
-use prost::Message;
+use pharos_common::duration::PrometheusDuration;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -26,16 +22,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
-/// Gauges of a node.
-const COLUMNS: usize = 20;
 /// Seconds before the first breach: every node is known by then.
 const QUIET_SECONDS: u64 = 5;
-/// Seconds after the last one, for what comes late or twice.
+/// Seconds after the last one, for what comes late or twice, beside what intervals and waits add up to.
 const AFTER_SECONDS: u64 = 10;
-const IN_FLIGHT_MAX: usize = 64;
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const WRITERS: usize = 8;
 
@@ -63,6 +54,9 @@ pub(crate) struct Arguments {
     /// The route's group_wait
     #[arg(long, default_value = "0s")]
     group_wait: String,
+    /// Kills the server (SIGKILL) when half of the breaches are written, and starts it again at once
+    #[arg(long)]
+    kill: bool,
     /// Folder for everybody's data; removed before and after
     #[arg(long, default_value = "/tmp/pharos-bench-alerts")]
     folder: PathBuf,
@@ -108,9 +102,11 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let interval = &arguments.interval;
     let rule = "{alert: Hot, expr: bench_temperature > 90, labels: {severity: critical}}";
     std::fs::write(&rules, format!("groups:\n  - {{name: bench, interval: {interval}, rules: [{rule}]}}\n"))?;
-    let server = start_server(arguments, folder, &rules, &alertmanager)?;
+    let mut server = start_server(arguments, folder, &rules, &alertmanager)?;
 
-    let seconds = QUIET_SECONDS + (arguments.breaches as u64).div_ceil(arguments.rate as u64) + AFTER_SECONDS;
+    let waited = parsed_seconds(&arguments.interval)? + parsed_seconds(&arguments.group_wait)?;
+    let breaching = (arguments.breaches as u64).div_ceil(arguments.rate as u64);
+    let seconds = QUIET_SECONDS + breaching + waited + AFTER_SECONDS;
     let breaches = Breaches::default();
     let progress = Arc::new(Progress::new("ticks sent", arguments.nodes as u64 * seconds));
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -120,7 +116,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let first = Instant::now() + crate::agents::BEFORE_FIRST_TICK;
     let mut tasks = Vec::new();
     for node in 0..arguments.nodes {
-        let sender = Sender {
+        let sender = sender::Sender {
             pace: Pace { node, first, progress: Arc::clone(&progress) },
             seconds,
             breach_at: (node < arguments.breaches).then(|| QUIET_SECONDS + (node / arguments.rate) as u64),
@@ -133,12 +129,24 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
             if native { sender.stream().await } else { sender.write(&client).await }
         }));
     }
+    if arguments.kill {
+        let half = Duration::from_secs(QUIET_SECONDS + breaching / 2);
+        tokio::time::sleep_until((first + half).into()).await;
+        server = server.killed_and_restarted()?;
+    }
     for task in tasks {
         task.await??;
     }
+    drop(server);
     let written = breaches.lock().unwrap_or_else(PoisonError::into_inner);
     let received = notices.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(report(arguments, &written, &received))
+}
+
+/// Seconds of a duration in Prometheus' notation, rounded up.
+fn parsed_seconds(duration: &str) -> anyhow::Result<u64> {
+    let duration: PrometheusDuration = duration.parse().with_context(|| duration.to_owned())?;
+    Ok(duration.as_millis().div_ceil(1_000))
 }
 
 fn report(
@@ -162,6 +170,7 @@ fn report(
         "alertmanager": arguments.alertmanager,
         "interval": arguments.interval,
         "group_wait": arguments.group_wait,
+        "killed": arguments.kill,
         "nodes": arguments.nodes,
         "breaches": written.len(),
         "notified": times.len(),
@@ -256,77 +265,5 @@ fn start_server(
             Server::start(Kind::Prometheus, &folder)
         }
         Kind::VictoriaMetrics => bail!("VictoriaMetrics judges no rules by itself"),
-    }
-}
-
-/// One node.
-struct Sender {
-    pace: Pace,
-    seconds: u64,
-    breach_at: Option<u64>,
-    breaches: Breaches,
-    address: String,
-}
-
-impl Sender {
-    fn layout() -> Vec<GroupSpec> {
-        let series = |column: usize| SeriesSpec {
-            name: if column == 0 { "bench_temperature".to_owned() } else { format!("bench_value{column}") },
-            labels: Vec::new(),
-        };
-        vec![GroupSpec { series: (0..COLUMNS).map(series).collect() }]
-    }
-
-    fn values(&self, second: u64) -> Vec<f64> {
-        let hot = self.breach_at.is_some_and(|at| second >= at);
-        let mut values: Vec<f64> =
-            (0..COLUMNS).map(|column| ((second as usize * 7 + column * 13) % 50) as f64).collect();
-        values[0] = if hot { 95.0 } else { 40.0 + values[0] / 10.0 };
-        values
-    }
-
-    fn note(&self, second: u64) {
-        if self.breach_at == Some(second) {
-            let mut breaches = self.breaches.lock().unwrap_or_else(PoisonError::into_inner);
-            breaches.insert(instance(self.pace.node), Instant::now());
-        }
-    }
-
-    async fn stream(&self) -> anyhow::Result<()> {
-        let node = self.pace.node;
-        let mut client = IngestClient::connect(format!("http://{}", self.address)).await?;
-        let (send, messages) = mpsc::channel(IN_FLIGHT_MAX);
-        send.send(hello(node, stream_id(node)?)).await?;
-        let mut replies = client.push(ReceiverStream::new(messages)).await?.into_inner();
-        tokio::spawn(async move { while let Ok(Some(_)) = replies.message().await {} });
-        let layout = Sender::layout();
-        let definition = define(0, node, &layout[0]);
-        send.send(AgentMessage { message: Some(FromAgent::DefineGroup(definition)) }).await?;
-        for second in 0..self.seconds {
-            self.pace.due(second).await;
-            let mut readings = Vec::new();
-            add_readings(&mut readings, &layout, &self.values(second), now_ms()?, 1_000);
-            let tick = Tick { lane: Lane::Live.into(), sequence: second + 1, readings };
-            self.note(second);
-            send.send(AgentMessage { message: Some(FromAgent::Tick(tick)) }).await?;
-        }
-        Ok(())
-    }
-
-    async fn write(&self, client: &reqwest::Client) -> anyhow::Result<()> {
-        let url = format!("http://{}/api/v1/write", self.address);
-        let mut request = write_request(&Sender::layout(), self.pace.node);
-        let mut encoder = snap::raw::Encoder::new();
-        for second in 0..self.seconds {
-            self.pace.due(second).await;
-            let timestamp = now_ms()?;
-            for (series, value) in request.timeseries.iter_mut().zip(self.values(second)) {
-                series.samples = vec![remote::Sample { value, timestamp }];
-            }
-            let body = encoder.compress_vec(&request.encode_to_vec())?;
-            self.note(second);
-            write(client, &url, body).await?;
-        }
-        Ok(())
     }
 }

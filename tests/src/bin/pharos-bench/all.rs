@@ -23,7 +23,7 @@ const QUICK: [&str; 7] = [
     "agent --seconds 30",
     "engine --nodes 50 --seconds 300",
 ];
-const FULL: [&str; 11] = [
+const FULL: [&str; 13] = [
     "compare",
     "compare --data recording --servers victoria-metrics,pharos-remote-write,pharos-native",
     "query",
@@ -32,7 +32,9 @@ const FULL: [&str; 11] = [
     "agents 100 --seconds 120 --start pharos",
     "alerts",
     "alerts --alertmanager debian",
+    "alerts --alertmanager debian --kill",
     "alerts --server prometheus --alertmanager debian",
+    "alerts --server prometheus --alertmanager debian --interval 15s --group-wait 30s",
     "agent",
     "engine",
 ];

@@ -76,7 +76,9 @@ pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) address: String,
     child: Child,
+    folder: PathBuf,
     storage: PathBuf,
+    more: Vec<String>,
 }
 
 impl Drop for Server {
@@ -94,15 +96,18 @@ impl Server {
 
     /// The same with more arguments.
     pub(crate) fn start_with(kind: Kind, folder: &Path, more: &[String]) -> anyhow::Result<Server> {
-        std::fs::create_dir_all(folder)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let address = format!("127.0.0.1:{port}");
+        Server::start_at(kind, folder, format!("127.0.0.1:{port}"), more.to_vec())
+    }
+
+    fn start_at(kind: Kind, folder: &Path, address: String, more: Vec<String>) -> anyhow::Result<Server> {
+        std::fs::create_dir_all(folder)?;
         let storage = folder.join("data");
         let log = std::fs::File::create(folder.join("log"))?;
         let mut command = kind.command(&storage, &address)?;
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(&more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {}", kind.name()))?;
-        let mut server = Server { kind, address, child, storage };
+        let mut server = Server { kind, address, child, folder: folder.to_owned(), storage, more };
         let begin = Instant::now();
         let path = if kind == Kind::VictoriaMetrics { "/health" } else { "/-/ready" };
         let mut http = server.http();
@@ -132,6 +137,13 @@ impl Server {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// SIGKILL, then the same again at the same address; returns when it is ready.
+    pub(crate) fn killed_and_restarted(mut self) -> anyhow::Result<Server> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Server::start_at(self.kind, &self.folder, self.address.clone(), self.more.clone())
     }
 
     /// SIGTERM, and waits for its end.

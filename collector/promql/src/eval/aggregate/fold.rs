@@ -4,6 +4,7 @@
 //! Each group keeps one accumulator per step, and series are added one after the other over all steps,
 //! in their order, so sums have the bits that adding step by step gives.
 
+use super::running::{Accumulators, counts_alike};
 use super::{Groups, into_series};
 use crate::annotations::{Annotations, Place};
 use crate::ast::AggregateOp;
@@ -84,86 +85,22 @@ fn group_column(
     let column = match request.op {
         AggregateOp::Sum if with_histograms => mixed(request, members, span, Blend::Sum, annotations),
         AggregateOp::Avg if with_histograms => mixed(request, members, span, Blend::Mean, annotations),
-        AggregateOp::Sum => floats(members, span, Sum::start, Sum::add, |sum| sum.total + sum.compensation),
-        AggregateOp::Avg => floats(members, span, start_mean, Mean::add, Mean::value),
-        AggregateOp::Count => counts(members, span),
-        AggregateOp::Group => counts(members, span).map_floats(|_| 1.0),
         op => {
-            if with_histograms {
+            if with_histograms && !counts_alike(op) {
                 annotations.info(&format!("ignored histogram in {op} aggregation"), request.place);
             }
-            match op {
-                AggregateOp::Min => extremes(members, span, |kept, new| kept > new),
-                AggregateOp::Max => extremes(members, span, |kept, new| kept < new),
-                AggregateOp::Stdvar => floats(members, span, Spread::start, Spread::add, Spread::variance),
-                AggregateOp::Stddev => {
-                    floats(members, span, Spread::start, Spread::add, |spread| spread.variance().sqrt())
+            match Accumulators::new(op) {
+                Some(mut accumulators) => {
+                    for series in members {
+                        accumulators.add(&series.column);
+                    }
+                    accumulators.into_column()
                 }
-                _ => quantiles(request, members, span, meter)?,
+                None => quantiles(request, members, span, meter)?,
             }
         }
     };
     Ok((column, drop_name))
-}
-
-/// Adds all members' floats step by step into accumulators.
-fn floats<A: Clone>(
-    members: &[&Series],
-    span: std::ops::Range<usize>,
-    start: impl Fn(f64) -> A,
-    add: impl Fn(&mut A, f64),
-    value: impl Fn(&A) -> f64,
-) -> Column {
-    let mut accumulators: Vec<Option<A>> = vec![None; span.len()];
-    for series in members {
-        let bounds = series.column.bounds();
-        let slots = &mut accumulators[bounds.start - span.start..bounds.end - span.start];
-        for (slot, &float) in slots.iter_mut().zip(series.column.floats()) {
-            if crate::eval::column::is_absent(float) {
-                continue;
-            }
-            match slot {
-                Some(accumulator) => add(accumulator, float),
-                None => *slot = Some(start(float)),
-            }
-        }
-    }
-    let mut column = Column::default();
-    for (index, accumulator) in accumulators.iter().enumerate() {
-        if let Some(accumulator) = accumulator {
-            column.push_float(span.start + index, value(accumulator));
-        }
-    }
-    column
-}
-
-fn counts(members: &[&Series], span: std::ops::Range<usize>) -> Column {
-    let mut counts = vec![0u64; span.len()];
-    for series in members {
-        for step in series.column.bounds() {
-            counts[step - span.start] += u64::from(series.column.has(step));
-        }
-    }
-    let mut column = Column::default();
-    for (index, &count) in counts.iter().enumerate() {
-        if count > 0 {
-            column.push_float(span.start + index, count as f64);
-        }
-    }
-    column
-}
-
-fn extremes(
-    members: &[&Series],
-    span: std::ops::Range<usize>,
-    is_beaten: impl Fn(f64, f64) -> bool,
-) -> Column {
-    let replace = |kept: &mut f64, new: f64| {
-        if is_beaten(*kept, new) || kept.is_nan() {
-            *kept = new;
-        }
-    };
-    floats(members, span, |float| float, replace, |kept| *kept)
 }
 
 /// To sort a value takes about as long as to look at so many.
@@ -265,29 +202,4 @@ fn start_mean(first: f64) -> Mean {
     let mut mean = Mean::default();
     mean.add(first);
     mean
-}
-
-/// Mean and sum of squared distances, by Welford's method.
-#[derive(Clone)]
-struct Spread {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Spread {
-    fn start(first: f64) -> Self {
-        Spread { count: 1.0, mean: first, squares: if first.is_finite() { 0.0 } else { f64::NAN } }
-    }
-
-    fn add(&mut self, value: f64) {
-        self.count += 1.0;
-        let delta = value - self.mean;
-        self.mean += delta / self.count;
-        self.squares += delta * (value - self.mean);
-    }
-
-    fn variance(&self) -> f64 {
-        self.squares / self.count
-    }
 }

@@ -4,6 +4,9 @@ mod choose;
 mod count_values;
 mod fold;
 mod heap;
+mod running;
+
+pub(super) use running::Running;
 
 use super::column::{Column, Series};
 use super::{Evaluated, Evaluator};
@@ -22,18 +25,55 @@ pub(super) struct Groups {
 
 impl Groups {
     fn new(series: &[Series], grouping: &[String], without: bool) -> Self {
-        let mut index: HashMap<Labels, usize, foldhash::fast::RandomState> = HashMap::default();
+        let mut keys = GroupKeys::new(grouping, without);
         let mut groups = Groups { labels: Vec::new(), of_series: Vec::with_capacity(series.len()) };
         for series in series {
-            let labels = group_labels(&series.labels, grouping, without);
-            let next = groups.labels.len();
-            let group = *index.entry(labels).or_insert_with_key(|labels| {
-                groups.labels.push(labels.clone());
-                next
-            });
+            let (group, is_new) = keys.number(&series.labels);
+            if is_new {
+                groups.labels.push(keys.last_labels());
+            }
             groups.of_series.push(group);
         }
         groups
+    }
+}
+
+/// Numbers the groups that series fall into, in the order in which they come.
+pub(super) struct GroupKeys<'p> {
+    grouping: &'p [String],
+    without: bool,
+    numbers: HashMap<Labels, usize, foldhash::fast::RandomState>,
+    /// Packed labels of the group asked for last.
+    key: Vec<u8>,
+    last: Labels,
+}
+
+impl<'p> GroupKeys<'p> {
+    fn new(grouping: &'p [String], without: bool) -> Self {
+        GroupKeys { grouping, without, numbers: HashMap::default(), key: Vec::new(), last: Labels::empty() }
+    }
+
+    /// The number of the group of a series, and whether it is the first of it.
+    fn number(&mut self, labels: &Labels) -> (usize, bool) {
+        self.key.clear();
+        let is_named = |name: &str| self.grouping.iter().any(|label| label == name);
+        if self.without {
+            labels.filter_into(|name| name != METRIC_NAME && !is_named(name), &mut self.key);
+        } else if !self.grouping.is_empty() {
+            labels.filter_into(is_named, &mut self.key);
+        }
+        if let Some(&number) = self.numbers.get(self.key.as_slice()) {
+            return (number, false);
+        }
+        let number = self.numbers.len();
+        self.last = group_labels(labels, self.grouping, self.without);
+        self.numbers.insert(self.last.clone(), number);
+        (number, true)
+    }
+
+    /// The labels of the group that was new last.
+    fn last_labels(&self) -> Labels {
+        self.last.clone()
     }
 }
 

@@ -7,6 +7,7 @@ mod labels;
 mod order;
 
 use super::column::{Column, Point, Series};
+use super::looked_at::StepCounts;
 use super::meter::Meter;
 use super::window::BoundsCache;
 use super::{Evaluated, Evaluator, Scalar, unlabelled};
@@ -125,11 +126,15 @@ impl Evaluator<'_> {
         let mut annotations = std::mem::take(&mut self.annotations);
         let mut cache = BoundsCache::default();
         let meter = Meter::new(self.budget);
+        let mut counts = StepCounts::default();
         let mut out = Vec::new();
         let mut held = 0;
         for (samples, drop_name) in self.subquery_series(range_id)? {
             self.budget.check()?;
             let column = over_time::evaluate(&range_call, &samples, &mut cache, &mut annotations, &meter)?;
+            if self.looked_at.is_some() {
+                counts.add_windows(&range_call.windows, &samples, &mut cache, &meter)?;
+            }
             self.budget.put_back(samples.cost());
             if !column.is_empty() {
                 self.budget.take(column.cost())?;
@@ -139,6 +144,9 @@ impl Evaluator<'_> {
             }
         }
         self.annotations.merge(annotations);
+        if let Some(looked_at) = &mut self.looked_at {
+            looked_at.add(self.plan, id, &counts);
+        }
         self.budget.put_back(held);
         over_time::finish(&range_call, out, pharos_common::labels::Labels::empty).map(Evaluated::Vector)
     }

@@ -1,12 +1,13 @@
 //! Functions over ranges of floats.
 
+use super::ranks::Ranks;
 use super::{RangeCall, extremes, rate, regression, sums};
 use crate::annotations::Annotations;
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
 use crate::eval::column::Column;
 use crate::eval::meter::Meter;
-use crate::eval::window::Window;
+use crate::eval::window::{KnownWindows, Window};
 use crate::functions::OverTime;
 use crate::functions::quantile::{invalid, quantile};
 use crate::storage::SeriesColumns;
@@ -18,16 +19,18 @@ pub(super) const SELECTION_VISITS: usize = 4;
 pub(super) fn evaluate(
     call: &RangeCall,
     series: &SeriesColumns,
-    bounds: &[Range<usize>],
+    known: &KnownWindows,
     annotations: &mut Annotations,
     meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
+    let bounds = &*known.bounds;
     let values = series.values.as_slice();
     let times = &*series.timestamps;
     let seconds = |time_ms: i64| time_ms as f64 / 1000.0;
     // One value for each window that has samples.
     let computed = |value: &mut dyn FnMut(usize, Range<usize>) -> Result<f64, QueryError>| {
         let mut column = Column::default();
+        column.reserve(bounds.len());
         for (step, range) in bounds.iter().enumerate() {
             meter.visit(1)?;
             if !range.is_empty() {
@@ -74,15 +77,14 @@ pub(super) fn evaluate(
             filled(&|_, range| f64::from(counted[range.end - 1] - counted[range.start]))
         }
         OverTime::Rate | OverTime::Increase | OverTime::Delta => {
-            rate::extrapolated(call, series, bounds, meter)
+            rate::extrapolated(call, series, known, meter)
         }
         OverTime::Irate => rate::instant(series, bounds, true, meter),
         OverTime::Idelta => rate::instant(series, bounds, false, meter),
         OverTime::Quantile => {
-            let mut scratch = Vec::new();
+            let mut ranks = Ranks::new(values, bounds);
             let mut reported = None;
             computed(&mut |step, range| {
-                meter.visit(SELECTION_VISITS * range.len())?;
                 let share = call.scalar(0, step);
                 if reported != Some(share.to_bits())
                     && let Some(text) = invalid(share)
@@ -90,9 +92,7 @@ pub(super) fn evaluate(
                     reported = Some(share.to_bits());
                     annotations.warn(&text, &call.place);
                 }
-                scratch.clear();
-                scratch.extend_from_slice(&values[range]);
-                Ok(quantile(share, &mut scratch))
+                ranks.quantile(share, range, meter)
             })
         }
         OverTime::Mad => {

@@ -7,11 +7,13 @@ mod extremes;
 mod floats;
 mod histogram_rate;
 mod mixed;
+mod ranks;
 mod rate;
 mod regression;
 mod summarized;
 mod sums;
 
+pub(crate) use rate::Stretch;
 pub(crate) use summarized::{OfSummary, of_summary};
 pub(crate) use sums::Mean;
 
@@ -85,11 +87,11 @@ pub(crate) fn evaluate(
     annotations: &mut Annotations,
     meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
-    let bounds = cache.bounds(&call.windows, &series.timestamps, meter)?;
+    let known = cache.windows(&call.windows, &series.timestamps, meter)?;
     let column = if series.histograms.is_empty() {
-        floats::evaluate(call, series, &bounds, annotations, meter)?
+        floats::evaluate(call, series, &known, annotations, meter)?
     } else {
-        mixed::evaluate(call, series, &bounds, annotations, meter)?
+        mixed::evaluate(call, series, &known.bounds, annotations, meter)?
     };
     remark(call, series.labels.metric_name(), &column, annotations);
     Ok(column)
@@ -189,7 +191,7 @@ mod tests {
         let budget = Budget::new(usize::MAX, None, Arc::clone(&cancelled));
         let mut cache = BoundsCache::default();
         // Where windows lie is known by then.
-        cache.bounds(&call.windows, &series.timestamps, &Meter::new(&budget))?;
+        cache.windows(&call.windows, &series.timestamps, &Meter::new(&budget))?;
         cancelled.store(true, Ordering::Relaxed);
         evaluate(call, series, &mut cache, &mut Annotations::default(), &Meter::new(&budget))
     }
@@ -199,7 +201,8 @@ mod tests {
         let window = 2_000;
         let steps = STRIDE / window + 2;
         let series = fractions(window + steps);
-        for function in WALKING {
+        // Quantiles of windows that share their samples cost little.
+        for function in WALKING.into_iter().filter(|&function| function != OverTime::Quantile) {
             let stopped = evaluate_cancelled(&call(function, window, steps), &series);
             assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{function:?}: {stopped:?}");
             // Little work is done without a look.
@@ -220,7 +223,14 @@ mod tests {
     #[test]
     fn a_cancelled_query_stops_at_many_steps_of_little_work() {
         let series = fractions(STRIDE + 10);
-        let functions = [OverTime::Count, OverTime::Max, OverTime::Changes, OverTime::Rate, OverTime::Irate];
+        let functions = [
+            OverTime::Count,
+            OverTime::Max,
+            OverTime::Changes,
+            OverTime::Rate,
+            OverTime::Irate,
+            OverTime::Quantile,
+        ];
         for function in functions {
             let stopped = evaluate_cancelled(&call(function, 2, STRIDE + 5), &series);
             assert!(matches!(stopped, Err(QueryError::Canceled { .. })), "{function:?}");

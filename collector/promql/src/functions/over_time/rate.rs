@@ -6,58 +6,84 @@ use crate::error::QueryError;
 use crate::eval::column::Column;
 use crate::eval::meter::Meter;
 use crate::eval::smooth::Edges;
-use crate::eval::window::Window;
+use crate::eval::window::{KnownWindows, Window};
 use crate::functions::OverTime;
 use crate::storage::SeriesColumns;
 use std::ops::Range;
 
 /// `rate`, `increase` and `delta`: the difference of last and first sample, extrapolated to the edges.
 ///
-/// Resets are rare and found once per series, so a window costs its resets and not its samples.
+/// Resets are rare and found once per series, so a window costs its resets and not its samples. By what a
+/// difference is multiplied follows from timestamps, which series that were sampled together share; only
+/// counters that were zero a moment ago are looked at one by one.
 pub(super) fn extrapolated(
     call: &RangeCall,
     series: &SeriesColumns,
-    bounds: &[Range<usize>],
+    known: &KnownWindows,
     meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
     let is_counter = call.function != OverTime::Delta;
+    let per_second = call.function == OverTime::Rate;
     let values = series.values.as_slice();
     let resets: Vec<usize> = if is_counter { resets(values) } else { Vec::new() };
+    let stretches = known.stretches(|| stretches(call, series, &known.bounds, per_second));
     let (mut low, mut high) = (0, 0);
     let mut column = Column::default();
-    for (step, range) in bounds.iter().enumerate() {
+    column.reserve(known.bounds.len());
+    for ((step, range), stretch) in known.bounds.iter().enumerate().zip(stretches) {
         if range.len() < 2 {
             continue;
         }
-        while resets.get(low).is_some_and(|&reset| reset <= range.start) {
-            low += 1;
-        }
-        high = high.max(low);
-        while resets.get(high).is_some_and(|&reset| reset < range.end) {
-            high += 1;
-        }
-        meter.visit(1 + high - low)?;
         let last = range.end - 1;
-        let mut difference = values[last] - values[range.start];
-        for &reset in &resets[low..high] {
-            difference += values[reset - 1];
+        let first = values[range.start];
+        let mut difference = values[last] - first;
+        meter.visit(1)?;
+        if low < resets.len() {
+            while resets.get(low).is_some_and(|&reset| reset <= range.start) {
+                low += 1;
+            }
+            high = high.max(low);
+            while resets.get(high).is_some_and(|&reset| reset < range.end) {
+                high += 1;
+            }
+            meter.visit(high - low)?;
+            for &reset in &resets[low..high] {
+                difference += values[reset - 1];
+            }
         }
-        let window = call.window(series, step, range.clone());
-        let factor = extrapolation(
-            &Observed {
-                first_ms: window.timestamps[0],
-                last_ms: series.timestamps[last],
-                gaps: last - range.start,
-                // From a counter's rise follows when it was zero, and before that it was not.
-                zero_after: (is_counter && difference > 0.0 && values[range.start] >= 0.0)
-                    .then(|| values[range.start] / difference),
-            },
-            &window,
-            call.function == OverTime::Rate,
-        );
+        let factor = if is_counter && difference > 0.0 && first >= 0.0 && !stretch.is_far(first, difference) {
+            stretch.factor(Some(first / difference), call.windows.range_ms, per_second)
+        } else {
+            stretch.factor
+        };
         column.push_float(step, difference * factor);
     }
     Ok(column)
+}
+
+/// The stretches of all windows of series with these timestamps.
+fn stretches(
+    call: &RangeCall,
+    series: &SeriesColumns,
+    bounds: &[Range<usize>],
+    per_second: bool,
+) -> Vec<Stretch> {
+    let times = &*series.timestamps;
+    let of = |(step, range): (usize, &Range<usize>)| {
+        let (Some(&first_ms), Some(&last_ms)) =
+            (times.get(range.start), range.end.checked_sub(1).and_then(|last| times.get(last)))
+        else {
+            return Stretch::default();
+        };
+        if range.len() < 2 {
+            return Stretch::default();
+        }
+        let (start_ms, end_ms) = (call.windows.start_ms(step), call.windows.end_ms(step));
+        let mut stretch = Stretch::of(first_ms, last_ms, range.len() - 1, (start_ms, end_ms));
+        stretch.factor = stretch.factor(None, call.windows.range_ms, per_second);
+        stretch
+    };
+    bounds.iter().enumerate().map(of).collect()
 }
 
 /// Where a counter fell.
@@ -89,31 +115,68 @@ pub(super) struct Observed {
     pub(super) zero_after: Option<f64>,
 }
 
-/// By what an increase between samples must be multiplied to cover the whole range: samples that come
-/// close to an edge are taken to go on to it, others half a gap further, and counters not below zero.
-pub(super) fn extrapolation(seen: &Observed, window: &Window<'_>, per_second: bool) -> f64 {
-    let mut to_start = (seen.first_ms - window.start_ms) as f64 / 1000.0;
-    let mut to_end = (window.end_ms - seen.last_ms) as f64 / 1000.0;
-    let sampled = (seen.last_ms - seen.first_ms) as f64 / 1000.0;
-    let gap = sampled / seen.gaps as f64;
-    let threshold = gap * 1.1;
-    if to_start >= threshold {
-        to_start = gap / 2.0;
-    }
-    if let Some(zero_after) = seen.zero_after {
-        let to_zero = sampled * zero_after;
-        if to_zero < to_start {
-            to_start = to_zero;
+/// How far, in seconds, the samples of a window reach, and how far they are taken to go on: samples that come
+/// close to an edge up to it, others half a gap further.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stretch {
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
+    /// By what a difference is multiplied, unless it is of a counter that was zero a moment ago.
+    factor: f64,
+}
+
+impl Stretch {
+    fn of(first_ms: i64, last_ms: i64, gaps: usize, (start_ms, end_ms): (i64, i64)) -> Self {
+        let mut to_start = (first_ms - start_ms) as f64 / 1000.0;
+        let mut to_end = (end_ms - last_ms) as f64 / 1000.0;
+        let sampled = (last_ms - first_ms) as f64 / 1000.0;
+        let gap = sampled / gaps as f64;
+        let threshold = gap * 1.1;
+        if to_start >= threshold {
+            to_start = gap / 2.0;
         }
+        if to_end >= threshold {
+            to_end = gap / 2.0;
+        }
+        Stretch { sampled, to_start, to_end, factor: 0.0 }
     }
-    if to_end >= threshold {
-        to_end = gap / 2.0;
+
+    /// Whether a counter was zero so long ago that it does not matter: decided without a division, and only
+    /// where rounding cannot turn the answer.
+    #[inline]
+    fn is_far(&self, first: f64, difference: f64) -> bool {
+        const CERTAIN: f64 = 1.0 + 1e-9;
+        const NORMAL_MIN: f64 = 1e-280;
+        let reach = self.sampled * first;
+        reach > NORMAL_MIN && reach.is_finite() && reach > difference * self.to_start * CERTAIN
     }
-    let mut factor = (sampled + to_start + to_end) / sampled;
-    if per_second {
-        factor /= window.range_ms as f64 / 1000.0;
+
+    /// By what an increase between samples must be multiplied to cover the whole range; counters are not taken
+    /// to have been below zero.
+    fn factor(&self, zero_after: Option<f64>, range_ms: i64, per_second: bool) -> f64 {
+        let mut to_start = self.to_start;
+        if let Some(zero_after) = zero_after {
+            let to_zero = self.sampled * zero_after;
+            if to_zero < to_start {
+                to_start = to_zero;
+            }
+        }
+        let mut factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        if per_second {
+            factor /= range_ms as f64 / 1000.0;
+        }
+        factor
     }
-    factor
+}
+
+/// The same for a single window.
+pub(super) fn extrapolation(seen: &Observed, window: &Window<'_>, per_second: bool) -> f64 {
+    Stretch::of(seen.first_ms, seen.last_ms, seen.gaps, (window.start_ms, window.end_ms)).factor(
+        seen.zero_after,
+        window.range_ms,
+        per_second,
+    )
 }
 
 /// `rate`, `increase` and `delta` with values at the edges of the range.
@@ -171,4 +234,26 @@ pub(super) fn instant(
         column.push_float(step, difference);
     }
     Ok(column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_called_far_needs_no_division(
+            first in prop_oneof![0.0..1e6f64, 1e-320..1e-300f64, 1e300..1e308f64],
+            difference in prop_oneof![1e-9..1e6f64, 1e-320..1e-300f64, 1e300..1e308f64],
+            sampled in 0.001..1e6f64, to_start in 0.0..1e4f64,
+        ) {
+            let stretch = Stretch { sampled, to_start, to_end: 0.25, factor: 0.0 };
+            if stretch.is_far(first, difference) {
+                let (with, without) =
+                    (stretch.factor(Some(first / difference), 60_000, true), stretch.factor(None, 60_000, true));
+                prop_assert_eq!(with.to_bits(), without.to_bits());
+            }
+        }
+    }
 }

@@ -159,6 +159,11 @@ impl Mean {
         add_compensated(value / self.count, &mut self.total, &mut self.compensation);
     }
 
+    /// Whether nothing was added yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0.0
+    }
+
     pub(crate) fn value(&self) -> f64 {
         if self.is_running {
             self.total + self.compensation

@@ -1,9 +1,11 @@
 use super::*;
 use crate::block::Provenance;
+use crate::block::page_cache::PageCache;
+use crate::block::samples::Windows;
 use crate::block::writer::{BlockWriter, RolledUp};
+use pharos_common::labels::Labels;
 use pharos_common::storage_io::MemoryIo;
 use proptest::prelude::*;
-use std::convert::Infallible;
 
 const FOLDER: &str = "/blocks";
 
@@ -27,17 +29,27 @@ fn build(series: &[(Vec<i64>, Vec<f64>)]) -> (MemoryIo, PathBuf) {
 /// Labels, timestamps and the bits of the values.
 type Series = (Labels, Vec<i64>, Vec<u64>);
 
-fn read(block: &Block, start_ms: i64, end_ms: i64) -> Result<Vec<Series>, ReadError<Infallible>> {
-    let mut pieces = Pieces::default();
-    block.select(&[], start_ms, end_ms, &mut pieces, |_| Ok(()))?;
-    Ok(pieces
-        .into_series()
-        .into_iter()
-        .map(|series| {
-            let bits = series.values.iter().map(|value| value.to_bits()).collect();
-            (series.labels, series.timestamps.to_vec(), bits)
-        })
-        .collect())
+fn read(block: &Block, start_ms: i64, end_ms: i64) -> Result<Vec<Series>, BlockError> {
+    let mut read = Vec::new();
+    let cached = Arc::new(PageCache::new(1 << 20));
+    for pages in [None, Some(Arc::clone(&cached)), Some(cached)] {
+        let mut windows = Windows::new(pages.clone());
+        let mut series = Vec::new();
+        for (number, entry) in block.index()?.series.iter().enumerate() {
+            let piece = block.series_in(number as u32, start_ms, end_ms, &mut windows)?;
+            let Some(piece) = piece else { continue };
+            let window = windows.window(block, number as u32, start_ms, end_ms)?.unwrap();
+            let newest = block.newest_of(number as u32, &window, pages.as_deref())?;
+            let newest = newest.map(|sample| (sample.timestamp_ms, sample.value.to_bits()));
+            let bits: Vec<u64> = piece.values.iter().map(|value| value.to_bits()).collect();
+            assert_eq!(newest, piece.timestamps.last().copied().zip(bits.last().copied()));
+            series.push((entry.labels.clone(), piece.timestamps.to_vec(), bits));
+        }
+        read.push(series);
+    }
+    // What is kept of pages is what the file says.
+    assert!(read[0] == read[1] && read[1] == read[2]);
+    Ok(read.remove(0))
 }
 
 fn telemetry() -> Vec<(Vec<i64>, Vec<f64>)> {

@@ -1,0 +1,184 @@
+//! One simulated node: a group of gauges once a second, one of which breaches. What was not acknowledged is
+//! sent again when the server is back, as agents do.
+
+use super::Breaches;
+use crate::agents::Pace;
+use crate::feed::{add_readings, define, hello, now_ms, stream_id, write, write_request};
+use anyhow::{Context, bail};
+use pharos_proto::prometheus as remote;
+use pharos_proto::v1::agent_message::Message as FromAgent;
+use pharos_proto::v1::collector_message::Message as FromCollector;
+use pharos_proto::v1::ingest_client::IngestClient;
+use pharos_proto::v1::{AgentMessage, CollectorMessage, Lane, Reading, Tick};
+use pharos_tests::data::{GroupSpec, SeriesSpec, instance};
+use prost::Message;
+use std::collections::VecDeque;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// Gauges of a node.
+const COLUMNS: usize = 20;
+/// Messages on their way to the server.
+const IN_FLIGHT_MAX: usize = 64;
+const CONNECTED_AGAIN_EVERY: Duration = Duration::from_millis(20);
+/// A server that is away for longer ends the benchmark.
+const AWAY_TIME_MAX: Duration = Duration::from_secs(60);
+/// After its last tick a node waits so long for what is not acknowledged.
+const LAST_ACKNOWLEDGEMENT_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// One node.
+pub(super) struct Sender {
+    pub(super) pace: Pace,
+    pub(super) seconds: u64,
+    pub(super) breach_at: Option<u64>,
+    pub(super) breaches: Breaches,
+    pub(super) address: String,
+}
+
+/// A stream to the collector that has been welcomed and knows the node's group.
+struct Connection {
+    send: mpsc::Sender<AgentMessage>,
+    replies: Streaming<CollectorMessage>,
+    durable: u64,
+}
+
+impl Sender {
+    fn layout() -> Vec<GroupSpec> {
+        let series = |column: usize| SeriesSpec {
+            name: if column == 0 { "bench_temperature".to_owned() } else { format!("bench_value{column}") },
+            labels: Vec::new(),
+        };
+        vec![GroupSpec { series: (0..COLUMNS).map(series).collect() }]
+    }
+
+    fn values(&self, second: u64) -> Vec<f64> {
+        let hot = self.breach_at.is_some_and(|at| second >= at);
+        let mut values: Vec<f64> =
+            (0..COLUMNS).map(|column| ((second as usize * 7 + column * 13) % 50) as f64).collect();
+        values[0] = if hot { 95.0 } else { 40.0 + values[0] / 10.0 };
+        values
+    }
+
+    fn note(&self, second: u64) {
+        if self.breach_at == Some(second) {
+            let mut breaches = self.breaches.lock().unwrap_or_else(PoisonError::into_inner);
+            breaches.insert(instance(self.pace.node), Instant::now());
+        }
+    }
+
+    /// By the native stream.
+    pub(super) async fn stream(&self) -> anyhow::Result<()> {
+        let id = stream_id(self.pace.node)?;
+        let mut unacknowledged: VecDeque<(u64, Vec<Reading>)> = VecDeque::new();
+        let mut connection = self.connected(id, &mut unacknowledged).await?;
+        for second in 0..self.seconds {
+            // Between two ticks the node listens.
+            let due = self.pace.due(second);
+            tokio::pin!(due);
+            loop {
+                tokio::select! {
+                    _ = &mut due => break,
+                    reply = connection.replies.message() => match reply {
+                        Ok(Some(reply)) => forget_acknowledged(&reply, &mut unacknowledged),
+                        _ => connection = self.connected(id, &mut unacknowledged).await?,
+                    },
+                }
+            }
+            let mut readings = Vec::new();
+            add_readings(&mut readings, &Sender::layout(), &self.values(second), now_ms()?, 1_000);
+            unacknowledged.push_back((second + 1, readings.clone()));
+            self.note(second);
+            if connection.send.send(live(second + 1, readings)).await.is_err() {
+                connection = self.connected(id, &mut unacknowledged).await?;
+            }
+        }
+        let last = tokio::time::timeout(LAST_ACKNOWLEDGEMENT_TIME_MAX, async {
+            while !unacknowledged.is_empty() {
+                match connection.replies.message().await {
+                    Ok(Some(reply)) => forget_acknowledged(&reply, &mut unacknowledged),
+                    _ => connection = self.connected(id, &mut unacknowledged).await?,
+                }
+            }
+            Ok(())
+        });
+        last.await.context("acknowledgements stay away")?
+    }
+
+    /// Connects, again and again while the server is away, and sends what it has not.
+    async fn connected(
+        &self,
+        id: [u8; 16],
+        unacknowledged: &mut VecDeque<(u64, Vec<Reading>)>,
+    ) -> anyhow::Result<Connection> {
+        let begin = Instant::now();
+        loop {
+            match self.connect(id).await {
+                Ok(connection) => {
+                    unacknowledged.retain(|(sequence, _)| *sequence > connection.durable);
+                    for (sequence, readings) in unacknowledged.iter() {
+                        connection.send.send(live(*sequence, readings.clone())).await?;
+                    }
+                    return Ok(connection);
+                }
+                Err(error) if begin.elapsed() > AWAY_TIME_MAX => return Err(error),
+                Err(_) => tokio::time::sleep(CONNECTED_AGAIN_EVERY).await,
+            }
+        }
+    }
+
+    async fn connect(&self, id: [u8; 16]) -> anyhow::Result<Connection> {
+        let mut client = IngestClient::connect(format!("http://{}", self.address)).await?;
+        let (send, messages) = mpsc::channel(IN_FLIGHT_MAX);
+        send.send(hello(self.pace.node, id)).await?;
+        let mut replies = client.push(ReceiverStream::new(messages)).await?.into_inner();
+        let welcome = replies.message().await?.context("no Welcome")?;
+        let Some(FromCollector::Welcome(welcome)) = welcome.message else {
+            bail!("expected Welcome: {welcome:?}")
+        };
+        let definition = define(0, self.pace.node, &Sender::layout()[0]);
+        send.send(AgentMessage { message: Some(FromAgent::DefineGroup(definition)) }).await?;
+        Ok(Connection { send, replies, durable: welcome.live_durable })
+    }
+
+    /// By remote write.
+    pub(super) async fn write(&self, client: &reqwest::Client) -> anyhow::Result<()> {
+        let url = format!("http://{}/api/v1/write", self.address);
+        let mut request = write_request(&Sender::layout(), self.pace.node);
+        let mut encoder = snap::raw::Encoder::new();
+        let mut timestamp = 0;
+        for second in 0..self.seconds {
+            self.pace.due(second).await;
+            // A node that is late for two ticks sends them within the same millisecond.
+            timestamp = now_ms()?.max(timestamp + 1);
+            for (series, value) in request.timeseries.iter_mut().zip(self.values(second)) {
+                series.samples = vec![remote::Sample { value, timestamp }];
+            }
+            let body = encoder.compress_vec(&request.encode_to_vec())?;
+            self.note(second);
+            let begin = Instant::now();
+            while let Err(error) = write(client, &url, body.clone()).await {
+                if begin.elapsed() > AWAY_TIME_MAX {
+                    return Err(error);
+                }
+                tokio::time::sleep(CONNECTED_AGAIN_EVERY).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn live(sequence: u64, readings: Vec<Reading>) -> AgentMessage {
+    let tick = Tick { lane: Lane::Live.into(), sequence, readings };
+    AgentMessage { message: Some(FromAgent::Tick(tick)) }
+}
+
+fn forget_acknowledged(reply: &CollectorMessage, unacknowledged: &mut VecDeque<(u64, Vec<Reading>)>) {
+    if let Some(FromCollector::Acknowledge(reply)) = &reply.message {
+        while unacknowledged.front().is_some_and(|(sequence, _)| *sequence <= reply.sequence) {
+            unacknowledged.pop_front();
+        }
+    }
+}
