@@ -335,9 +335,9 @@ impl Database {
     }
 
     /// New series that were refused since the start, by their metric and the guarded label; at most some hundred
-    /// names, what is rare under one.
+    /// names, and what is rare under one.
     pub fn series_refused(&self) -> Vec<(String, u64)> {
-        self.inner.head.refusals().by_culprit().map(|(name, count)| (name.to_owned(), count)).collect()
+        self.inner.head.refusals().worst()
     }
 
     /// What the engine holds and has done.
