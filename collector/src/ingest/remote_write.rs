@@ -2,6 +2,7 @@
 
 use super::http_write::{WriteRefusal, decompress_snappy, read_body, refuse_out_of_bounds};
 use super::series_cache::{SeriesCache, Written};
+use super::type_labels;
 use super::write_request::{Request, WriteFault};
 use crate::collector::Collector;
 use crate::limits::WRITES_AT_ONCE_MAX;
@@ -94,7 +95,7 @@ async fn write(
     };
     let request = match version {
         Version::One => Request::parse(&message),
-        Version::Two => Request::parse_v2(&message),
+        Version::Two => Request::parse_v2(&message, type_labels::is_wanted(&collector.options)),
     }
     .map_err(refusal)?;
     *written = {

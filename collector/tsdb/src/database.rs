@@ -382,6 +382,37 @@ impl Database {
     }
 }
 
+/// A block on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// Its file.
+    pub name: String,
+    /// The oldest sample in it.
+    pub oldest_ms: TimestampMs,
+    /// The newest.
+    pub newest_ms: TimestampMs,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Version of the format.
+    pub version: u32,
+}
+
+impl Database {
+    /// The blocks, the oldest first.
+    pub fn block_infos(&self) -> Vec<BlockInfo> {
+        let info = |block: &Arc<Block>| BlockInfo {
+            name: block.file_name(),
+            oldest_ms: block.oldest_ms(),
+            newest_ms: block.newest_ms(),
+            bytes: block.bytes(),
+            version: u32::from(block.version()),
+        };
+        let mut infos: Vec<BlockInfo> = self.inner.blocks().iter().map(info).collect();
+        infos.sort_by_key(|block| (block.oldest_ms, block.newest_ms));
+        infos
+    }
+}
+
 impl Inner {
     fn blocks(&self) -> Vec<Arc<Block>> {
         self.blocks.read().unwrap_or_else(PoisonError::into_inner).clone()

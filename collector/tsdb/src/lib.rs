@@ -33,8 +33,8 @@ mod summarize;
 mod tombstones;
 
 pub use database::{
-    Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Selection, Statistics, Stats,
-    Summaries, Verdict,
+    BlockInfo, Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Selection, Statistics,
+    Stats, Summaries, Verdict,
 };
 pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use exemplars::{AppendedExemplars, Exemplar};
