@@ -9,7 +9,9 @@
 //!     adaptive: {fastest: 100ms, grid: 1s}
 //!   arp: {enabled: false}
 //! budget: {cpu_percent: 2}     # of one core, for sampling and journal; 0 sets no limit
-//! push: {jitter: 20ms}         # nodes spread their pushes over this time
+//! push:
+//!   jitter: 20ms               # nodes spread their pushes over this time
+//!   return_interval: 30s       # how often a preferred collector is asked while another takes the frames
 //! recorder:                    # the last minute at 10 Hz, shipped when an alert fires or on POST /-/dump
 //!   series: [DCGM_FI_DEV_POWER_USAGE, node_pressure_.*]
 //! journal: {bytes_max: 1073741824, age_max: 2d}
@@ -38,6 +40,10 @@ const CPU_PERCENT_DEFAULT: f64 = 2.0;
 const JITTER_MS_MAX: u64 = 1_000;
 /// Default of it.
 const JITTER_MS_DEFAULT: u64 = 20;
+/// Time between two questions to the preferred collectors: soon enough for a person who waits for it.
+const RETURN_INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+/// More often would be a load on a collector that is in trouble.
+const RETURN_INTERVAL_MS_MIN: u64 = 1_000;
 /// Longest recording.
 const RECORDER_KEEP_MS_MAX: u64 = 300_000;
 /// A journal needs room for a few segments.
@@ -56,6 +62,8 @@ pub struct AgentConfig {
     pub plan: Plan,
     /// Bounds of the journal.
     pub limits: SpoolLimits,
+    /// Time between two questions to the preferred collectors while another one takes the frames.
+    pub return_interval: Duration,
     /// Where it came from: a reload reads the file again.
     pub options: AgentOptions,
 }
@@ -147,9 +155,17 @@ impl BudgetConfig {
 pub struct PushConfig {
     /// Time over which the nodes of a cluster spread their pushes.
     pub jitter: Option<PrometheusDuration>,
+    /// Time between two questions to the preferred collectors while another one takes the frames. Changes
+    /// need a restart.
+    pub return_interval: Option<PrometheusDuration>,
 }
 
 impl PushConfig {
+    /// The interval, or its default.
+    pub fn return_interval(&self) -> Duration {
+        self.return_interval.map_or(RETURN_INTERVAL_DEFAULT, PrometheusDuration::to_std)
+    }
+
     /// This node's part of the jitter: always the same, so that its delay does not vary.
     pub fn delay(&self, node: &str) -> Duration {
         let jitter_ms = self.jitter.map_or(JITTER_MS_DEFAULT, PrometheusDuration::as_millis);
@@ -255,6 +271,10 @@ impl ConfigFile {
         }
         if self.push.jitter.is_some_and(|jitter| jitter.as_millis() > JITTER_MS_MAX) {
             return Err(ConfigError::new(path, "push.jitter", "alerts would wait more than a second"));
+        }
+        let interval = self.push.return_interval.map(PrometheusDuration::as_millis);
+        if interval.is_some_and(|interval| interval < RETURN_INTERVAL_MS_MIN) {
+            return Err(ConfigError::new(path, "push.return_interval", "this is less than a second"));
         }
         if let Err(error) = self.recorder.plan() {
             return Err(ConfigError::new(path, "recorder.series", error.to_string()));

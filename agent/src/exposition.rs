@@ -111,6 +111,8 @@ impl Exposition {
         let mut out = String::with_capacity(64 << 10);
         for (name, family) in &mut self.families {
             family.series.sort_by(|left, right| left.0.cmp(&right.0));
+            // A text file may name a series that a sampler has, too; a scraper would refuse them all.
+            family.series.dedup_by(|later, first| later.0 == first.0);
             family.render(name, format, &mut out);
         }
         if format == Format::OpenMetrics {

@@ -159,6 +159,14 @@ impl Group {
         }
     }
 
+    /// Says a column's last value again, for what need not be read every time.
+    #[inline]
+    pub fn keep(&mut self, column: usize) {
+        if column < self.values.len() {
+            self.present.insert(column);
+        }
+    }
+
     /// The values; those of absent columns mean nothing.
     pub fn values(&self) -> &[f64] {
         &self.values

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Larger files are no statistics; reading on would let a broken file fill the memory.
 const FILE_BYTES_MAX: usize = 64 << 20;
@@ -15,6 +17,9 @@ const FILE_BYTES_MAX: usize = 64 << 20;
 const BUFFER_BYTES_FIRST: usize = 16 << 10;
 /// Readings between two attempts to open an optional file that was missing.
 const READINGS_BETWEEN_LOOKS: u32 = 10;
+
+/// Readings of one tick lie closer together than this.
+const SHARED_AGE_MAX: Duration = Duration::from_millis(20);
 
 /// The buffer that readings go through.
 #[derive(Debug)]
@@ -28,13 +33,28 @@ impl Default for ReadBuffer {
     }
 }
 
+/// Longest record of a file that is read as [`KernelFile::records`].
+const RECORD_BYTES_MAX: usize = 1_024;
+/// What the kernel gathers records in, at least.
+const PAGE_BYTES: usize = 4_096;
+
+/// When a file has been read to its end.
+#[derive(Clone, Copy, Debug)]
+enum WholeIf {
+    /// A `read` has returned nothing.
+    EndSeen,
+    /// A `read` has left room in the buffer, for one returns everything.
+    RoomLeft,
+    /// A `read` has left room for another record in the kernel's page.
+    PageLeft,
+}
+
 /// A file of the kernel, opened at its first reading and kept open.
 #[derive(Debug)]
 pub struct KernelFile {
     path: PathBuf,
     file: Option<File>,
-    /// Whether one `read` returns everything, so that looking for the end is waste.
-    single_read: bool,
+    whole_if: WholeIf,
     /// Readings to leave out because the file was not there.
     readings_to_skip: u32,
 }
@@ -42,13 +62,20 @@ pub struct KernelFile {
 impl KernelFile {
     /// A file of `/proc` that lists many things, and so may come in several pieces.
     pub fn list(path: impl Into<PathBuf>) -> Self {
-        KernelFile { path: path.into(), file: None, single_read: false, readings_to_skip: 0 }
+        KernelFile { path: path.into(), file: None, whole_if: WholeIf::EndSeen, readings_to_skip: 0 }
+    }
+
+    /// A list of short records, none longer than [`RECORD_BYTES_MAX`]. The kernel gathers whole records in a
+    /// page; an answer that left room for one more in it was the last. Looking for the end costs as much as
+    /// reading where the kernel has to search for what comes next, as in its table of sockets.
+    pub fn records(path: impl Into<PathBuf>) -> Self {
+        KernelFile { path: path.into(), file: None, whole_if: WholeIf::PageLeft, readings_to_skip: 0 }
     }
 
     /// A file that the kernel makes up whole for every reading and returns in one piece: the attributes of
     /// `/sys`, and those files of `/proc` that are one record.
     pub fn whole(path: impl Into<PathBuf>) -> Self {
-        KernelFile { path: path.into(), file: None, single_read: true, readings_to_skip: 0 }
+        KernelFile { path: path.into(), file: None, whole_if: WholeIf::RoomLeft, readings_to_skip: 0 }
     }
 
     /// Where the file lies.
@@ -61,7 +88,20 @@ impl KernelFile {
     /// # Errors
     /// If it cannot be opened or read. The next reading opens it anew.
     pub fn read<'a>(&mut self, buffer: &'a mut ReadBuffer) -> Result<&'a [u8], SampleError> {
-        match self.fill(&mut buffer.bytes) {
+        self.read_lines(buffer, usize::MAX)
+    }
+
+    /// Reads the file as it is now, its first `lines` lines at least: whoever needs no more spares the kernel
+    /// from making up the rest.
+    ///
+    /// # Errors
+    /// As of [`KernelFile::read`].
+    pub fn read_lines<'a>(
+        &mut self,
+        buffer: &'a mut ReadBuffer,
+        lines: usize,
+    ) -> Result<&'a [u8], SampleError> {
+        match self.fill(&mut buffer.bytes, lines) {
             Ok(length) => Ok(&buffer.bytes[..length]),
             Err(source) => Err(SampleError::Read { path: self.path.clone(), source }),
         }
@@ -80,7 +120,7 @@ impl KernelFile {
             self.readings_to_skip -= 1;
             return Ok(None);
         }
-        match self.fill(&mut buffer.bytes) {
+        match self.fill(&mut buffer.bytes, usize::MAX) {
             Ok(length) => Ok(Some(&buffer.bytes[..length])),
             Err(error) if is_missing(&error) => {
                 self.readings_to_skip = READINGS_BETWEEN_LOOKS;
@@ -107,12 +147,12 @@ impl KernelFile {
         SampleError::Malformed { path: self.path.clone(), what }
     }
 
-    fn fill(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    fn fill(&mut self, bytes: &mut Vec<u8>, lines: usize) -> io::Result<usize> {
         let file = match &self.file {
             Some(file) => file,
             None => self.file.insert(File::open(&self.path)?),
         };
-        let outcome = read_whole(file, bytes, self.single_read);
+        let outcome = read_whole(file, bytes, self.whole_if, lines);
         if outcome.as_ref().is_err_and(|error| !says_nothing(error)) {
             // The object behind a descriptor may be gone while the path leads to its successor.
             self.file = None;
@@ -121,7 +161,62 @@ impl KernelFile {
     }
 }
 
-fn read_whole(file: &File, bytes: &mut Vec<u8>, single_read: bool) -> io::Result<usize> {
+/// A file that several samplers of one tick read: the kernel makes it up once for all of them.
+///
+/// Each clone gets a text at most once; what it has had, or what is older than a moment, is read anew.
+#[derive(Debug)]
+pub struct SharedFile {
+    shared: Arc<Mutex<SharedText>>,
+    /// The reading that this clone has had.
+    had: u64,
+}
+
+#[derive(Debug)]
+struct SharedText {
+    file: KernelFile,
+    buffer: ReadBuffer,
+    length: usize,
+    reading: u64,
+    read_at: Option<Instant>,
+}
+
+impl Clone for SharedFile {
+    fn clone(&self) -> Self {
+        SharedFile { shared: Arc::clone(&self.shared), had: 0 }
+    }
+}
+
+impl SharedFile {
+    /// Such a file; it is read as [`KernelFile::whole`] is.
+    pub fn whole(path: impl Into<PathBuf>) -> Self {
+        let (file, buffer) = (KernelFile::whole(path), ReadBuffer::default());
+        let text = SharedText { file, buffer, length: 0, reading: 0, read_at: None };
+        SharedFile { shared: Arc::new(Mutex::new(text)), had: 0 }
+    }
+
+    /// Shows the file as it is now, or was a moment ago.
+    ///
+    /// # Errors
+    /// If it cannot be read, or what `look` says.
+    pub fn read<T>(
+        &mut self,
+        look: impl FnOnce(&[u8], &KernelFile) -> Result<T, SampleError>,
+    ) -> Result<T, SampleError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let SharedText { file, buffer, length, reading, read_at } = &mut *shared;
+        let fresh = read_at.is_some_and(|at| at.elapsed() <= SHARED_AGE_MAX);
+        if !fresh || self.had == *reading {
+            *read_at = None;
+            *length = file.read(buffer)?.len();
+            *reading += 1;
+            *read_at = Some(Instant::now());
+        }
+        self.had = *reading;
+        look(buffer.bytes.get(..*length).unwrap_or_default(), file)
+    }
+}
+
+fn read_whole(file: &File, bytes: &mut Vec<u8>, whole_if: WholeIf, mut lines: usize) -> io::Result<usize> {
     let mut length = 0;
     loop {
         if length == bytes.len() {
@@ -134,7 +229,18 @@ fn read_whole(file: &File, bytes: &mut Vec<u8>, single_read: bool) -> io::Result
             Ok(0) => return Ok(length),
             Ok(count) => {
                 length += count;
-                if single_read && length < bytes.len() {
+                if lines < usize::MAX {
+                    lines -= memchr::memchr_iter(b'\n', &bytes[length - count..length]).take(lines).count();
+                    if lines == 0 {
+                        return Ok(length);
+                    }
+                }
+                let whole = match whole_if {
+                    WholeIf::EndSeen => false,
+                    WholeIf::RoomLeft => length < bytes.len(),
+                    WholeIf::PageLeft => count + RECORD_BYTES_MAX <= PAGE_BYTES && length < bytes.len(),
+                };
+                if whole {
                     return Ok(length);
                 }
             }
@@ -169,6 +275,53 @@ mod tests {
         let long = vec![b'x'; 3 * BUFFER_BYTES_FIRST + 1];
         std::fs::write(&path, &long).unwrap();
         assert_eq!(file.read(&mut buffer).unwrap(), &long);
+    }
+
+    #[test]
+    fn a_list_of_records_is_read_to_its_end_however_long_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for length in [0, 100, PAGE_BYTES - RECORD_BYTES_MAX, PAGE_BYTES, 5 * BUFFER_BYTES_FIRST] {
+            let content = vec![b'x'; length];
+            std::fs::write(&path, &content).unwrap();
+            assert_eq!(KernelFile::records(&path).read(&mut ReadBuffer::default()).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn whoever_needs_only_the_first_lines_gets_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content = "line\n".repeat(2 * BUFFER_BYTES_FIRST / 5);
+        std::fs::write(&path, &content).unwrap();
+        let mut buffer = ReadBuffer::default();
+        let text = KernelFile::records(&path).read_lines(&mut buffer, 3).unwrap();
+        assert!(text.starts_with(b"line\nline\nline\n") && text.len() < content.len());
+        assert_eq!(KernelFile::records(&path).read(&mut buffer).unwrap().len(), content.len());
+    }
+
+    #[test]
+    fn a_shared_file_is_read_once_for_all_and_never_twice_the_same_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        let text = |file: &mut SharedFile| file.read(|text, _| Ok(text.to_vec())).unwrap();
+        write("one");
+        let mut first = SharedFile::whole(&path);
+        let mut second = first.clone();
+        assert_eq!(text(&mut first), b"one");
+        write("two");
+        assert_eq!(text(&mut first), b"two");
+        write("three");
+        // On a machine that stood still in between the text is too old by now, and read again.
+        assert!([&b"two"[..], b"three"].contains(&text(&mut second).as_slice()));
+        assert_eq!(text(&mut second), b"three");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        first.shared.lock().unwrap().file.file = None;
+        assert!(first.read(|_, _| Ok(())).is_ok(), "what the other has read");
+        assert!(first.read(|_, _| Ok(())).is_err());
+        assert!(second.read(|_, _| Ok(())).is_err(), "what could not be read is not shown again");
     }
 
     #[test]

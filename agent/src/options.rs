@@ -2,10 +2,12 @@
 
 use crate::config::{AgentConfig, ConfigFile};
 use crate::error::AgentError;
+use crate::kernel_files::SharedFile;
 use crate::push::is_address;
 use crate::sampler::{Filter, Paths, SAMPLERS, SamplerOptions};
 use crate::samplers::gpu::check_trace;
 use crate::samplers::gpu::options::GpuOptions;
+use crate::samplers::ipvs::LABELS;
 use crate::samplers::peers::PeerOptions;
 use crate::schedule::{Plan, PlannedSampler};
 use crate::spool::SpoolLimits;
@@ -111,6 +113,28 @@ pub struct CollectorOptions {
         help = "Interfaces without properties"
     )]
     pub netclass_ignored: String,
+    #[arg(
+        long = "collector.powersupply.ignored-supplies",
+        value_name = "REGEX",
+        default_value = "^$",
+        help = "Power supplies that are left out"
+    )]
+    pub power_supplies_ignored: String,
+    #[arg(
+        long = "collector.tapestats.ignored-devices",
+        value_name = "REGEX",
+        default_value = "^$",
+        help = "Tape drives that are left out"
+    )]
+    pub tapes_ignored: String,
+    #[arg(
+        long = "collector.ipvs.backend-labels",
+        value_name = "LABELS",
+        value_delimiter = ',',
+        default_values = LABELS,
+        help = "Labels of backends; those that they do not tell apart are added up"
+    )]
+    pub ipvs_labels: Vec<String>,
     #[arg(
         long = "collector.netclass.ignore-invalid-speed",
         help = "Leave out speeds that the driver does not know"
@@ -236,6 +260,18 @@ impl Default for AgentOptions {
     }
 }
 
+impl CollectorOptions {
+    fn ipvs_labels(&self) -> Result<Vec<String>, AgentError> {
+        match self.ipvs_labels.iter().find(|label| !LABELS.contains(&label.as_str())) {
+            None => Ok(self.ipvs_labels.clone()),
+            Some(bad) => {
+                let message = format!("{bad:?} is none of {}", LABELS.join(", "));
+                Err(AgentError::Flag { flag: "--collector.ipvs.backend-labels".into(), message })
+            }
+        }
+    }
+}
+
 impl AgentOptions {
     /// Reads the configuration file, if there is one, and joins it with the flags; flags win.
     ///
@@ -288,6 +324,7 @@ impl AgentOptions {
             collectors,
             storage_path: self.storage_path.clone(),
             limits,
+            return_interval: file.push.return_interval(),
             options: self.clone(),
         })
     }
@@ -306,7 +343,11 @@ impl AgentOptions {
         let only = |flag: &str, pattern: &str| -> Result<Filter, AgentError> {
             Ok(Filter { include: Some(compile(flag, pattern)?), exclude: None })
         };
+        let without = |flag: &str, pattern: &str| -> Result<Filter, AgentError> {
+            Ok(Filter { exclude: Some(compile(flag, pattern)?), include: None })
+        };
         Ok(SamplerOptions {
+            stat: SharedFile::whole(self.procfs.join("stat")),
             paths: Paths {
                 procfs: self.procfs.clone(),
                 sysfs: self.sysfs.clone(),
@@ -326,6 +367,9 @@ impl AgentOptions {
                 Some(FS_TYPES_EXCLUDE),
             )?,
             netdev: filter("netdev.device", &c.netdev_exclude, &c.netdev_include, None)?,
+            power_supplies: without("--collector.powersupply.ignored-supplies", &c.power_supplies_ignored)?,
+            tapes: without("--collector.tapestats.ignored-devices", &c.tapes_ignored)?,
+            ipvs_labels: c.ipvs_labels()?,
             netclass: Filter {
                 exclude: Some(compile("--collector.netclass.ignored-devices", &c.netclass_ignored)?),
                 include: None,
@@ -426,7 +470,7 @@ mod tests {
         assert!(!plan(&["--sampler.cpu", "--no-collector.cpu"]).contains(&"cpu"));
         assert_eq!(plan(&["--collector.disable-defaults", "--collector.loadavg"]), ["loadavg"]);
         // Flags of collectors that only node_exporter has are accepted.
-        assert_eq!(plan(&["--no-collector.zfs", "--collector.systemd"]), plan(&[]));
+        assert_eq!(plan(&["--no-collector.wifi", "--collector.systemd"]), plan(&[]));
     }
 
     #[test]
@@ -486,6 +530,7 @@ mod tests {
             ("samplers:\n  cpu: {fixed: 1s, adaptive: {fastest: 100ms}}\n", "samplers.cpu.adaptive"),
             ("budget: {cpu_percent: -1}\n", "budget.cpu_percent"),
             ("push: {jitter: 1m}\n", "push.jitter"),
+            ("push: {return_interval: 10ms}\n", "push.return_interval"),
             ("recorder: {series: ['(']}\n", "recorder.series"),
             ("recorder: {interval: 10ms}\n", "recorder.interval"),
         ] {

@@ -1,93 +1,40 @@
 //! The push client: carries frames from the spool to a collector over `pharos.v1.Ingest`.
 //!
-//! It connects to the first collector that answers, tells who it is, hears what is durable there, and then
-//! sends live frames as they come and pending ones behind them. Whatever breaks, it backs off and tries
-//! the next address; the spool knows what is still to be sent.
+//! It connects to the first collector that answers ([`failover`]), tells who it is, hears what is durable
+//! there, and then sends live frames as they come and pending ones behind them. Whatever breaks, it backs off
+//! and tries every address; the spool knows what is still to be sent. While frames go to a collector that
+//! is not the preferred one, the preferred one is asked now and then, and gets them once it answers.
 
 mod backoff;
 mod codec;
+mod connection;
+mod failover;
 mod outgoing;
 
 use crate::hints::HintSender;
 use crate::own_metrics::OwnMetrics;
 use crate::spool::SpoolHandle;
-use backoff::Backoff;
-use codec::{AgentCodec, PUSH_PATH};
-use http::uri::PathAndQuery;
-use outgoing::{Outgoing, OutgoingFrame};
+pub use connection::is_address;
+use connection::{Connection, Connector, PushError};
+use failover::{Failover, until_preferred};
+use outgoing::OutgoingFrame;
 use pharos_common::shutdown::Shutdown;
 use pharos_proto::v1::collector_message::Message;
-use pharos_proto::v1::{CollectorMessage, Hello, Lane, Welcome};
+use pharos_proto::v1::{CollectorMessage, Lane};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, timeout};
-use tonic::client::Grpc;
-use tonic::transport::Endpoint;
-use tonic::{IntoStreamingRequest, Streaming};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tonic::Streaming;
 
-/// Time for a connection to stand, and for the collector to say `Welcome`.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// A connection on which nothing in flight is acknowledged for so long is given up.
 const ACKNOWLEDGE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Between looks at what waits for its acknowledgement.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// Time without any sign of life, after which the peer is asked, and then dropped.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Live frames between spool and network.
-const LIVE_QUEUE_FRAMES: usize = 64;
-/// Backfilled frames between spool and network: few, so that a fresh frame waits for few.
-const BACKFILL_QUEUE_FRAMES: usize = 8;
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest pause that a collector may ask for.
 const THROTTLE_MAX: Duration = Duration::from_secs(300);
 /// Time at shutdown for the last frames to be acknowledged.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-enum PushError {
-    #[error("{0:?} is no address (write HOST:PORT or http://HOST:PORT)")]
-    Address(String),
-    #[error("{}", describe(.0))]
-    Transport(#[from] tonic::transport::Error),
-    #[error("{}: {}", .0.code(), .0.message())]
-    Status(Box<tonic::Status>),
-    #[error("the collector closed the stream")]
-    Closed,
-    #[error("the configuration names other collectors now")]
-    OtherAddresses,
-    #[error("the collector did not say Welcome")]
-    NoWelcome,
-    #[error("no answer in time")]
-    TimedOut,
-    #[error("nothing was acknowledged for {} s", ACKNOWLEDGE_TIME_MAX.as_secs())]
-    Unacknowledged,
-}
-
-impl PushError {
-    /// Whether the collector ended the stream because of what it got, and will do so again.
-    fn is_refusal(&self) -> bool {
-        use tonic::Code;
-        let codes = [Code::InvalidArgument, Code::FailedPrecondition, Code::OutOfRange];
-        matches!(self, PushError::Status(status) if codes.contains(&status.code()))
-    }
-}
-
-impl From<tonic::Status> for PushError {
-    fn from(status: tonic::Status) -> Self {
-        PushError::Status(Box::new(status))
-    }
-}
-
-/// Transport errors hide what happened in their sources.
-fn describe(error: &tonic::transport::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
-}
 
 /// Pushes until told to stop.
 #[derive(Debug)]
@@ -102,91 +49,78 @@ pub struct Pusher {
     pub metrics: OwnMetrics,
     /// Where hints of the collector go.
     pub hints: HintSender,
+    /// Time between two questions to the preferred collectors while another one takes the frames.
+    pub return_interval: Duration,
+}
+
+/// How a connection ended.
+enum End {
+    /// The agent stops.
+    Stopped,
+    /// The configuration names other collectors now.
+    OtherAddresses,
+    /// A collector that is preferred answers again; its place and the connection.
+    Preferred(usize, Box<Connection>),
+    Failed(PushError),
 }
 
 impl Pusher {
     /// Connects, pushes, and reconnects, until `shutdown`; then waits a little for what is in flight.
     pub async fn run(mut self, shutdown: Shutdown) {
-        let mut backoff = Backoff::default();
-        let mut turn = 0;
+        let connector = Connector { node: self.node.clone(), stream_id: self.spool.stream_id() };
+        let mut failover = Failover::new(self.addresses.borrow_and_update().clone());
+        let mut answered = None;
         loop {
-            let addresses = self.addresses.borrow_and_update().clone();
-            let Some(address) = addresses.get(turn % addresses.len().max(1)).cloned() else {
-                tokio::select! {
-                    () = changed(&mut self.addresses) => {}
+            let (at, connection) = match answered.take() {
+                Some(connected) => connected,
+                None => tokio::select! {
+                    connected = failover.connect(&connector, &self.metrics) => connected,
+                    () = changed(&mut self.addresses) => {
+                        failover = Failover::new(self.addresses.borrow_and_update().clone());
+                        continue;
+                    }
                     () = shutdown.cancelled() => return,
-                }
-                continue;
+                },
             };
-            let outcome = self.push_to(&address, &shutdown, &mut backoff).await;
+            let preferred = failover.preferred_to(at);
+            let preferred = until_preferred(connector.clone(), preferred, self.return_interval);
+            let end = tokio::select! {
+                end = self.push(connection, &shutdown, || failover.took_frames(at)) => end,
+                (at, connection) = preferred => End::Preferred(at, Box::new(connection)),
+            };
             self.metrics.connected.set(0);
             // Which frame is to blame can be told only while the lanes are as they were.
-            if outcome.as_ref().is_err_and(PushError::is_refusal) {
+            if let End::Failed(error) = &end
+                && error.is_refusal()
+            {
                 self.spool.refused();
             }
             self.spool.disconnected();
-            let Err(error) = outcome else { return };
-            if matches!(error, PushError::OtherAddresses) {
-                turn = 0;
-                continue;
-            }
-            self.metrics.connection_failures.inc();
-            if backoff.failures() == 0 || backoff.failures().is_power_of_two() {
-                tracing::warn!(collector = address, %error, "No collector takes frames; the journal keeps them");
-            }
-            turn += 1;
-            // Each address gets its chance before the agent waits longer.
-            let pause = if turn % addresses.len() == 0 { backoff.next_pause() } else { Duration::ZERO };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = changed(&mut self.addresses) => turn = 0,
-                () = shutdown.cancelled() => return,
+            match end {
+                End::Stopped => return,
+                End::OtherAddresses => {
+                    failover = Failover::new(self.addresses.borrow_and_update().clone());
+                }
+                End::Preferred(at, connection) => answered = Some((at, *connection)),
+                End::Failed(error) => failover.ended(at, &error, &self.metrics),
             }
         }
     }
 
-    /// One connection, from start to end. `Ok` means that the agent stops.
-    async fn push_to(
-        &mut self,
-        address: &str,
-        shutdown: &Shutdown,
-        backoff: &mut Backoff,
-    ) -> Result<(), PushError> {
-        let connection = tokio::select! {
-            connection = timeout(CONNECT_TIME_MAX, self.connect(address)) => connection,
-            () = shutdown.cancelled() => return Ok(()),
-        };
-        let Connection { welcome, mut incoming, live, backfill } =
-            connection.map_err(|_| PushError::TimedOut)??;
+    /// One connection, from `Welcome` to its end.
+    async fn push(&mut self, connection: Connection, shutdown: &Shutdown, took_frames: impl FnMut()) -> End {
+        let Connection { address, welcome, mut incoming, live, backfill } = connection;
         tracing::info!(collector = address, version = welcome.version, "Connected to the collector");
         self.spool.connected(welcome.live_durable, welcome.backfill_durable, live);
         self.metrics.connections.inc();
         self.metrics.connected.set(1);
         let (pause, paused) = watch::channel(Instant::now());
-        let pump = tokio::spawn(pump_backfill(self.spool.clone(), backfill, paused));
-        let outcome = self.listen(&mut incoming, &pause, shutdown, backoff).await;
-        pump.abort();
-        outcome
-    }
-
-    async fn connect(&self, address: &str) -> Result<Connection, PushError> {
-        let channel = endpoint(address)?.connect().await?;
-        let hello = Hello {
-            node: self.node.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            stream_id: self.spool.stream_id().to_vec().into(),
-        };
-        let (live, live_out) = mpsc::channel(LIVE_QUEUE_FRAMES);
-        let (backfill, backfill_out) = mpsc::channel(BACKFILL_QUEUE_FRAMES);
-        let mut client = Grpc::new(channel);
-        client.ready().await?;
-        let outgoing = Outgoing::new(hello, live_out, backfill_out).into_streaming_request();
-        let path = PathAndQuery::from_static(PUSH_PATH);
-        let mut incoming = client.streaming(outgoing, path, AgentCodec).await?.into_inner();
-        match incoming.message().await?.and_then(|message| message.message) {
-            Some(Message::Welcome(welcome)) => Ok(Connection { welcome, incoming, live, backfill }),
-            Some(_) => Err(PushError::NoWelcome),
-            None => Err(PushError::Closed),
+        // Ends with this connection, however that ends.
+        let mut pump = JoinSet::new();
+        pump.spawn(pump_backfill(self.spool.clone(), backfill, paused));
+        match self.listen(&mut incoming, &pause, shutdown, took_frames).await {
+            Ok(end) => end,
+            Err(error) => End::Failed(error),
         }
     }
 
@@ -196,20 +130,20 @@ impl Pusher {
         incoming: &mut Streaming<CollectorMessage>,
         pause: &watch::Sender<Instant>,
         shutdown: &Shutdown,
-        backoff: &mut Backoff,
-    ) -> Result<(), PushError> {
+        mut took_frames: impl FnMut(),
+    ) -> Result<End, PushError> {
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut farewell: Option<Instant> = None;
         loop {
             let give_up = farewell.unwrap_or_else(|| Instant::now() + FAREWELL_TIME_MAX);
             if farewell.is_some() && self.spool.in_flight().0 == 0 {
-                return Ok(());
+                return Ok(End::Stopped);
             }
             tokio::select! {
                 message = incoming.message() => {
                     let message = message?.ok_or(PushError::Closed)?;
                     if let Some(Message::Acknowledge(_)) = &message.message {
-                        backoff.reset();
+                        took_frames();
                     }
                     self.obey(message, pause);
                 }
@@ -219,8 +153,8 @@ impl Pusher {
                         return Err(PushError::Unacknowledged);
                     }
                 }
-                () = tokio::time::sleep_until(give_up), if farewell.is_some() => return Ok(()),
-                () = changed(&mut self.addresses) => return Err(PushError::OtherAddresses),
+                () = tokio::time::sleep_until(give_up), if farewell.is_some() => return Ok(End::Stopped),
+                () = changed(&mut self.addresses) => return Ok(End::OtherAddresses),
                 () = shutdown.cancelled(), if farewell.is_none() => {
                     farewell = Some(Instant::now() + FAREWELL_TIME_MAX);
                 }
@@ -260,13 +194,6 @@ async fn changed(addresses: &mut watch::Receiver<Vec<String>>) {
     }
 }
 
-struct Connection {
-    welcome: Welcome,
-    incoming: Streaming<CollectorMessage>,
-    live: mpsc::Sender<crate::spool::LiveFrame>,
-    backfill: mpsc::Sender<OutgoingFrame>,
-}
-
 /// Moves pending frames to the connection, as fast as it takes them.
 async fn pump_backfill(
     spool: SpoolHandle,
@@ -286,36 +213,6 @@ async fn pump_backfill(
             if out.send(OutgoingFrame::from(frame)).await.is_err() {
                 return;
             }
-        }
-    }
-}
-
-fn endpoint(address: &str) -> Result<Endpoint, PushError> {
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri).map_err(|_| PushError::Address(address.to_owned()))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIME_MAX)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true))
-}
-
-/// Whether a text can be an address of a collector.
-pub fn is_address(address: &str) -> bool {
-    endpoint(address).is_ok_and(|endpoint| endpoint.uri().host().is_some_and(|host| !host.is_empty()))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn addresses_are_with_or_without_a_scheme() {
-        for good in ["127.0.0.1:9490", "http://collector:9490", "[::1]:9490", "collector.monitoring.svc:9490"]
-        {
-            assert!(super::is_address(good), "{good}");
-        }
-        for bad in ["", "a b", "http://", "::"] {
-            assert!(!super::is_address(bad), "{bad}");
         }
     }
 }

@@ -130,6 +130,7 @@ pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> 
         addresses: watch_addresses,
         metrics: metrics.clone(),
         hints: HintSender { inbox: Arc::clone(&shared.hints), control: control.clone() },
+        return_interval: config.return_interval,
     });
     if let Some(pusher) = pusher {
         tasks.push(tokio::spawn(pusher.run(sampled.clone())));

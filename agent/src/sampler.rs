@@ -5,7 +5,7 @@
 
 use crate::error::SampleError;
 use crate::group::GroupSet;
-use crate::kernel_files::ReadBuffer;
+use crate::kernel_files::{ReadBuffer, SharedFile};
 use crate::samplers;
 use crate::samplers::gpu::options::GpuOptions;
 use crate::samplers::peers::PeerOptions;
@@ -102,6 +102,8 @@ impl Filter {
 pub struct SamplerOptions {
     /// Where to read.
     pub paths: Paths,
+    /// `/proc/stat`, of which several samplers need a part.
+    pub stat: SharedFile,
     /// `--collector.filesystem.mount-points-*`
     pub mount_points: Filter,
     /// `--collector.filesystem.fs-types-*`
@@ -134,6 +136,12 @@ pub struct SamplerOptions {
     pub sysctl_infos: Vec<String>,
     /// `--collector.qdisc.device-*`
     pub qdiscs: Filter,
+    /// `--collector.powersupply.ignored-supplies`
+    pub power_supplies: Filter,
+    /// `--collector.tapestats.ignored-devices`
+    pub tapes: Filter,
+    /// `--collector.ipvs.backend-labels`
+    pub ipvs_labels: Vec<String>,
     /// `--collector.textfile.directory`
     pub textfile_directories: Vec<PathBuf>,
     /// `--collector.cpu.info`
@@ -203,33 +211,43 @@ const fn opt_in(name: &'static str, build: BuildSampler) -> SamplerKind {
 pub const SAMPLERS: &[SamplerKind] = &[
     blocking("amdgpu", samplers::amdgpu::build),
     hot("arp", samplers::arp::build),
+    blocking("bonding", samplers::bonding::build),
     opt_in("buddyinfo", samplers::kernel_tables::buddyinfo),
     opt_in("cgroups", samplers::kernel_tables::cgroups),
     hot("conntrack", samplers::conntrack::build),
     hot("cpu", samplers::cpu::build),
     hot("cpufreq", samplers::cpufreq::build),
     hot("diskstats", samplers::disk::build),
+    blocking("dmi", samplers::dmi::build),
+    blocking("edac", samplers::edac::build),
     hot("entropy", samplers::scalars::entropy),
+    blocking("fibrechannel", samplers::fibrechannel::build),
     hot("filefd", samplers::scalars::filefd),
     blocking("filesystem", samplers::filesystem::build),
     blocking("gpu", samplers::gpu::build).adaptive(),
     blocking("hwmon", samplers::hwmon::build),
     blocking("infiniband", samplers::infiniband::build),
     opt_in("interrupts", samplers::interrupts::interrupts),
+    blocking("ipvs", samplers::ipvs::build),
     hot("loadavg", samplers::scalars::loadavg),
+    blocking("mdadm", samplers::mdadm::build),
     hot("meminfo", samplers::memory::build),
     opt_in("meminfo_numa", samplers::kernel_tables::meminfo_numa),
     opt_in("mountstats", samplers::mountstats::build),
     blocking("netclass", samplers::netclass::build),
     hot("netdev", samplers::netdev::build),
     hot("netstat", samplers::netstat::build),
+    blocking("nfs", samplers::nfs::client),
+    blocking("nfsd", samplers::nfs::server),
     blocking("nvme", samplers::nvme::build),
     hot("os", samplers::os::build),
     blocking("peers", samplers::peers::build),
     opt_in("pods", samplers::pods::build),
+    blocking("powersupplyclass", samplers::power_supply::build),
     hot("pressure", samplers::pressure::build).adaptive(),
     opt_in("processes", samplers::processes::build),
     opt_in("qdisc", samplers::qdisc::build),
+    blocking("rapl", samplers::rapl::build),
     blocking("rdma", samplers::rdma_counters::build),
     hot("schedstat", samplers::schedstat::build),
     hot("selinux", samplers::selinux::build),
@@ -239,6 +257,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("softnet", samplers::softnet::build),
     hot("stat", samplers::stat::build),
     opt_in("sysctl", samplers::sysctl::build),
+    blocking("tapestats", samplers::tapestats::build),
     opt_in("tcpstat", samplers::tcpstat::build),
     blocking("textfile", samplers::textfile::build),
     blocking("thermal_zone", samplers::thermal_zone::build),
@@ -247,6 +266,9 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("udp_queues", samplers::udp_queues::build),
     hot("uname", samplers::uname::build),
     hot("vmstat", samplers::vmstat::build),
+    blocking("watchdog", samplers::watchdog::build),
+    blocking("xfs", samplers::xfs::build),
+    blocking("zfs", samplers::zfs::build),
     opt_in("zoneinfo", samplers::kernel_tables::zoneinfo),
 ];
 
@@ -255,42 +277,28 @@ pub const SAMPLERS: &[SamplerKind] = &[
 pub const OTHER_COLLECTORS: &[&str] = &[
     "bcache",
     "bcachefs",
-    "bonding",
     "btrfs",
     "cpu_vulnerabilities",
     "devstat",
-    "dmi",
     "dmmultipath",
     "drbd",
     "drm",
-    "edac",
     "ethtool",
-    "fibrechannel",
-    "ipvs",
     "kernel_hung",
     "ksmd",
     "lnstat",
     "logind",
-    "mdadm",
     "network_route",
-    "nfs",
-    "nfsd",
     "ntp",
     "nvmesubsystem",
     "pcidevice",
     "perf",
-    "powersupplyclass",
-    "rapl",
     "runit",
     "supervisord",
     "swap",
     "systemd",
-    "tapestats",
-    "watchdog",
     "wifi",
     "xfrm",
-    "xfs",
-    "zfs",
 ];
 
 /// The sampler of that name.

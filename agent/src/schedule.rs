@@ -8,108 +8,38 @@
 
 mod budget;
 mod lane;
+mod lanes;
 mod pace;
+mod plan;
 mod rate;
 mod runner;
 mod scrape;
+mod shared;
 mod task;
 mod trend;
 
 pub use pace::Reason;
+pub use plan::{Control, Plan, PlannedSampler};
 pub use rate::{Adaptive, Rate};
+pub use shared::Shared;
 
-use crate::board::Board;
 use crate::clock_watch::ClockWatch;
-use crate::hints::HintInbox;
 use crate::kernel_files::ReadBuffer;
-use crate::own_metrics::OwnMetrics;
-use crate::recorder::{Recorder, RecorderPlan};
-use crate::sampler::{SamplerKind, SamplerOptions};
+use crate::sampler::SamplerKind;
 use crate::spool::SpoolHandle;
-use crate::status::SamplerStatuses;
 use budget::{Candidate, Verdict};
-use lane::{Finished, Job, Lane};
-use pharos_common::clock::SharedClock;
+use lanes::Lanes;
 use pharos_common::sample::TimestampMs;
 pub(crate) use runner::CpuClock;
 use scrape::ScrapeGroup;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use task::Task;
-
-/// What runs, and how often.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The samplers that are switched on.
-    pub samplers: Vec<PlannedSampler>,
-    /// Options of all samplers.
-    pub options: SamplerOptions,
-    /// Share of one core that sampling and journal may use; `None` sets no limit.
-    pub cpu_budget: Option<f64>,
-    /// Time between reading and sending, which spreads the nodes of a cluster.
-    pub push_delay: Duration,
-    /// What the flight recorder keeps.
-    pub recorder: RecorderPlan,
-}
-
-/// One sampler of a plan.
-#[derive(Clone, Copy, Debug)]
-pub struct PlannedSampler {
-    /// Which.
-    pub kind: &'static SamplerKind,
-    /// How often it may read.
-    pub rate: Rate,
-}
-
-/// What the scheduler's owner tells it.
-#[derive(Debug)]
-pub enum Control {
-    /// Run this from now on.
-    Reconfigure(Box<Plan>),
-    /// Hints of the collector lie in the inbox.
-    Hints,
-    /// Take no more readings.
-    Stop,
-}
-
-/// What the scheduler's parts share.
-#[derive(Clone)]
-pub struct Shared {
-    /// Where readings are shown.
-    pub board: Arc<Board>,
-    /// Where each sampler's fate is noted.
-    pub statuses: Arc<SamplerStatuses>,
-    /// Metrics about the agent.
-    pub metrics: OwnMetrics,
-    /// The time.
-    pub clock: SharedClock,
-    /// Where hints of the collector arrive.
-    pub hints: Arc<HintInbox>,
-    /// The last minute, finely.
-    pub recorder: Arc<Recorder>,
-}
-
-impl Shared {
-    /// What a scheduler on this board and clock needs.
-    pub fn new(board: Board, metrics: OwnMetrics, clock: SharedClock) -> Self {
-        Shared {
-            board: Arc::new(board),
-            statuses: Arc::default(),
-            metrics,
-            clock,
-            hints: Arc::default(),
-            recorder: Arc::default(),
-        }
-    }
-}
 
 /// Longest sleep, so that a clock that was set back does not silence the agent.
 const MAX_WAIT_MS: i64 = 10_000;
 /// Time that a frame waits for readings which may hang; what comes later goes into the next.
 const GATHER_TIME_MAX: Duration = Duration::from_millis(50);
-/// A reading on a shared lane that takes longer than this is left alone there.
-const LANE_TIME_MAX: Duration = Duration::from_millis(250);
 /// Processor time is looked at on one tick in this many: a look is a system call.
 const TICKS_PER_MEASUREMENT: u64 = 8;
 /// An alert that stays asks for the recording once in this time.
@@ -122,10 +52,7 @@ pub struct Scheduler {
     spool: Option<SpoolHandle>,
     /// The samplers: first those that never wait, each kind in the order of their names.
     tasks: Vec<Task>,
-    /// Threads for readings that may hang. The first is shared; the others are left to one sampler each.
-    lanes: Vec<(u64, Lane)>,
-    next_lane: u64,
-    finished: Vec<Finished>,
+    lanes: Lanes,
     buffer: ReadBuffer,
     scrape: ScrapeGroup,
     ticks: u64,
@@ -135,8 +62,6 @@ pub struct Scheduler {
     cpu_at_start: Duration,
     /// Processor time of the scheduler's own thread; not what a caller of [`Scheduler::tick`] does besides.
     cpu_own: Duration,
-    /// Processor time of lanes that are no more.
-    cpu_ended: Duration,
     push_delay: Duration,
     last_dump: Option<Duration>,
 }
@@ -150,9 +75,7 @@ impl Scheduler {
             shared,
             spool,
             tasks: Vec::new(),
-            lanes: Vec::new(),
-            next_lane: 0,
-            finished: Vec::new(),
+            lanes: Lanes::default(),
             buffer: ReadBuffer::default(),
             scrape: ScrapeGroup::default(),
             ticks: 0,
@@ -161,7 +84,6 @@ impl Scheduler {
             window_start,
             cpu_at_start: Duration::ZERO,
             cpu_own: Duration::ZERO,
-            cpu_ended: Duration::ZERO,
             push_delay: plan.push_delay,
             last_dump: None,
         };
@@ -209,24 +131,16 @@ impl Scheduler {
     fn read_due(&mut self) -> bool {
         let now_ms = self.shared.clock.now_ms();
         self.clocks.look(now_ms, self.shared.clock.monotonic(), &self.shared.metrics);
-        self.take_home();
-        self.end_idle_lanes();
-        self.leave_hanging_lanes();
+        self.lanes.take_home(&mut self.tasks, &self.shared);
+        self.lanes.tend(&mut self.tasks, &self.shared);
         let mut on_grid = false;
         let measure = self.ticks.is_multiple_of(TICKS_PER_MEASUREMENT);
         for task in self.tasks.iter_mut().filter(|task| task.kind.may_block) {
             let Some((runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
             on_grid |= order.on_grid;
-            let lane = task.lane.and_then(|of| self.lanes.iter().find(|(number, _)| *number == of));
-            match lane.or(self.lanes.first()) {
-                Some((number, lane)) => {
-                    lane.send(Job { runner, order, weight: task.readings_unmeasured });
-                    task.lane = Some(*number);
-                }
-                None => task.come_home(runner),
-            }
+            self.lanes.send(task, runner, order);
         }
-        self.lanes.iter().for_each(|(_, lane)| lane.wake());
+        self.lanes.wake();
         let mut ran = false;
         for task in self.tasks.iter_mut().filter(|task| !task.kind.may_block) {
             let Some((mut runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
@@ -249,11 +163,8 @@ impl Scheduler {
 
     /// Waits a little for the readings that may hang.
     fn gather(&mut self, time: Duration) {
-        // Lanes that were left to one sampler are waited for by nobody, until its readings are short again.
-        if let Some((_, lane)) = self.lanes.first() {
-            lane.wait(time);
-        }
-        if self.take_home() {
+        self.lanes.wait(time);
+        if self.lanes.take_home(&mut self.tasks, &self.shared) {
             self.repace(self.shared.clock.now_ms());
         }
     }
@@ -270,78 +181,6 @@ impl Scheduler {
             // What is lost because the journal is too far behind is counted there.
             spool.append(draft, self.shared.board.next_group());
         }
-    }
-
-    /// Takes finished readings back; whether there were any.
-    fn take_home(&mut self) -> bool {
-        let mut finished = std::mem::take(&mut self.finished);
-        for (_, lane) in &self.lanes {
-            lane.take_home(&mut finished);
-        }
-        let any = !finished.is_empty();
-        for Finished { mut runner, outcome } in finished.drain(..) {
-            match self.tasks.iter_mut().find(|task| task.slot == runner.slot) {
-                Some(task) if task.is_away() => {
-                    task.observe(&runner, &outcome);
-                    task.come_home(runner);
-                    task.note_end_of_hang(&self.shared);
-                    if outcome.duration < LANE_TIME_MAX {
-                        // Back to the shared lane, for on its own the readings would come a frame late.
-                        task.lane = None;
-                    }
-                }
-                // It was switched off and on again meanwhile; the series are its successor's.
-                Some(_) => {}
-                None => {
-                    runner.end(&self.shared);
-                    self.shared.statuses.retain(|name| name != runner.kind.name);
-                }
-            }
-        }
-        self.finished = finished;
-        any
-    }
-
-    /// Leaves a lane to the sampler whose reading hangs there; the others move to a new one.
-    fn leave_hanging_lanes(&mut self) {
-        let Some((number, lane)) = self.lanes.first() else { return };
-        let Some((slot, since)) = lane.running() else { return };
-        let due_again = |task: &Task| task.due.at_ms <= self.shared.clock.now_ms();
-        let hangs = since >= LANE_TIME_MAX
-            || self.tasks.iter().any(|task| task.slot == slot && task.is_away() && due_again(task));
-        if !hangs {
-            return;
-        }
-        let (number, behind) = (*number, lane.take_back());
-        let fresh = match Lane::start(self.shared.clone()) {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                tracing::error!(%error, "Cannot start a thread for samplers that may hang");
-                behind.into_iter().for_each(|job| lane.send(job));
-                return;
-            }
-        };
-        behind.into_iter().for_each(|job| fresh.send(job));
-        fresh.wake();
-        self.next_lane += 1;
-        for task in self.tasks.iter_mut().filter(|task| task.lane == Some(number) && task.slot != slot) {
-            task.lane = Some(self.next_lane);
-        }
-        self.lanes.insert(0, (self.next_lane, fresh));
-    }
-
-    /// Ends the lanes, other than the shared one, on which no sampler reads any more.
-    fn end_idle_lanes(&mut self) {
-        let Some(shared) = self.lanes.first().map(|(number, _)| *number) else { return };
-        let (tasks, cpu_ended) = (&self.tasks, &mut self.cpu_ended);
-        self.lanes.retain(|(number, lane)| {
-            let is_needed =
-                *number == shared || tasks.iter().any(|task| task.lane == Some(*number)) || !lane.is_empty();
-            if !is_needed {
-                *cpu_ended += lane.cpu();
-            }
-            is_needed
-        });
     }
 
     /// Gives every sampler the interval that it deserves now.
@@ -402,9 +241,8 @@ impl Scheduler {
 
     /// Processor time of sampling and journal so far.
     fn cpu(&self) -> Duration {
-        let lanes: Duration = self.lanes.iter().map(|(_, lane)| lane.cpu()).sum();
         let journal = self.spool.as_ref().map_or(Duration::ZERO, SpoolHandle::cpu);
-        self.cpu_own + self.cpu_ended + lanes + journal
+        self.cpu_own + self.lanes.cpu() + journal
     }
 
     /// Moves to another plan: samplers that stay keep their open files, those that go end their series.
@@ -433,14 +271,7 @@ impl Scheduler {
         }
         self.tasks.sort_by_key(|task| (task.kind.may_block, task.kind.name));
         self.shared.statuses.retain(|name| plan.samplers.iter().any(|planned| planned.kind.name == name));
-        if self.lanes.is_empty() && self.tasks.iter().any(|task| task.kind.may_block) {
-            match Lane::start(self.shared.clone()) {
-                Ok(lane) => self.lanes.push((self.next_lane, lane)),
-                Err(error) => {
-                    tracing::error!(%error, "Cannot start the thread of the samplers that may hang");
-                }
-            }
-        }
+        self.lanes.start(&self.tasks, &self.shared);
         self.repace(now_ms);
     }
 
@@ -448,11 +279,7 @@ impl Scheduler {
         let next = self.tasks.iter().map(|task| task.due.at_ms).min().unwrap_or(TimestampMs::MAX);
         let wait_ms = next.saturating_sub(self.shared.clock.now_ms()).clamp(0, MAX_WAIT_MS);
         let wait = Duration::from_millis(wait_ms as u64);
-        // A lane at work is looked after, so that what waits behind a reading that hangs waits little.
-        match self.lanes.first().and_then(|(_, lane)| lane.running()) {
-            Some((_, since)) => wait.min(LANE_TIME_MAX.saturating_sub(since) + Duration::from_millis(1)),
-            None => wait,
-        }
+        self.lanes.look_again_in().map_or(wait, |look| wait.min(look))
     }
 
     /// The shortest grid: that of the group that tells how samplers fared.

@@ -183,6 +183,11 @@ fn text_files_are_read_when_they_change_and_faults_are_told() {
     assert!(
         text.contains("node_textfile_scrape_error 0\n") && text.contains("node_textfile_mtime_seconds{file=")
     );
+    // What a sampler has already is not said twice, for scrapers refuse that.
+    write("c.prom", "node_load1 99\n");
+    bench.tick();
+    assert_eq!(bench.text().lines().filter(|line| line.starts_with("node_load1 ")).count(), 1);
+    std::fs::remove_file(folder.path().join("c.prom")).unwrap();
     write("a.prom", "jobs_total{queue=\"y\"} 44\n");
     write("b.prom", "broken\n");
     bench.tick();

@@ -201,6 +201,36 @@ async fn a_second_collector_takes_over_when_the_first_is_gone() {
 }
 
 #[tokio::test]
+async fn a_first_collector_that_hangs_costs_the_second_nothing_and_gets_the_frames_back_when_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (Store::default(), Store::default());
+    // It takes connections, for the system does that, and says nothing.
+    let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = hanging.local_addr().unwrap();
+    let second = Server::start(two.clone(), None).await;
+    let mut config = fast(folder.path(), &[address.to_string(), second.address.to_string()]);
+    config.return_interval = std::time::Duration::from_millis(50);
+    let running = Running::start(config).await;
+    eventually("frames at the second", || two.count(Lane::Live) >= 3).await;
+    for round in 2..=3 {
+        let frames = two.lock().frames.len() as u64;
+        two.lock().break_after = Some(frames + 2);
+        eventually("a new connection to the second", || two.lock().connections >= round).await;
+        eventually("more frames", || two.lock().frames.len() as u64 > frames + 4).await;
+    }
+    // No attempt at the first has run out of time yet: nobody waited for it.
+    assert_eq!(running.own("pharos_agent_connection_failures_total").await, 2.0, "only what broke");
+    drop(hanging);
+    let first = Server::start(one.clone(), Some(address)).await;
+    eventually("frames at the first", || one.count(Lane::Live) >= 3).await;
+    running.stop().await;
+    let both: BTreeSet<u64> = one.sequences().union(&two.sequences()).copied().collect();
+    assert!(contiguous(&both), "no frame is lost between the two: {both:?}");
+    first.kill().await;
+    second.kill().await;
+}
+
+#[tokio::test]
 async fn the_last_frames_are_pushed_when_the_agent_stops() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::default();

@@ -4,6 +4,7 @@ use crate::api::ReadPlaces;
 use crate::config::LoadedConfig;
 use crate::coverage::Coverage;
 use crate::ingest::appender::Appender;
+use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::metrics::Metrics;
@@ -35,6 +36,8 @@ pub struct Collector {
     pub remote_write: RemoteWrite,
     /// Places for remote reads.
     pub reads: ReadPlaces,
+    /// How much each sender may send.
+    pub rates: RateLimits,
     /// Runs queries.
     pub queries: Queries,
     /// The loaded rules.

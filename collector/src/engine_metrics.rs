@@ -3,7 +3,11 @@
 use pharos_tsdb::{Database, Stats};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Counter, Gauge, Registry};
+use prometheus::{Counter, Gauge, IntCounterVec, Opts, Registry};
+
+/// Refused series by who sends them.
+const SERIES_REFUSED: (&str, &str) =
+    ("pharos_tsdb_series_refused_total", "New series refused for a limit, by their metric and node");
 
 type Read = fn(&Stats) -> f64;
 
@@ -11,6 +15,12 @@ type Read = fn(&Stats) -> f64;
 const ENGINE_METRICS: &[(&str, &str, bool, Read)] = &[
     ("pharos_tsdb_head_series", "Series in the head", false, |s| s.head_series as f64),
     ("pharos_tsdb_head_groups", "Groups in the head", false, |s| s.head_groups as f64),
+    ("pharos_tsdb_head_index_bytes", "Memory for names and indexes of the head's series", false, |s| {
+        s.head_index_bytes as f64
+    }),
+    ("pharos_tsdb_head_sample_bytes", "Memory for samples that are not in blocks", false, |s| {
+        s.head_sample_bytes as f64
+    }),
     ("pharos_tsdb_samples_appended_total", "Samples stored", true, |s| s.samples_appended as f64),
     (
         "pharos_tsdb_samples_late_total",
@@ -32,6 +42,10 @@ const ENGINE_METRICS: &[(&str, &str, bool, Read)] = &[
         s.journal_bytes_written as f64
     }),
     ("pharos_tsdb_journal_syncs_total", "Times the journal was synced", true, |s| s.journal_syncs as f64),
+    ("pharos_tsdb_checkpoints_total", "Checkpoints written", true, |s| s.checkpoints as f64),
+    ("pharos_tsdb_checkpoint_written_bytes_total", "Bytes written to checkpoints", true, |s| {
+        s.checkpoint_bytes_written as f64
+    }),
     ("pharos_tsdb_blocks", "Blocks on disk", false, |s| s.blocks as f64),
     ("pharos_tsdb_block_bytes", "Bytes of blocks on disk", false, |s| s.block_bytes as f64),
     ("pharos_tsdb_block_written_bytes_total", "Bytes written to blocks", true, |s| {
@@ -41,9 +55,18 @@ const ENGINE_METRICS: &[(&str, &str, bool, Read)] = &[
     ("pharos_tsdb_compactions_failed_total", "Compactions that failed", true, |s| {
         s.compactions_failed as f64
     }),
-    ("pharos_tsdb_damaged_bytes", "Bytes of journal or blocks found damaged", false, |s| {
-        s.damaged_bytes as f64
-    }),
+    (
+        "pharos_tsdb_damaged_bytes",
+        "Bytes of files found damaged, those in the folder damaged/ included until somebody removes them",
+        false,
+        |s| s.damaged_bytes as f64,
+    ),
+    (
+        "pharos_tsdb_blocks_missing",
+        "Blocks that are gone though nobody here removed them, until they are back or past retention",
+        false,
+        |s| s.blocks_missing as f64,
+    ),
 ];
 
 struct EngineMetrics {
@@ -70,7 +93,18 @@ impl Collector for EngineMetrics {
                 Some(gauge.collect())
             }
         };
-        ENGINE_METRICS.iter().filter_map(family).flatten().collect()
+        ENGINE_METRICS.iter().filter_map(family).chain(self.series_refused()).flatten().collect()
+    }
+}
+
+impl EngineMetrics {
+    fn series_refused(&self) -> Option<Vec<MetricFamily>> {
+        let (name, help) = SERIES_REFUSED;
+        let counters = IntCounterVec::new(Opts::new(name, help), &["culprit"]).ok()?;
+        for (culprit, count) in self.database.series_refused() {
+            counters.with_label_values(&[&culprit]).inc_by(count);
+        }
+        Some(counters.collect())
     }
 }
 
@@ -79,11 +113,14 @@ impl Collector for EngineMetrics {
 /// # Errors
 /// If one cannot be registered, which no outside input can cause.
 pub(crate) fn register(registry: &Registry, database: Database) -> prometheus::Result<()> {
+    let plain = |name: &str, help: &str, labels: &[&str]| {
+        let labels = labels.iter().map(|&label| label.to_owned()).collect();
+        Desc::new(name.to_owned(), help.to_owned(), labels, Default::default())
+    };
     let descriptions = ENGINE_METRICS
         .iter()
-        .map(|(name, help, ..)| {
-            Desc::new((*name).to_owned(), (*help).to_owned(), Vec::new(), Default::default())
-        })
+        .map(|(name, help, ..)| plain(name, help, &[]))
+        .chain([plain(SERIES_REFUSED.0, SERIES_REFUSED.1, &["culprit"])])
         .collect::<prometheus::Result<_>>()?;
     registry.register(Box::new(EngineMetrics { database, descriptions }))
 }

@@ -48,6 +48,16 @@ pub const WRITE_BODY_BYTES_MAX: usize = 32 << 20;
 /// Body of a write after decompression.
 pub const WRITE_DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
 
+/// How much of its permitted rate a sender may send at once, in time: more than a sender of remote write gathers,
+/// and what an agent has in flight.
+pub const RATE_BURST: Duration = Duration::from_secs(10);
+
+/// Senders whose rate is followed; when they are more, those that are not near their limit are forgotten.
+pub const RATE_SENDERS_MAX: usize = 20_000;
+
+/// How long an agent's stream that exceeds its rate is left unread at a time.
+pub const RATE_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// Bodies of writes that are worked on at once; more are asked to come back.
 pub const WRITES_AT_ONCE_MAX: usize = 64;
 

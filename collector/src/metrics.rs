@@ -23,6 +23,8 @@ pub struct Metrics {
     pub streams_failed: IntCounterVec,
     /// Writes refused, by status code.
     pub writes_refused: IntCounterVec,
+    /// Times a sender was held back for its rate of samples, by sender.
+    pub rate_limited: IntCounterVec,
     /// Nodes that reported within the last day.
     pub nodes_seen: IntGauge,
     /// Nodes of the file of those that should report.
@@ -136,6 +138,11 @@ impl Metrics {
                 "pharos_collector_writes_refused_total",
                 "Writes by HTTP refused, by status code",
                 "code",
+            )?,
+            rate_limited: counters(
+                "pharos_collector_rate_limited_total",
+                "Times a sender was held back for sending more samples a second than permitted",
+                "sender",
             )?,
             nodes_seen: gauge("pharos_collector_nodes_seen", "Nodes that reported within the last day")?,
             nodes_expected: gauge(

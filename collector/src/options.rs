@@ -57,11 +57,18 @@ pub struct Options {
     #[arg(long = "storage.series-max", value_name = "N", default_value_t = 10_000_000)]
     pub series_max: usize,
 
-    /// Active series of one node (one value of the label "instance") above which its new ones are refused
-    #[arg(long = "storage.series-per-node-max", value_name = "N", default_value_t = 1_000_000)]
+    /// Active series of one node (one value of the label "instance") above which its new ones are refused; a
+    /// quarter of a million take about a quarter of a gigabyte
+    #[arg(long = "storage.series-per-node-max", value_name = "N", default_value_t = 250_000)]
     pub series_per_node_max: usize,
 
-    /// Memory for samples that are not in blocks, above which they are written out early
+    /// Samples a second that one agent, or one address that remote-writes, may send; above it an agent is slowed
+    /// down and a remote write answered 429; 0 for no limit
+    #[arg(long = "ingest.samples-per-second-max", value_name = "N", default_value_t = 0)]
+    pub samples_per_second_max: u64,
+
+    /// Memory for series and for samples that are not in blocks: samples are written out early before it is
+    /// exceeded, and new series are refused when their names and indexes take half of it
     #[arg(long = "storage.head-memory-max", value_name = "BYTES", default_value = "2GB")]
     pub head_memory_max: ByteSize,
 
@@ -124,7 +131,8 @@ impl Default for Options {
             rollup_retention_time: PrometheusDuration::from_secs(400 * 86_400),
             retention_size: None,
             series_max: 10_000_000,
-            series_per_node_max: 1_000_000,
+            series_per_node_max: 250_000,
+            samples_per_second_max: 0,
             head_memory_max: ByteSize(2 << 30),
             page_cache_max: ByteSize(256 << 20),
             alertmanager_urls: Vec::new(),
@@ -150,6 +158,7 @@ impl Options {
             ("alertmanager.url", self.alertmanager_urls.join(",")),
             ("config.file", path(&self.config.config_file)),
             ("enable-feature", self.enable_feature.join(",")),
+            ("ingest.samples-per-second-max", self.samples_per_second_max.to_string()),
             ("log.format", format!("{:?}", self.log.format).to_lowercase()),
             ("log.level", format!("{:?}", self.log.level).to_lowercase()),
             ("query.log-file", path(&self.query_log_file)),

@@ -275,13 +275,14 @@ impl Queries {
         let place = Arc::clone(&self.rule_places).acquire_owned().await.map_err(|_| QueryFailure::Queue)?;
         let queued = started.elapsed();
         let when = When::Instant(at_ms);
-        let outcome = self.evaluate(storage, expr, when, QueryOptions::default(), place).await;
+        let options = QueryOptions { samples_per_step: logged.is_some(), ..QueryOptions::default() };
+        let outcome = self.evaluate(storage, expr, when, options, place).await;
         if let Some(query) = logged {
             let cost = |result: &QueryResult| QueryCost {
                 queued,
                 evaluated: started.elapsed().saturating_sub(queued),
                 stats: result.stats,
-                samples_per_step: Vec::new(),
+                samples_per_step: result.samples_per_step.clone(),
             };
             let cost = outcome.as_ref().map(cost);
             self.log.log(&query, when, &origin(), cost.as_ref().map_err(|error| *error), self.clock.now_ms());

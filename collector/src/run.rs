@@ -7,6 +7,7 @@ use crate::coverage::Coverage;
 use crate::engine_metrics;
 use crate::error::CollectorError;
 use crate::ingest::appender::{Appender, Source};
+use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::ingest::stream::IngestService;
@@ -120,9 +121,11 @@ pub async fn run_with_clock(
             (database.clone(), streams.clone(), appender.clone(), Arc::clone(&clock), Arc::clone(&metrics));
         blocking(move || Coverage::new(&database, streams, appender, derived, clock, metrics)).await??
     };
+    let rates = RateLimits::new(options.samples_per_second_max, Arc::clone(&metrics));
     let ingest = IngestService::new(
         appender.clone(),
         streams,
+        rates.clone(),
         Arc::clone(&clock),
         Arc::clone(&metrics),
         shutdown.clone(),
@@ -133,6 +136,7 @@ pub async fn run_with_clock(
         texts: SeriesWriter::new(appender.clone(), Source::Text),
         remote_write: RemoteWrite::default(),
         reads: api::ReadPlaces::default(),
+        rates,
         appender,
         queries,
         rules,
@@ -218,6 +222,12 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
     );
     for file in &report.set_aside {
         tracing::error!(file = %file.display(), "A damaged file was set aside; the rest is served");
+    }
+    for block in &report.missing_blocks {
+        tracing::error!(
+            block,
+            "A block is missing: its samples are not answered; put it back from a snapshot"
+        );
     }
     if report.damaged_bytes > 0 {
         tracing::error!(bytes = report.damaged_bytes, "Parts of the storage are damaged and were left out");

@@ -17,7 +17,11 @@ const SAMPLES: &str = "# HELP gpu_temp Temperature\n# TYPE gpu_temp gauge\n\
     {\"gpu.power\",\"pod.name\"=\"x\"} 1e22 1699999990000\n";
 
 async fn collector(folder: &std::path::Path) -> TestCollector {
-    let collector = TestCollector::start_with(options(folder), ManualClock::new(NOW_MS)).await;
+    collector_with(options(folder)).await
+}
+
+async fn collector_with(options: pharos_collector::Options) -> TestCollector {
+    let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
     assert_eq!(collector.import(SAMPLES).await, 204);
     collector
 }
@@ -162,13 +166,40 @@ async fn what_clients_probe_is_there() {
     assert_eq!(collector.data("/api/v1/parse_query?query=sum(a)by(b)").await["type"], "aggregation");
     assert_eq!(collector.data("/api/v1/targets").await["activeTargets"], json!([]));
     assert_eq!(collector.data("/api/v1/rules").await["groups"], json!([]));
+    let features = collector.data("/api/v1/features").await;
+    assert_eq!(features["promql_functions"]["histogram_quantiles"], true, "{features}");
+    assert_eq!(features["promql_operators"]["limit_ratio"], true);
+    assert_eq!(features["prometheus"]["type_and_unit_labels"], false);
+    assert_eq!(collector.data("/api/v1/notifications").await, json!([]));
+    assert_eq!(collector.get("/api/v1/notifications/live").await.0, 204);
+    assert_eq!(collector.data("/api/v1/status/tsdb/blocks").await["blocks"], json!([]));
+    assert_eq!(collector.get("/api/v1/admin/tsdb/flush").await.0, 200);
+    let blocks = collector.data("/api/v1/status/tsdb/blocks").await["blocks"].take();
+    let block = &blocks.as_array().unwrap()[0];
+    assert!(block["minTime"].as_i64() <= block["maxTime"].as_i64() && block["ulid"].is_string(), "{block}");
+    let (_, page) = collector
+        .get("/graph?g0.expr=gpu_temp&g0.range_input=1h&g0.end_input=2023-11-14+23:13:20&tz=Europe/Berlin")
+        .await;
+    let page = page.as_str().unwrap();
+    assert!(page.contains("<ul class=legend>") && page.contains("2023-11-14 23:13:20 CET"), "{page}");
+    assert!(
+        page.contains("/graph?query=gpu_temp&amp;range=1h&amp;end=1700000000&amp;tz=Europe%2FBerlin"),
+        "{page}"
+    );
     let stats = collector.data("/api/v1/query?query=gpu_temp&stats=true").await;
     assert!(stats["stats"]["samples"]["totalQueryableSamples"].as_u64().unwrap() > 0);
     let (_, limited) = collector.get("/api/v1/query?query=gpu_temp&limit=1").await;
     assert_eq!(limited["data"]["result"].as_array().unwrap().len(), 1);
-    for page in
-        ["/", "/graph?query=gpu_temp", "/graph?query=sum(", "/rules", "/alerts", "/targets", "/metrics"]
-    {
+    for page in [
+        "/",
+        "/graph?query=gpu_temp",
+        "/graph?query=sum(",
+        "/graph?query=1&tz=x",
+        "/rules",
+        "/alerts",
+        "/targets",
+        "/metrics",
+    ] {
         let (status, body) = collector.get(page).await;
         assert_eq!(status, 200, "{page}");
         assert!(body.as_str().unwrap().len() > 300, "{page}");
@@ -310,5 +341,19 @@ async fn promtool_queries_us() {
     let series = ["series", "--match=gpu_temp", "--start=1699999900", "--end=1700000000", url];
     assert_eq!(run(&series).await.lines().count(), 2);
     assert_eq!(run(&["labels", "--start=1699999900", "--end=1700000000", url, "gpu"]).await, "0\n1\n");
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn series_bear_type_and_unit_where_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let feature = vec!["native-histograms".to_owned(), "type-and-unit-labels".to_owned()];
+    let options = pharos_collector::Options { enable_feature: feature, ..options(folder.path()) };
+    let collector = collector_with(options).await;
+    let found = collector.query_at("gpu_temp{__type__=\"gauge\",gpu=\"0\"}", "1700000000").await;
+    assert_eq!(found[0]["metric"]["__type__"], "gauge", "{found}");
+    // They go where the name goes.
+    let sum = collector.query_at("gpu_temp{gpu=\"0\"} * 2", "1700000000").await;
+    assert_eq!(sum[0]["metric"], json!({"gpu": "0", "node": "a"}));
     collector.stop().await;
 }

@@ -3,12 +3,15 @@
 
 mod support;
 
+use pharos_collector::Options;
 use pharos_common::clock::ManualClock;
 use pharos_proto::prometheus as wire;
 use pharos_proto::prometheus_client::MetricFamily;
 use pharos_proto::prometheus_v2 as v2;
 use prost::Message;
 use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
 use support::{TestCollector, options};
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -390,5 +393,58 @@ async fn histograms_that_make_no_sense_are_answered_400_and_the_rest_is_stored()
     let (status, text) =
         write(&collector, &histogram_request(reserved, vec![native_histogram(9, NOW_MS)])).await;
     assert_eq!((status, text.contains("reserved")), (400, true), "{text}");
+    collector.stop().await;
+}
+
+async fn metrics(collector: &TestCollector) -> String {
+    collector.client.get(format!("{}/metrics", collector.url)).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_sender_over_its_rate_is_told_to_come_back_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(NOW_MS);
+    let limited = Options { samples_per_second_max: 10, ..options(folder.path()) };
+    let collector = TestCollector::start_with(limited, Arc::clone(&clock) as _).await;
+    let up: &[(&str, &str)] = &[("__name__", "up")];
+    let samples: Vec<(i64, f64)> = (0..120).map(|at| (NOW_MS - 120 + at, 1.0)).collect();
+    // A burst of ten seconds is taken, and what it exceeds them by is paid off at the permitted rate.
+    assert_eq!(write(&collector, &request(&[(up, &samples)])).await.0, 204);
+    let again: &[(i64, f64)] = &[(NOW_MS, 2.0)];
+    let (status, text) = write(&collector, &request(&[(up, again)])).await;
+    assert_eq!((status, text.contains("127.0.0.1")), (429, true), "{text}");
+    assert!(
+        metrics(&collector).await.contains("pharos_collector_rate_limited_total{sender=\"127.0.0.1\"} 1")
+    );
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(write(&collector, &request(&[(up, again)])).await.0, 204);
+    assert_eq!(collector.query_at("count_over_time(up[1m])", "1700000000").await[0]["value"][1], "121");
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_label_bomb_costs_nobody_but_its_sender() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = Options { series_per_node_max: 50, ..options(folder.path()) };
+    let collector = TestCollector::start_with(limited, ManualClock::new(NOW_MS)).await;
+    let good: &[(&str, &str)] = &[("__name__", "good"), ("instance", "n1")];
+    for round in 0..20 {
+        let at = NOW_MS - 20 + round;
+        let ids: Vec<String> = (0..20).map(|id| (round * 20 + id).to_string()).collect();
+        let bombs: Vec<[(&str, &str); 3]> =
+            ids.iter().map(|id| [("__name__", "bomb"), ("id", id.as_str()), ("instance", "n2")]).collect();
+        let sample = [(at, 1.0)];
+        let mut series: Vec<Series<'_>> = bombs.iter().map(|labels| (&labels[..], &sample[..])).collect();
+        series.push((good, &sample));
+        let (status, text) = write(&collector, &request(&series)).await;
+        let refused = text.contains("limit of 50 active series with instance=\"n2\"");
+        assert_eq!((status, refused), if round < 2 { (204, false) } else { (400, true) }, "{round}: {text}");
+    }
+    assert_eq!(collector.query_at("count_over_time(good[1m])", "1700000000").await[0]["value"][1], "20");
+    assert_eq!(collector.query_at("count(bomb)", "1700000000").await[0]["value"][1], "50");
+    let status = collector.data("/api/v1/status/tsdb").await;
+    assert_eq!(status["seriesRefusedBySender"][0], json!({"name": "bomb{instance=\"n2\"}", "value": 350}));
+    let line = "pharos_tsdb_series_refused_total{culprit=\"bomb{instance=\\\"n2\\\"}\"} 350";
+    assert!(metrics(&collector).await.contains(line));
     collector.stop().await;
 }

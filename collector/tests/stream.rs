@@ -328,3 +328,32 @@ async fn a_node_that_stops_reporting_is_noticed() {
     collector.until(up, is("1")).await;
     collector.stop().await;
 }
+
+#[tokio::test]
+async fn an_agent_over_its_rate_is_asked_to_pause_its_backfill() {
+    let folder = tempfile::tempdir().unwrap();
+    let limited = pharos_collector::Options { samples_per_second_max: 1, ..options(folder.path()) };
+    let collector = TestCollector::start_with(limited, ManualClock::new(NOW_MS)).await;
+    let (mut agent, _) = Agent::welcome(&collector).await;
+    agent.define(1, &[(1, "up")]).await;
+    let past = (0..13).map(|second| reading(1, NOW_MS - 60_000 + second * 1_000, &[1.0])).collect();
+    agent.tick(v1::Lane::Backfill, 1, past).await;
+    let mut seen = (false, false);
+    while seen != (true, true) {
+        match agent.receive().await.unwrap() {
+            collector_message::Message::Throttle(throttle) => {
+                assert_eq!(throttle.pause_backfill_ms, 3_000);
+                seen.0 = true;
+            }
+            collector_message::Message::Acknowledge(ack) => {
+                assert_eq!((ack.lane(), ack.sequence), (v1::Lane::Backfill, 1));
+                seen.1 = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // What is live goes on.
+    agent.tick(v1::Lane::Live, 1, vec![reading(1, NOW_MS, &[2.0])]).await;
+    assert_eq!(agent.acknowledged().await, (v1::Lane::Live, 1));
+    collector.stop().await;
+}

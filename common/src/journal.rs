@@ -19,6 +19,9 @@
 //!  10  …  payload
 //! ```
 //!
+//! Behind the last record less than a page of zeros may follow, if a crash ended a journal that was written past the
+//! page cache ([`Journal::write_directly`]).
+//!
 //! # What recovery promises
 //!
 //! A torn end (a record cut short by a crash, at the end of the newest segment) is cut off and
@@ -30,7 +33,8 @@ mod segment;
 
 pub use reader::JournalReader;
 use segment::{
-    HEADER_BYTES, RECORD_HEADER_BYTES, encode_header, encode_record, is_torn, parse_records, parse_segment,
+    HEADER_BYTES, RECORD_HEADER_BYTES, encode_header, encode_record, is_padding, is_torn, parse_records,
+    parse_segment,
 };
 
 use crate::storage_io::{IoError, StorageIo, WritableFile};
@@ -107,6 +111,8 @@ pub struct Journal {
     folder: PathBuf,
     segments: VecDeque<Segment>,
     file: Box<dyn WritableFile>,
+    /// Files are opened by [`StorageIo::append_log`].
+    direct: bool,
     /// Reused for encoding, so that appending does not allocate.
     scratch: Vec<u8>,
     poisoned: bool,
@@ -172,8 +178,9 @@ impl Journal {
                     (0, bytes, outcome)
                 }
             };
-            let tail = base + bytes.len() as u64 - outcome.valid_end;
             let rest = bytes.get((outcome.valid_end - base) as usize..).unwrap_or_default();
+            let padded = outcome.valid_end >= HEADER_BYTES && is_padding(rest);
+            let tail = if padded { 0 } else { rest.len() as u64 };
             let torn = last && (outcome.valid_end < HEADER_BYTES || is_torn(rest));
             let damaged = outcome.damaged_bytes + if torn { 0 } else { tail };
             if damaged > 0 {
@@ -184,7 +191,7 @@ impl Journal {
                 recovery.set_aside.push(aside);
             }
             let mut kept = outcome.valid_end;
-            if last && (tail > 0 || outcome.valid_end < HEADER_BYTES) {
+            if last && (!rest.is_empty() || outcome.valid_end < HEADER_BYTES) {
                 if torn && tail > 0 {
                     tracing::warn!(file = %path.display(), bytes = tail,
                         "Unfinished record at the end of the journal cut off");
@@ -205,14 +212,32 @@ impl Journal {
         let file = match segments.back() {
             Some(last) => io.append(&segment_path(folder, last.number))?,
             None => {
-                let (segment, file) = create_segment(&*io, folder, 1)?;
+                let (segment, file) = create_segment(&*io, folder, 1, false)?;
                 segments.push_back(segment);
                 file
             }
         };
-        let journal =
-            Journal { io, folder: folder.to_owned(), segments, file, scratch: Vec::new(), poisoned: false };
+        let journal = Journal {
+            io,
+            folder: folder.to_owned(),
+            segments,
+            file,
+            direct: false,
+            scratch: Vec::new(),
+            poisoned: false,
+        };
         Ok((journal, recovery))
+    }
+
+    /// From now on records are written past the page cache where the system can: for journals that are synced after
+    /// every few kilobytes, of which the cache would hand the disk whole pages each time.
+    ///
+    /// # Errors
+    /// If the current segment cannot be opened anew; it goes on as it was.
+    pub fn write_directly(&mut self) -> Result<(), JournalError> {
+        self.file = self.io.append_log(&segment_path(&self.folder, self.current().number))?;
+        self.direct = true;
+        Ok(())
     }
 
     /// Appends a record and says where it lies. It survives the process at once, a power cut after
@@ -273,7 +298,7 @@ impl Journal {
             return Ok(());
         }
         self.sync()?;
-        let (segment, file) = create_segment(&*self.io, &self.folder, segment)?;
+        let (segment, file) = create_segment(&*self.io, &self.folder, segment, self.direct)?;
         self.segments.push_back(segment);
         self.file = file;
         Ok(())
@@ -373,6 +398,9 @@ pub fn check_segment(path: &Path, bytes: &[u8]) -> Result<Option<SegmentCheck>, 
     })?;
     check.damaged_bytes = parsed.damaged_bytes;
     let rest = bytes.get(parsed.valid_end as usize..).unwrap_or_default();
+    if parsed.valid_end >= HEADER_BYTES && is_padding(rest) {
+        return Ok(Some(check));
+    }
     let torn = parsed.valid_end < HEADER_BYTES || is_torn(rest);
     *if torn { &mut check.torn_bytes } else { &mut check.damaged_bytes } += rest.len() as u64;
     Ok(Some(check))
@@ -408,6 +436,7 @@ fn create_segment(
     io: &dyn StorageIo,
     folder: &Path,
     number: u64,
+    direct: bool,
 ) -> Result<(Segment, Box<dyn WritableFile>), JournalError> {
     let path = segment_path(folder, number);
     let create = || {
@@ -415,7 +444,7 @@ fn create_segment(
         file.write_all(&encode_header(number))?;
         file.sync()?;
         io.sync_dir(folder)?;
-        Ok(file)
+        if direct { io.append_log(&path) } else { Ok(file) }
     };
     match create() {
         Ok(file) => Ok((Segment { number, bytes: HEADER_BYTES }, file)),

@@ -1,6 +1,7 @@
 //! Every file operation of the journal and the storage engine goes through [`StorageIo`], so that tests
 //! can cut the power between any two of them ([`MemoryIo`]) or let the disk fill up.
 
+mod direct;
 mod disk;
 mod memory;
 
@@ -122,6 +123,15 @@ pub trait StorageIo: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// What the system says.
     fn append(&self, path: &Path) -> IoResult<Box<dyn WritableFile>>;
+
+    /// As [`StorageIo::append`], for a file that is synced after every few kilobytes. Until it is closed, and for
+    /// ever if it is not, less than a page of zeros may stand behind what was appended.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn append_log(&self, path: &Path) -> IoResult<Box<dyn WritableFile>> {
+        self.append(path)
+    }
 
     /// Opens an existing file to read it.
     ///

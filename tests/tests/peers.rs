@@ -148,6 +148,7 @@ async fn prometheus_writes_to_the_collector_and_promtool_asks_it() {
         let want = theirs.json("/api/v1/query", &at).await.unwrap();
         assert_eq!(ours["data"], want["data"], "{query}");
     }
+    reads_from(&collector, &api, folder.path()).await;
     let (content, text) =
         tool("promtool", &["query", "instant", &collector.url(), "count(up)"], folder.path());
     assert!(content && text.contains("=> 1"), "{text}");
@@ -155,4 +156,51 @@ async fn prometheus_writes_to_the_collector_and_promtool_asks_it() {
     assert!(content && text.contains("self"), "{text}");
     prometheus.kill().unwrap();
     prometheus.wait().unwrap();
+}
+
+/// Another Prometheus, without samples of its own, that reads ours.
+async fn reads_from(collector: &Program, ours: &Api, folder: &Path) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = folder.join("reader.yml");
+    let read = format!("remote_read:\n  - url: {}/api/v1/read\n    read_recent: true\n", collector.url());
+    std::fs::write(&config, read).unwrap();
+    let mut prometheus = Command::new("prometheus")
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("reader").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let theirs = Api::new(format!("http://127.0.0.1:{port}"));
+    until("the reader to be ready", async || {
+        theirs.get("/-/ready", &[]).await.filter(|(status, _)| *status == 200)
+    })
+    .await;
+    // A time at which nothing changes any more.
+    let now = ours.value("vector(time())").await.unwrap();
+    let time = (now - 5.0).to_string();
+    for query in [
+        "count by (job) (go_info)",
+        "sum(rate(prometheus_http_requests_total[30s]))",
+        "{__name__=~\"prometheus_tsdb_.*\", job!=\"other\"}",
+        "prometheus_engine_query_duration_seconds{quantile=\"0.5\"}",
+        "up[20s]",
+    ] {
+        let at = [("query", query), ("time", time.as_str())];
+        let want = ours.json("/api/v1/query", &at).await.unwrap();
+        let read = theirs.json("/api/v1/query", &at).await.unwrap();
+        assert_eq!(by_labels(&read), by_labels(&want), "{query}");
+        assert!(!by_labels(&want).is_empty(), "{query}");
+    }
+    prometheus.kill().unwrap();
+    prometheus.wait().unwrap();
+}
+
+/// The series of an answer in one order.
+fn by_labels(answer: &serde_json::Value) -> Vec<String> {
+    let mut series: Vec<String> =
+        answer["data"]["result"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    series.sort();
+    series
 }

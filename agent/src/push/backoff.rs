@@ -26,9 +26,7 @@ impl Backoff {
 
     /// The pause after one more failure: between half and all of the nominal time.
     pub(super) fn next_pause(&mut self) -> Duration {
-        // Hashing with fresh keys is randomness enough for spreading.
-        let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-        self.pause(random)
+        self.pause(spread())
     }
 
     fn pause(&mut self, random: f64) -> Duration {
@@ -36,6 +34,11 @@ impl Backoff {
         self.failures = self.failures.saturating_add(1);
         Duration::from_secs_f64(nominal.min(LONGEST.as_secs_f64()) * (0.5 + random / 2.0))
     }
+}
+
+/// A random number from 0 to 1. Hashing with fresh keys is randomness enough for spreading.
+pub(super) fn spread() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::scan::{self, Fields};
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(ArpSampler {
-        file: KernelFile::list(options.paths.proc("net/arp")),
+        file: KernelFile::records(options.paths.proc("net/arp")),
         filter: options.arp.clone(),
         devices: Objects::default(),
     })

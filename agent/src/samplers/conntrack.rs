@@ -17,14 +17,19 @@ const STATISTICS: [(&[u8], &str); 8] = [
     (b"search_restart", "node_nf_conntrack_stat_search_restart"),
 ];
 
+const LIMIT: usize = 1;
+/// Readings between two looks at the limit.
+const READINGS_BETWEEN_LOOKS: u32 = 10;
+
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name: &str| KernelFile::list(options.paths.proc(name));
+    let file = |name: &str| KernelFile::records(options.paths.proc(name));
     Box::new(ConntrackSampler {
         count: file("sys/net/netfilter/nf_conntrack_count"),
         limit: file("sys/net/netfilter/nf_conntrack_max"),
         statistics: file("net/stat/nf_conntrack"),
         group: None,
+        countdown: 0,
     })
 }
 
@@ -33,6 +38,8 @@ struct ConntrackSampler {
     limit: KernelFile,
     statistics: KernelFile,
     group: Option<GroupHandle>,
+    /// Readings until the limit, which people set by hand, is looked at again.
+    countdown: u32,
 }
 
 impl Sampler for ConntrackSampler {
@@ -44,12 +51,17 @@ impl Sampler for ConntrackSampler {
         });
         let Some(group) = groups.group(handle) else { return Ok(()) };
         for (column, file) in [&mut self.count, &mut self.limit].into_iter().enumerate() {
+            if column == LIMIT && self.countdown > 0 {
+                group.keep(column);
+                continue;
+            }
             let Some(text) = file.read_if_present(buffer)? else {
                 return Err(SampleError::Absent("connection tracking is not loaded"));
             };
             let value = scan::number(scan::trimmed(text));
             group.put(column, value.ok_or_else(|| file.malformed("this is no number"))?);
         }
+        self.countdown = self.countdown.checked_sub(1).unwrap_or(READINGS_BETWEEN_LOOKS);
         let Some(text) = self.statistics.read_if_present(buffer)? else { return Ok(()) };
         // A line of names, then a line of numbers for each CPU.
         let mut lines = scan::lines(text);

@@ -3,7 +3,7 @@
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
-use crate::kernel_files::{KernelFile, ReadBuffer};
+use crate::kernel_files::{KernelFile, ReadBuffer, SharedFile};
 use crate::sampler::{Paths, Sampler, SamplerOptions};
 use crate::scan::{self, Fields};
 
@@ -18,7 +18,7 @@ const HOTPLUG_SECONDS: f64 = 3.0;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(CpuSampler {
-        file: KernelFile::whole(options.paths.proc("stat")),
+        file: options.stat.clone(),
         guest: options.cpu_guest,
         info: options.cpu_info,
         paths: options.paths.clone(),
@@ -28,7 +28,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
 }
 
 struct CpuSampler {
-    file: KernelFile,
+    file: SharedFile,
     guest: bool,
     info: bool,
     paths: Paths,
@@ -54,40 +54,8 @@ struct Throttle {
 impl Sampler for CpuSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         self.cpus.begin();
-        let text = self.file.read(buffer)?;
-        for line in scan::lines(text) {
-            let Some(rest) = line.strip_prefix(b"cpu") else { break };
-            let mut fields = Fields::of(rest);
-            // The first line sums up all CPUs.
-            if rest.first() == Some(&b' ') {
-                continue;
-            }
-            let malformed = || self.file.malformed("a cpu line lacks fields");
-            let number = fields.next().ok_or_else(malformed)?;
-            let guest = self.guest;
-            let Some(cpu) = self.cpus.find_or_define(number, |cpu| Some(define(groups, cpu, guest))) else {
-                continue;
-            };
-            let Some(group) = groups.group(cpu.group) else { continue };
-            let mut seconds = [0.0; MODES.len() + 2];
-            for (at, place) in seconds.iter_mut().enumerate() {
-                // Kernels before 2.6.33 have no guest fields.
-                let ticks = if at < MODES.len() {
-                    Some(fields.number().ok_or_else(malformed)?)
-                } else {
-                    fields.number()
-                };
-                *place = ticks.unwrap_or(0.0) / TICKS_PER_SECOND;
-            }
-            let highest = &mut cpu.state.0;
-            if highest[IDLE] - seconds[IDLE] >= HOTPLUG_SECONDS {
-                *highest = seconds;
-            }
-            for (column, (high, now)) in highest.iter_mut().zip(seconds).enumerate() {
-                *high = high.max(now);
-                group.put(column, *high);
-            }
-        }
+        let (cpus, guest) = (&mut self.cpus, self.guest);
+        self.file.read(|text, file| read_cpus(text, file, guest, cpus, groups))?;
         self.cpus.finish(groups)?;
         if self.extras.is_none() {
             self.extras = Some(self.find_extras(groups));
@@ -108,6 +76,46 @@ impl Sampler for CpuSampler {
         }
         Ok(())
     }
+}
+
+/// The seconds of each CPU.
+fn read_cpus(
+    text: &[u8],
+    file: &KernelFile,
+    guest: bool,
+    cpus: &mut Objects<Highest>,
+    groups: &mut GroupSet,
+) -> Result<(), SampleError> {
+    for line in scan::lines(text) {
+        let Some(rest) = line.strip_prefix(b"cpu") else { break };
+        let mut fields = Fields::of(rest);
+        // The first line sums up all CPUs.
+        if rest.first() == Some(&b' ') {
+            continue;
+        }
+        let malformed = || file.malformed("a cpu line lacks fields");
+        let number = fields.next().ok_or_else(malformed)?;
+        let Some(cpu) = cpus.find_or_define(number, |cpu| Some(define(groups, cpu, guest))) else {
+            continue;
+        };
+        let Some(group) = groups.group(cpu.group) else { continue };
+        let mut seconds = [0.0; MODES.len() + 2];
+        for (at, place) in seconds.iter_mut().enumerate() {
+            // Kernels before 2.6.33 have no guest fields.
+            let ticks =
+                if at < MODES.len() { Some(fields.number().ok_or_else(malformed)?) } else { fields.number() };
+            *place = ticks.unwrap_or(0.0) / TICKS_PER_SECOND;
+        }
+        let highest = &mut cpu.state.0;
+        if highest[IDLE] - seconds[IDLE] >= HOTPLUG_SECONDS {
+            *highest = seconds;
+        }
+        for (column, (high, now)) in highest.iter_mut().zip(seconds).enumerate() {
+            *high = high.max(now);
+            group.put(column, *high);
+        }
+    }
+    Ok(())
 }
 
 fn define(groups: &mut GroupSet, cpu: &str, guest: bool) -> Kept<Highest> {

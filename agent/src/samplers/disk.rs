@@ -39,7 +39,7 @@ const FIELDS_MIN: usize = 11;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(DiskSampler {
-        file: KernelFile::list(options.paths.proc("diskstats")),
+        file: KernelFile::records(options.paths.proc("diskstats")),
         filter: options.disks.clone(),
         paths: options.paths.clone(),
         disks: Objects::default(),

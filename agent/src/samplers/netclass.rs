@@ -3,6 +3,7 @@
 //! Some attributes ask the driver under the kernel's network lock, so this sampler may wait long.
 
 use super::folder::Folder;
+use super::link_watch::LinkWatch;
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
@@ -32,7 +33,8 @@ const ATTRIBUTES: [(&str, &str); 16] = [
 ];
 /// Attributes that, with the state as a text, tell of every change of a link: whatever happens to a carrier is
 /// counted in one of them, and who switches an interface on or off changes the other. Everything else is
-/// read when one of them has changed, and less often in any case.
+/// read when one of them has changed, and less often in any case. Where the kernel tells of changes itself
+/// ([`LinkWatch`]) not even these are read in between.
 const LINK_STATE: [usize; 2] = [CARRIER_CHANGES, FLAGS];
 /// Readings between two looks at the others.
 const READINGS_BETWEEN_LOOKS: u32 = 10;
@@ -51,6 +53,7 @@ const OPERSTATE: usize = 3;
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(NetclassSampler {
         folder: Folder::new(options.paths.sys("class/net")),
+        links: LinkWatch::new(&options.paths.sysfs),
         filter: options.netclass.clone(),
         ignore_invalid_speed: options.ignore_invalid_speed,
         devices: Objects::default(),
@@ -59,6 +62,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
 
 struct NetclassSampler {
     folder: Folder,
+    links: LinkWatch,
     filter: Filter,
     ignore_invalid_speed: bool,
     devices: Objects<Device>,
@@ -84,13 +88,14 @@ impl Sampler for NetclassSampler {
         // Files such as `bonding_masters` are no interfaces.
         let (folder, names) =
             self.folder.names(|entry| !entry.file_type().is_ok_and(|kind| kind.is_file()))?;
+        let links_changed = self.links.has_changed();
         for name in names {
             let filter = &self.filter;
             let device = self.devices.find_or_define(name.as_bytes(), |name| {
                 filter.keeps(name).then(|| define(groups, folder, name))
             });
             let Some(device) = device else { continue };
-            device.state.read(self.ignore_invalid_speed, buffer, groups)?;
+            device.state.read(links_changed, self.ignore_invalid_speed, buffer, groups)?;
             let Some(group) = groups.group(device.group) else { continue };
             group.put(UP, f64::from(u8::from(device.state.values[OPERSTATE] == "up")));
             group.put_some(SPEED, device.state.speed_bytes);
@@ -112,11 +117,16 @@ impl Device {
     /// Reads what tells of the link's state, and everything else when that has changed or it is time.
     fn read(
         &mut self,
+        links_changed: Option<bool>,
         ignore_invalid_speed: bool,
         buffer: &mut ReadBuffer,
         groups: &mut GroupSet,
     ) -> Result<(), SampleError> {
-        let mut changed = false;
+        if links_changed == Some(false) && self.countdown > 0 {
+            self.countdown -= 1;
+            return Ok(());
+        }
+        let mut changed = links_changed == Some(true);
         for at in LINK_STATE {
             changed |= self.read_number(at, buffer)?;
         }

@@ -31,10 +31,13 @@ const FIELDS: [&str; 16] = [
 /// Column behind those, from `/sys`: `/proc/net/dev` counts these packets as neither received nor dropped.
 const NOHANDLER: &str = "node_network_receive_nohandler_total";
 
+/// Readings for which it is believed to stand still.
+const READINGS_WHILE_STILL: u32 = 4;
+
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(NetdevSampler {
-        file: KernelFile::list(options.paths.proc("net/dev")),
+        file: KernelFile::records(options.paths.proc("net/dev")),
         folder: options.paths.sys("class/net"),
         filter: options.netdev.clone(),
         devices: Objects::default(),
@@ -45,7 +48,16 @@ struct NetdevSampler {
     file: KernelFile,
     folder: PathBuf,
     filter: Filter,
-    devices: Objects<KernelFile>,
+    devices: Objects<NoHandler>,
+}
+
+/// The counter in `/sys`: one file a device, and on most hosts it never moves, so a counter that stands still
+/// is read less often than one that runs.
+struct NoHandler {
+    file: KernelFile,
+    last: Option<f64>,
+    /// Readings until it is read again.
+    countdown: u32,
 }
 
 impl Sampler for NetdevSampler {
@@ -64,8 +76,8 @@ impl Sampler for NetdevSampler {
                     let labels = vec![("device".into(), name.to_owned())];
                     let columns = FIELDS.iter().chain([&NOHANDLER]).map(|name| ColumnSpec::plain(*name));
                     let group = groups.define(format!("netdev/{name}"), labels, columns.collect());
-                    let state = KernelFile::whole(folder.join(name).join("statistics/rx_nohandler"));
-                    Kept { group, state }
+                    let file = KernelFile::whole(folder.join(name).join("statistics/rx_nohandler"));
+                    Kept { group, state: NoHandler { file, last: None, countdown: 0 } }
                 })
             });
             let Some(group) = device.and_then(|device| groups.group(device.group)) else { continue };
@@ -76,9 +88,22 @@ impl Sampler for NetdevSampler {
         }
         for device in self.devices.seen() {
             let Some(group) = groups.group(device.group) else { continue };
-            let text = device.state.read_if_present(buffer)?;
-            group.put_some(FIELDS.len(), text.and_then(|text| scan::number(scan::trimmed(text))));
+            group.put_some(FIELDS.len(), device.state.read(buffer)?);
         }
         self.devices.finish(groups)
+    }
+}
+
+impl NoHandler {
+    fn read(&mut self, buffer: &mut ReadBuffer) -> Result<Option<f64>, SampleError> {
+        if self.countdown > 0 {
+            self.countdown -= 1;
+            return Ok(self.last);
+        }
+        let text = self.file.read_if_present(buffer)?;
+        let value = text.and_then(|text| scan::number(scan::trimmed(text)));
+        self.countdown = if value == self.last { READINGS_WHILE_STILL } else { 0 };
+        self.last = value;
+        Ok(value)
     }
 }

@@ -39,9 +39,23 @@ struct Table {
 /// What the headings were when columns were laid out, and which numbers are wanted.
 #[derive(Default)]
 struct Layout {
-    heading_hash: u64,
+    headings: Vec<u8>,
     /// (line, field) of each column, in file order.
     wanted: Vec<(usize, usize)>,
+}
+
+impl Layout {
+    /// Whether these are the headings that it was made for; they only change with the kernel.
+    fn fits<'a>(&self, headings: impl Iterator<Item = &'a [u8]>) -> bool {
+        let mut rest = self.headings.as_slice();
+        for heading in headings {
+            match rest.strip_prefix(heading).and_then(|rest| rest.strip_prefix(b"\n")) {
+                Some(behind) => rest = behind,
+                None => return false,
+            }
+        }
+        rest.is_empty()
+    }
 }
 
 impl Sampler for NetstatSampler {
@@ -61,8 +75,8 @@ fn sample_headed(
     groups: &mut GroupSet,
 ) -> Result<(), SampleError> {
     let text = table.file.read(buffer)?;
-    let hash = hash_of(scan::lines(text).step_by(2));
-    if table.group.is_none() || hash != table.layout.heading_hash {
+    let headings = || scan::lines(text).step_by(2);
+    if table.group.is_none() || !table.layout.fits(headings()) {
         let mut names = Vec::new();
         table.layout.wanted.clear();
         for (line, heading) in scan::lines(text).enumerate().step_by(2) {
@@ -74,7 +88,7 @@ fn sample_headed(
                 add_wanted(filter, protocol, field, &mut names, &mut table.layout.wanted, (line + 1, at + 1));
             }
         }
-        lay_out(table, hash, names, groups);
+        lay_out(table, headings(), names, groups);
     }
     let Some(group) = table.group.and_then(|handle| groups.group(handle)) else { return Ok(()) };
     let mut wanted = table.layout.wanted.iter().enumerate().peekable();
@@ -109,17 +123,17 @@ fn sample_listed(
         return Ok(());
     };
     let first = |line| Fields::of(line).next().unwrap_or_default();
-    let hash = hash_of(scan::lines(text).map(first));
-    if table.group.is_none() || hash != table.layout.heading_hash {
+    let headings = || scan::lines(text).map(first);
+    if table.group.is_none() || !table.layout.fits(headings()) {
         let mut names = Vec::new();
         table.layout.wanted.clear();
-        for (line, name) in scan::lines(text).map(first).enumerate() {
+        for (line, name) in headings().enumerate() {
             // Ip6InReceives: the protocol ends behind its 6.
             let Some(six) = name.iter().position(|&byte| byte == b'6') else { continue };
             let (protocol, field) = name.split_at(six + 1);
             add_wanted(filter, protocol, field, &mut names, &mut table.layout.wanted, (line, 1));
         }
-        lay_out(table, hash, names, groups);
+        lay_out(table, headings(), names, groups);
     }
     let Some(group) = table.group.and_then(|handle| groups.group(handle)) else { return Ok(()) };
     let mut wanted = table.layout.wanted.iter().enumerate().peekable();
@@ -148,21 +162,18 @@ fn add_wanted(
     }
 }
 
-fn lay_out(table: &mut Table, hash: u64, names: Vec<String>, groups: &mut GroupSet) {
+fn lay_out<'a>(
+    table: &mut Table,
+    headings: impl Iterator<Item = &'a [u8]>,
+    names: Vec<String>,
+    groups: &mut GroupSet,
+) {
     let columns: Vec<ColumnSpec> =
         names.into_iter().map(|name| ColumnSpec::plain(format!("node_netstat_{name}"))).collect();
     match table.group {
         Some(handle) => groups.redefine(handle, columns),
         None => table.group = Some(groups.define(table.key, Vec::new(), columns)),
     }
-    table.layout.heading_hash = hash;
-}
-
-/// FNV-1a: good enough to notice that headings changed, which they only do with the kernel.
-fn hash_of<'a>(parts: impl Iterator<Item = &'a [u8]>) -> u64 {
-    parts.fold(0xcbf2_9ce4_8422_2325, |hash, part| {
-        part.iter()
-            .chain(b"\n")
-            .fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-    })
+    table.layout.headings.clear();
+    headings.for_each(|heading| table.layout.headings.extend([heading, b"\n"].into_iter().flatten()));
 }

@@ -22,7 +22,7 @@ const CPU: usize = 12;
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = KernelFile::list(options.paths.proc("net/softnet_stat"));
+    let file = KernelFile::records(options.paths.proc("net/softnet_stat"));
     Box::new(SoftnetSampler { file, cpus: Objects::default() })
 }
 

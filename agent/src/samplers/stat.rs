@@ -2,7 +2,7 @@
 
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
-use crate::kernel_files::{KernelFile, ReadBuffer};
+use crate::kernel_files::{ReadBuffer, SharedFile};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::scan::{self, Fields};
 
@@ -17,17 +17,16 @@ const FIELDS: [(&[u8], &str); 6] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    Box::new(StatSampler { file: KernelFile::whole(options.paths.proc("stat")), group: None })
+    Box::new(StatSampler { file: options.stat.clone(), group: None })
 }
 
 struct StatSampler {
-    file: KernelFile,
+    file: SharedFile,
     group: Option<GroupHandle>,
 }
 
 impl Sampler for StatSampler {
-    fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        let text = self.file.read(buffer)?;
+    fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         let handle = *self.group.get_or_insert_with(|| {
             groups.define(
                 "stat",
@@ -36,17 +35,19 @@ impl Sampler for StatSampler {
             )
         });
         let Some(group) = groups.group(handle) else { return Ok(()) };
-        for line in scan::lines(text) {
-            let mut fields = Fields::of(line);
-            let Some(name) = fields.next() else { continue };
-            if let Some(column) = FIELDS.iter().position(|(field, _)| *field == name) {
-                let value = fields.number().ok_or_else(|| self.file.malformed("a counter has no number"))?;
-                group.put(column, value);
+        self.file.read(|text, file| {
+            for line in scan::lines(text) {
+                let mut fields = Fields::of(line);
+                let Some(name) = fields.next() else { continue };
+                if let Some(column) = FIELDS.iter().position(|(field, _)| *field == name) {
+                    let value = fields.number().ok_or_else(|| file.malformed("a counter has no number"))?;
+                    group.put(column, value);
+                }
             }
-        }
-        if group.present().is_empty() {
-            return Err(self.file.malformed("none of the known counters is there"));
-        }
-        Ok(())
+            if group.present().is_empty() {
+                return Err(file.malformed("none of the known counters is there"));
+            }
+            Ok(())
+        })
     }
 }

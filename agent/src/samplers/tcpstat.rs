@@ -26,7 +26,7 @@ const STATES: [&str; 12] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name| KernelFile::list(options.paths.proc(name));
+    let file = |name| KernelFile::records(options.paths.proc(name));
     Box::new(TcpSampler { files: [file("net/tcp"), file("net/tcp6")], table: Table::default() })
 }
 

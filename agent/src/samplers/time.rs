@@ -8,6 +8,9 @@ use crate::scan::{self, Fields};
 use crate::system_calls::local_time_zone;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Readings between two looks at the clock sources.
+const READINGS_BETWEEN_LOOKS: u32 = 10;
+
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let file = |name: &str| {
@@ -17,6 +20,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
         available: file("available_clocksource"),
         current: file("current_clocksource"),
         sources: Vec::new(),
+        countdown: 0,
         zone_until: i64::MIN,
         zone: (String::new(), 0),
         group: None,
@@ -28,6 +32,8 @@ struct TimeSampler {
     current: KernelFile,
     /// Content of both files when columns were laid out.
     sources: Vec<u8>,
+    /// Readings until both files are read again: people change them by hand, if ever.
+    countdown: u32,
     /// The zone is looked up again from this second on: it changes with the season.
     zone_until: i64,
     zone: (String, i64),
@@ -45,6 +51,26 @@ impl Sampler for TimeSampler {
             changed |= zone != self.zone;
             self.zone = zone;
         }
+        if self.countdown == 0 {
+            self.countdown = READINGS_BETWEEN_LOOKS;
+            changed |= self.read_sources(buffer)?;
+        }
+        self.countdown -= 1;
+        if changed {
+            self.lay_out(groups);
+        }
+        let Some(group) = self.group.and_then(|handle| groups.group(handle)) else { return Ok(()) };
+        group.put(0, now.as_secs_f64());
+        group.put(1, self.zone.1 as f64);
+        (2..group.columns().len()).for_each(|column| group.put(column, 1.0));
+        Ok(())
+    }
+}
+
+impl TimeSampler {
+    /// Reads what clock sources there are; whether they are others than before.
+    fn read_sources(&mut self, buffer: &mut ReadBuffer) -> Result<bool, SampleError> {
+        let mut changed = false;
         let mut compared = 0;
         for file in [&mut self.available, &mut self.current] {
             let text = file.read_if_present(buffer)?.unwrap_or_default();
@@ -60,18 +86,9 @@ impl Sampler for TimeSampler {
             self.sources.truncate(compared);
             changed = true;
         }
-        if changed {
-            self.lay_out(groups);
-        }
-        let Some(group) = self.group.and_then(|handle| groups.group(handle)) else { return Ok(()) };
-        group.put(0, now.as_secs_f64());
-        group.put(1, self.zone.1 as f64);
-        (2..group.columns().len()).for_each(|column| group.put(column, 1.0));
-        Ok(())
+        Ok(changed)
     }
-}
 
-impl TimeSampler {
     fn lay_out(&mut self, groups: &mut GroupSet) {
         let mut columns = vec![
             ColumnSpec::plain("node_time_seconds"),

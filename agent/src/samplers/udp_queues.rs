@@ -8,7 +8,7 @@ use crate::scan::{self, Fields};
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name| KernelFile::list(options.paths.proc(name));
+    let file = |name| KernelFile::records(options.paths.proc(name));
     Box::new(UdpQueuesSampler { files: [file("net/udp"), file("net/udp6")], group: None })
 }
 

@@ -5,17 +5,35 @@ use crate::group::{ColumnSpec, GroupHandle, GroupSet};
 use crate::kernel_files::ReadBuffer;
 use crate::sampler::{Sampler, SamplerOptions};
 
+/// Readings between two looks: names hardly ever change, and the kernel does with a restart.
+const READINGS_BETWEEN_LOOKS: u32 = 10;
+
 /// Makes the sampler.
 pub fn build(_: &SamplerOptions) -> Box<dyn Sampler> {
-    Box::new(UnameSampler { group: None })
+    Box::new(UnameSampler { group: None, countdown: 0 })
 }
 
 struct UnameSampler {
     group: Option<GroupHandle>,
+    countdown: u32,
 }
 
 impl Sampler for UnameSampler {
     fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+        if self.countdown == 0 {
+            self.countdown = READINGS_BETWEEN_LOOKS;
+            self.look(groups);
+        }
+        self.countdown -= 1;
+        if let Some(group) = self.group.and_then(|handle| groups.group(handle)) {
+            group.put(0, 1.0);
+        }
+        Ok(())
+    }
+}
+
+impl UnameSampler {
+    fn look(&mut self, groups: &mut GroupSet) {
         let uname = rustix::system::uname();
         let labels = [
             ("sysname", uname.sysname()),
@@ -39,9 +57,5 @@ impl Sampler for UnameSampler {
                 None => self.group = Some(groups.define("uname", Vec::new(), vec![column])),
             }
         }
-        if let Some(group) = self.group.and_then(|handle| groups.group(handle)) {
-            group.put(0, 1.0);
-        }
-        Ok(())
     }
 }

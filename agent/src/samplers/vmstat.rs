@@ -9,7 +9,7 @@ use crate::scan::{self, Fields};
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(VmstatSampler {
-        file: KernelFile::list(options.paths.proc("vmstat")),
+        file: KernelFile::records(options.paths.proc("vmstat")),
         filter: options.vmstat_fields.clone(),
         wanted: Vec::new(),
         group: None,
@@ -26,8 +26,11 @@ struct VmstatSampler {
 
 impl Sampler for VmstatSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        let text = self.file.read(buffer)?;
-        if self.group.is_none() || !self.matches(text) {
+        // The kernel makes this file up page by page, each time all of it; what is wanted is on the first.
+        let lines = self.wanted.last().map_or(usize::MAX, |(last, _)| last + 1);
+        let mut text = self.file.read_lines(buffer, lines)?;
+        if self.group.is_none() || !matches(&self.wanted, text) {
+            text = self.file.read(buffer)?;
             self.lay_out(text, groups);
         }
         let Some(group) = self.group.and_then(|handle| groups.group(handle)) else { return Ok(()) };
@@ -42,18 +45,6 @@ impl Sampler for VmstatSampler {
 }
 
 impl VmstatSampler {
-    fn matches(&self, text: &[u8]) -> bool {
-        let mut wanted = self.wanted.iter().peekable();
-        for (number, line) in scan::lines(text).enumerate() {
-            if let Some((_, name)) = wanted.next_if(|(at, _)| *at == number)
-                && Fields::of(line).next() != Some(name.as_slice())
-            {
-                return false;
-            }
-        }
-        wanted.next().is_none()
-    }
-
     fn lay_out(&mut self, text: &[u8], groups: &mut GroupSet) {
         self.wanted = scan::lines(text)
             .enumerate()
@@ -72,4 +63,17 @@ impl VmstatSampler {
             None => self.group = Some(groups.define("vmstat", Vec::new(), columns)),
         }
     }
+}
+
+/// Whether the wanted names stand where they are expected.
+fn matches(wanted: &[(usize, Vec<u8>)], text: &[u8]) -> bool {
+    let mut wanted = wanted.iter().peekable();
+    for (number, line) in scan::lines(text).enumerate() {
+        if let Some((_, name)) = wanted.next_if(|(at, _)| *at == number)
+            && Fields::of(line).next() != Some(name.as_slice())
+        {
+            return false;
+        }
+    }
+    wanted.next().is_none()
 }

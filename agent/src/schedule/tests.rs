@@ -1,9 +1,13 @@
 //! Samplers that hang, budgets that are too small, hints that come: the scheduler goes on.
 
 use super::*;
+use crate::board::Board;
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupSet};
+use crate::own_metrics::OwnMetrics;
 use crate::sampler::Sampler;
+use pharos_common::clock::SharedClock;
+use std::sync::Arc;
 
 /// A sampler that hangs until the test lets go.
 struct Hanging;

@@ -15,6 +15,22 @@ const DEVIATIONS: f64 = 6.0;
 /// … and this share of the mean beyond that, so that what was constant may stir a little.
 const SHARE: f64 = 0.05;
 
+/// What a signal may move by without meaning anything, by kind and unit: where nearly nothing is usual, a
+/// little more than nothing would always be a surprise, and a sampler that goes fast costs ten times as much.
+/// A counter of lost time (pressure, clock events) is to lose a quarter of a second between two readings.
+const STIRRINGS: [(Kind, &str, f64); 10] = [
+    (Kind::Counter, "seconds", 0.25),
+    (Kind::Counter, "ns", 2.5e8),
+    (Kind::Gauge, "percent", 10.0),
+    (Kind::Gauge, "ratio", 0.1),
+    (Kind::Gauge, "C", 3.0),
+    (Kind::Gauge, "celsius", 3.0),
+    (Kind::Gauge, "W", 10.0),
+    (Kind::Gauge, "watts", 10.0),
+    (Kind::Gauge, "MHz", 50.0),
+    (Kind::Gauge, "MiB", 64.0),
+];
+
 /// What is usual for the columns of one group.
 #[derive(Debug, Default)]
 pub(super) struct GroupTrend {
@@ -25,6 +41,8 @@ pub(super) struct GroupTrend {
 #[derive(Clone, Copy, Debug)]
 struct Trend {
     signal: Signal,
+    /// Less than this is no surprise.
+    stirring: f64,
     last: f64,
     mean: f64,
     deviation: f64,
@@ -42,14 +60,18 @@ impl GroupTrend {
     /// Starts to learn a group.
     pub(super) fn of(group: &Group) -> Self {
         let columns = group.columns().iter().map(|column| {
-            let described = column.description.as_ref().map(|description| description.kind);
-            let kind = described.or_else(|| Catalogue::get().find(&column.name).map(|metric| metric.kind));
+            let described = column.description.as_ref().map(|description| (description.kind, ""));
+            let known = || Catalogue::get().find(&column.name).map(|metric| (metric.kind, metric.unit));
+            let (kind, unit) = described.or_else(known).unzip();
             let signal = match kind {
                 Some(Kind::Counter) => Signal::Increase,
                 Some(Kind::Gauge) => Signal::Value,
                 _ => Signal::Nothing,
             };
-            Trend { signal, last: 0.0, mean: 0.0, deviation: 0.0, seen: 0 }
+            let stirring =
+                STIRRINGS.iter().find(|(of, in_unit, _)| Some(*of) == kind && Some(*in_unit) == unit);
+            let stirring = stirring.map_or(0.0, |(_, _, least)| *least);
+            Trend { signal, stirring, last: 0.0, mean: 0.0, deviation: 0.0, seen: 0 }
         });
         GroupTrend { columns: columns.collect(), last_present: Presence::EMPTY }
     }
@@ -82,7 +104,8 @@ impl Trend {
         }
         let away = (signal - self.mean).abs();
         let learned = self.seen >= READINGS_TO_LEARN;
-        let surprise = learned && away > DEVIATIONS * self.deviation + SHARE * self.mean.abs();
+        let usual = DEVIATIONS * self.deviation + SHARE * self.mean.abs();
+        let surprise = learned && away > usual.max(self.stirring);
         self.seen = self.seen.saturating_add(1);
         self.mean += WEIGHT * (signal - self.mean);
         self.deviation += WEIGHT * (away - self.deviation);
@@ -95,7 +118,7 @@ mod tests {
     use super::*;
 
     fn trend(signal: Signal) -> Trend {
-        Trend { signal, last: 0.0, mean: 0.0, deviation: 0.0, seen: 0 }
+        Trend { signal, stirring: 0.0, last: 0.0, mean: 0.0, deviation: 0.0, seen: 0 }
     }
 
     #[test]
@@ -113,6 +136,26 @@ mod tests {
         }
         assert!(!counter.observe(3.0, true), "a reset is no movement");
         assert!(counter.observe(503.0, true), "a burst is");
+    }
+
+    #[test]
+    fn a_little_pressure_where_there_is_none_is_no_surprise_and_a_quarter_of_the_time_is() {
+        use crate::group::{ColumnSpec, GroupSet};
+        let mut groups = GroupSet::default();
+        let columns = vec![ColumnSpec::plain("node_pressure_io_waiting_seconds_total")];
+        let handle = groups.define("pressure", Vec::new(), columns);
+        let mut trend = GroupTrend::of(groups.group(handle).unwrap());
+        let mut lost = 0.0;
+        let mut read = |more: f64| {
+            lost += more;
+            groups.begin();
+            let group = groups.group(handle).unwrap();
+            group.put(0, lost);
+            trend.observe(group)
+        };
+        assert!((0..30).all(|_| !read(0.0)));
+        assert!(!read(0.2));
+        assert!(read(0.4));
     }
 
     #[test]

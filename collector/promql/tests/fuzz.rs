@@ -15,7 +15,7 @@ const SEEDS: &[&str] = &[
     "a + on (x) group_left (y) fill_left (1) fill_right (-2) b ^ -2 ^ 3 % c atan2 d",
     "topk(3, rate(m[min_of(1m, 30s) + 2^6] anchored)) unless ignoring (z) n smoothed @ -1.5",
     "quantile_over_time(NaN, max_over_time((-up)[1h30m:5m])[2d:1h] offset (5m - 1s))",
-    "count_values(\"v\", limit_ratio(-0.5, info(m, {data=~\".+\"}))) == 1 and time() >= bool pi()",
+    "count_values(\"v\", limit_ratio(-0.5, info(m, {data=~\".+\"}))) == 1 and vector(time()) >= bool pi()",
     "sort_by_label_desc(absent(nonexistent{a=\"\\x41\\u00e4\\n\"}), \"l\") or predict_linear(m[1h], 3600) + Inf",
 ];
 

@@ -6,6 +6,7 @@ mod cors;
 mod digits;
 mod encoding;
 mod exemplars;
+mod features;
 mod federate;
 mod json;
 mod json_histogram;
@@ -56,6 +57,10 @@ pub fn router(collector: Arc<Collector>, ingest: IngestService) -> Router {
         .route("/status/flags", get(status::flags))
         .route("/status/runtimeinfo", get(status::runtimeinfo))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/tsdb/blocks", get(status::blocks))
+        .route("/features", get(features::features))
+        .route("/notifications", get(status::notifications))
+        .route("/notifications/live", get(status::live_notifications))
         .route("/admin/tsdb/flush", get(admin::flush).post(admin::flush))
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))

@@ -5,6 +5,8 @@ use super::parameters::Parameters;
 use crate::collector::Collector;
 use crate::rules::notify::rfc3339;
 use axum::extract::State;
+use axum::http::StatusCode;
+use pharos_tsdb::BlockInfo;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,6 +64,45 @@ pub(crate) async fn runtimeinfo(State(collector): State<Arc<Collector>>, paramet
     success(&data, parameters.encoding)
 }
 
+/// `/api/v1/status/tsdb/blocks`
+pub(crate) async fn blocks(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
+    let block = |block: BlockInfo| {
+        json!({
+            "ulid": block.name,
+            "minTime": block.oldest_ms,
+            // Prometheus' blocks end before this time.
+            "maxTime": block.newest_ms.saturating_add(1),
+            "version": block.version,
+            "stats": {"numBytes": block.bytes},
+        })
+    };
+    let blocks: Vec<Value> = collector.database.block_infos().into_iter().map(block).collect();
+    success(&json!({ "blocks": blocks }), parameters.encoding)
+}
+
+/// `/api/v1/notifications`: what whoever looks at this server should know.
+pub(crate) async fn notifications(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Answer {
+    let mut found = Vec::new();
+    let mut tell = |text: String| {
+        found.push(json!({"text": text, "date": rfc3339(collector.clock.now_ms()), "active": true}));
+    };
+    if collector.metrics.config_last_reload_successful.get() != 1 {
+        tell("Configuration reload has failed.".to_owned());
+    }
+    if let Some(reason) = collector.readiness.reason() {
+        tell(format!("Pharos is not ready: {reason}"));
+    }
+    if collector.database.stats().damaged_bytes > 0 {
+        tell("Parts of the storage are damaged and were left out; see the log.".to_owned());
+    }
+    success(&found, parameters.encoding)
+}
+
+/// `/api/v1/notifications/live`: as Prometheus says it when it takes no more listeners.
+pub(crate) async fn live_notifications() -> StatusCode {
+    StatusCode::NO_CONTENT
+}
+
 /// `/api/v1/status/walreplay`: over before the first answer.
 pub(crate) async fn walreplay(parameters: Parameters) -> Answer {
     success(&json!({"min": 0, "max": 0, "current": 0, "state": "done"}), parameters.encoding)
@@ -87,6 +128,13 @@ pub(crate) async fn tsdb(State(collector): State<Arc<Collector>>, parameters: Pa
             "memoryInBytesByLabelName": listed(found.value_bytes_by_label),
             "seriesCountByLabelValuePair": listed(found.series_by_pair),
             "seriesCountBySender": listed(found.series_by_value),
+            "storage": {
+                "headIndexBytes": stats.head_index_bytes,
+                "headSampleBytes": stats.head_sample_bytes,
+                "journalBytes": stats.journal_bytes,
+                "blocks": stats.blocks,
+                "blockBytes": stats.block_bytes,
+            },
             "seriesRefused": found.refused,
             "seriesRefusedBySender": listed(found.refused_by_culprit),
         })

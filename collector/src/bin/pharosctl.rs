@@ -25,7 +25,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Storage {
-    /// Checks every checksum and says what is wrong where
+    /// Checks every checksum and that no block is missing, and says what is wrong where
     ///
     /// Changes nothing and takes no lock: it checks the folder of a running collector, a snapshot, or a backup.
     /// Ends with 1 if anything is damaged or of a newer format.
@@ -60,6 +60,10 @@ fn verify(folder: &Path, all: bool, out: &mut impl Write) -> anyhow::Result<bool
     for FileCheck { path, bytes, verdict } in &checks {
         let (bad, text) = match verdict {
             Verdict::Whole => (false, "whole".to_owned()),
+            Verdict::Missing => (
+                true,
+                "MISSING: put it back from a snapshot; to forget it, remove the file manifest".to_owned(),
+            ),
             Verdict::Gone => (false, "gone meanwhile, as files of a running collector go".to_owned()),
             Verdict::Torn { bytes } => (
                 false,

@@ -103,8 +103,21 @@ impl Appender {
     /// What the engine says.
     pub fn define(&self, columns: Arc<[Labels]>) -> Result<Group, TsdbError> {
         let id = self.database.define_group(&columns)?;
+        Ok(self.group(id, columns))
+    }
+
+    /// The same for somebody who tries one by one what is refused together: a refusal is not counted.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn try_define(&self, columns: Arc<[Labels]>) -> Result<Group, TsdbError> {
+        let id = self.database.try_define_group(&columns)?;
+        Ok(self.group(id, columns))
+    }
+
+    fn group(&self, id: GroupId, columns: Arc<[Labels]>) -> Group {
         let (generation, interest) = self.watch.interest(&columns);
-        Ok(Group { id, columns, interest, generation })
+        Group { id, columns, interest, generation }
     }
 
     /// Appends rows in one commit. They can be read when this returns, and are durable when the commit is.

@@ -2,15 +2,17 @@
 
 use super::http_write::{WriteRefusal, decompress_snappy, read_body, refuse_out_of_bounds};
 use super::series_cache::{SeriesCache, Written};
+use super::type_labels;
 use super::write_request::{Request, WriteFault};
 use crate::collector::Collector;
 use crate::limits::WRITES_AT_ONCE_MAX;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use pharos_common::labels::Labels;
 use pharos_tsdb::Exemplar;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -37,13 +39,19 @@ enum Version {
 }
 
 /// Answers a write.
-pub async fn handle(State(collector): State<Arc<Collector>>, headers: HeaderMap, body: Body) -> Response {
+pub async fn handle(
+    State(collector): State<Arc<Collector>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
     let version = match version(&headers) {
         Ok(version) => version,
         Err(refusal) => return refusal.into_response(&collector.metrics),
     };
     let mut written = Written::default();
-    let mut response = match write(&collector, version, body, &mut written).await {
+    let sender = peer.ip().to_canonical().to_string();
+    let mut response = match write(&collector, &sender, version, body, &mut written).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(refusal) => refusal.into_response(&collector.metrics),
     };
@@ -63,10 +71,17 @@ pub async fn handle(State(collector): State<Arc<Collector>>, headers: HeaderMap,
 
 async fn write(
     collector: &Collector,
+    sender: &str,
     version: Version,
     body: Body,
     written: &mut Written,
 ) -> Result<(), WriteRefusal> {
+    let now = collector.clock.monotonic();
+    if let Some(wait) = collector.rates.charge(sender, 0, now) {
+        collector.rates.note(sender, now);
+        let message = format!("{sender} sends more samples a second than permitted; wait {wait:.1?}");
+        return Err(WriteRefusal::TooMany(message));
+    }
     let _place = collector
         .remote_write
         .places
@@ -80,13 +95,15 @@ async fn write(
     };
     let request = match version {
         Version::One => Request::parse(&message),
-        Version::Two => Request::parse_v2(&message),
+        Version::Two => Request::parse_v2(&message, type_labels::is_wanted(&collector.options)),
     }
     .map_err(refusal)?;
     *written = {
         let mut cache = collector.remote_write.cache.lock().await;
         cache.write(&collector.appender, &request).await.map_err(refusal)?
     };
+    let taken = &written.appended;
+    collector.rates.charge(sender, taken.samples + taken.duplicates, collector.clock.monotonic());
     collector.database.durable(written.appended.commit).await?;
     written.exemplars_kept = keep_exemplars(collector, std::mem::take(&mut written.exemplars)).await?;
     refuse_out_of_bounds(&written.appended)?;

@@ -5,11 +5,13 @@
 //! `fsync`. A peer that breaks the protocol ends its stream with a status that says how, and nothing else.
 
 use super::appender::Appender;
+use super::rate_limit::RateLimits;
 use super::stream_groups::StreamFault;
 use super::stream_hints::HintBook;
 use super::stream_registry::{About, StreamEntry, StreamRegistry, Turn};
 use crate::limits::{
-    STREAM_HELLO_TIME_MAX, STREAM_MESSAGE_BYTES_MAX, STREAM_REPLIES_QUEUED_MAX, STREAM_TICKS_IN_FLIGHT_MAX,
+    RATE_WAIT_MAX, STREAM_HELLO_TIME_MAX, STREAM_MESSAGE_BYTES_MAX, STREAM_REPLIES_QUEUED_MAX,
+    STREAM_TICKS_IN_FLIGHT_MAX,
 };
 use crate::metrics::Metrics;
 use pharos_common::clock::SharedClock;
@@ -32,6 +34,7 @@ type Replies = mpsc::Sender<Result<v1::CollectorMessage, Status>>;
 pub struct IngestService {
     appender: Appender,
     registry: StreamRegistry,
+    rates: RateLimits,
     clock: SharedClock,
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
@@ -42,11 +45,12 @@ impl IngestService {
     pub fn new(
         appender: Appender,
         registry: StreamRegistry,
+        rates: RateLimits,
         clock: SharedClock,
         metrics: Arc<Metrics>,
         shutdown: Shutdown,
     ) -> Self {
-        IngestService { appender, registry, clock, metrics, shutdown }
+        IngestService { appender, registry, rates, clock, metrics, shutdown }
     }
 
     /// The service as a gRPC server takes it.
@@ -85,6 +89,7 @@ struct InFlight {
     lane: Lane,
     sequence: u64,
     commit: CommitNumber,
+    samples: u64,
 }
 
 impl IngestService {
@@ -163,13 +168,40 @@ impl IngestService {
             let Some(message) = message.message else {
                 return Err(Status::invalid_argument("an empty message"));
             };
-            if let Some(stored) = self.take(message, stream, entry).await?
-                && in_flight.send(stored).await.is_err()
-            {
-                // The acknowledging task ended; its status tells why.
-                return Ok(());
+            if let Some(stored) = self.take(message, stream, entry).await? {
+                let (lane, samples) = (stored.lane, stored.samples);
+                if in_flight.send(stored).await.is_err() {
+                    // The acknowledging task ended; its status tells why.
+                    return Ok(());
+                }
+                self.hold_back(entry, lane, samples, replies).await;
             }
             self.hint(entry, &mut hints, replies).await;
+        }
+    }
+
+    /// Slows an agent down that sends more than it may.
+    async fn hold_back(&self, entry: &StreamEntry, lane: Lane, samples: u64, replies: &Replies) {
+        if self.rates.is_off() {
+            return;
+        }
+        let (node, now) = (entry.about().node, self.clock.monotonic());
+        let backfill = lane == Lane::Backfill;
+        let bucket = if backfill { format!("{node} (backfill)") } else { node };
+        let Some(wait) = self.rates.charge(&bucket, samples, now) else { return };
+        self.rates.note(&bucket, now);
+        if backfill && let Ok(permit) = replies.try_reserve() {
+            let pause_backfill_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+            let reason = "more samples a second than permitted".to_owned();
+            let message = collector_message::Message::Throttle(v1::Throttle { pause_backfill_ms, reason });
+            permit.send(Ok(v1::CollectorMessage { message: Some(message) }));
+            if wait < RATE_WAIT_MAX {
+                return;
+            }
+        }
+        tokio::select! {
+            () = self.clock.sleep(wait.min(RATE_WAIT_MAX)) => {}
+            () = self.shutdown.cancelled() => {}
         }
     }
 
@@ -237,7 +269,7 @@ impl IngestService {
             self.metrics.samples_refused.with_label_values(&["series_limit"]).inc_by(left_out as u64);
         }
         let commit = if appended.repeated { self.appender.database().last_commit() } else { appended.commit };
-        Ok(InFlight { lane, sequence, commit })
+        Ok(InFlight { lane, sequence, commit, samples: appended.samples + appended.duplicates })
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::exposition;
 use super::http_write::{WriteRefusal, decode_text, read_body, refuse_out_of_bounds};
+use super::type_labels;
 use crate::collector::Collector;
 use crate::limits::FUTURE_MS_MAX;
 use axum::body::Body;
@@ -25,7 +26,11 @@ async fn import(collector: &Collector, headers: &HeaderMap, body: Body) -> Resul
     let body = decode_text(headers, read_body(body).await?)?;
     let text = std::str::from_utf8(&body).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
     let now_ms = collector.clock.now_ms();
-    let exposition = exposition::parse(text, now_ms).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
+    let mut exposition =
+        exposition::parse(text, now_ms).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
+    if type_labels::is_wanted(&collector.options) {
+        type_labels::label(&mut exposition.samples, &exposition.metadata);
+    }
     let retention_ms = collector.options.retention_time.as_millis_i64();
     let oldest_ms = if retention_ms > 0 { now_ms - retention_ms } else { i64::MIN };
     let outside = |is_outside: &dyn Fn(i64) -> bool| {

@@ -8,6 +8,7 @@
 
 use super::protobuf::{Field, Fields, Wire, WireError};
 use super::stream_groups::shortened;
+use super::type_labels::{self, TYPE_LABEL, UNIT_LABEL};
 use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, metric_kind, sample};
 use crate::limits::{HELP_BYTES_MAX, SAMPLES_PER_WRITE_MAX};
 use pharos_common::labels::METRIC_NAME;
@@ -15,8 +16,8 @@ use pharos_tsdb::Metadata;
 use std::borrow::Cow;
 
 impl<'a> Request<'a> {
-    /// Reads a request of version 2.0.
-    pub(super) fn parse_v2(message: &'a [u8]) -> Result<Self, WriteFault> {
+    /// Reads a request of version 2.0. With `type_labels` series get labels for type and unit.
+    pub(super) fn parse_v2(message: &'a [u8], type_labels: bool) -> Result<Self, WriteFault> {
         // Nothing says that the texts come before the series that refer to them.
         let mut symbols: Vec<&'a str> = Vec::new();
         for field in Fields::of(message) {
@@ -29,7 +30,7 @@ impl<'a> Request<'a> {
         for field in Fields::of(message) {
             let field = field?;
             if field.number == 5 {
-                request.add_series_v2(field.bytes()?, &symbols)?;
+                request.add_series_v2(field.bytes()?, &symbols, type_labels)?;
             }
             if request.entries() > SAMPLES_PER_WRITE_MAX {
                 return Err(WriteFault::TooManySamples);
@@ -39,7 +40,12 @@ impl<'a> Request<'a> {
     }
 
     /// `io.prometheus.write.v2.TimeSeries`
-    fn add_series_v2(&mut self, message: &'a [u8], symbols: &[&'a str]) -> Result<(), WireError> {
+    fn add_series_v2(
+        &mut self,
+        message: &'a [u8],
+        symbols: &[&'a str],
+        type_labels: bool,
+    ) -> Result<(), WireError> {
         let (first_sample, first_histogram) = (self.samples.len(), self.histograms.len());
         let mut references: Vec<u64> = Vec::new();
         let mut metadata = None;
@@ -57,19 +63,31 @@ impl<'a> Request<'a> {
         }
         let pairs = pairs(&references, symbols)?;
         let metric = pairs.iter().find(|[name, _]| *name == METRIC_NAME).map_or("", |[_, value]| *value);
-        if let Some(metadata) = metadata {
-            let metadata = read_metadata(metadata, symbols)?;
-            if !metric.is_empty() && metadata != Metadata::default() {
-                self.metadata.push((metric, metadata));
-            }
+        let metadata =
+            metadata.map(|metadata| read_metadata(metadata, symbols)).transpose()?.unwrap_or_default();
+        let labels = match type_labels {
+            true => label_fields(&with_type(&pairs, &metadata)),
+            false => label_fields(&pairs),
+        };
+        if !metric.is_empty() && metadata != Metadata::default() {
+            self.metadata.push((metric, metadata));
         }
         self.series.push(RawSeries {
-            labels: Cow::Owned(label_fields(&pairs)),
+            labels: Cow::Owned(labels),
             samples: first_sample..self.samples.len(),
             histograms: first_histogram..self.histograms.len(),
         });
         Ok(())
     }
+}
+
+/// The labels with those of type and unit, sorted.
+fn with_type<'p>(pairs: &[[&'p str; 2]], metadata: &'p Metadata) -> Vec<[&'p str; 2]> {
+    let is_own = |[name, _]: &[&str; 2]| !matches!(*name, TYPE_LABEL | UNIT_LABEL);
+    let mut all: Vec<[&str; 2]> = pairs.iter().filter(|pair| is_own(pair)).copied().collect();
+    all.extend(type_labels::of(metadata).map(|(name, value)| [name, value]));
+    all.sort_unstable();
+    all
 }
 
 /// `io.prometheus.write.v2.Exemplar`
@@ -181,6 +199,22 @@ mod tests {
     }
 
     #[test]
+    fn series_get_labels_of_type_and_unit_where_they_are_wanted() {
+        let labels = |type_labels| {
+            let message = request();
+            let request = Request::parse_v2(&message, type_labels).unwrap();
+            let series = v1::TimeSeries::decode(&*request.series[0].labels).unwrap();
+            series
+                .labels
+                .into_iter()
+                .map(|label| format!("{}={}", label.name, label.value))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(labels(false), ["__name__=up", "job=a"]);
+        assert_eq!(labels(true), ["__name__=up", "__type__=gauge", "job=a"]);
+    }
+
+    #[test]
     fn a_series_has_the_label_bytes_of_version_1() {
         let label = |name: &str, value: &str| v1::Label { name: name.into(), value: value.into() };
         let long = "v".repeat(200);
@@ -194,7 +228,7 @@ mod tests {
     #[test]
     fn samples_and_metadata_come_out() {
         let message = request();
-        let parsed = Request::parse_v2(&message).unwrap();
+        let parsed = Request::parse_v2(&message, false).unwrap();
         assert_eq!(parsed.samples, [(-7, 1.5)]);
         assert_eq!(parsed.series.len(), 1);
         let (metric, metadata) = &parsed.metadata[0];
@@ -205,22 +239,24 @@ mod tests {
     fn references_outside_the_table_are_malformed() {
         let mut request = v2::Request::decode(request().as_slice()).unwrap();
         request.timeseries[0].labels_refs[1] = 99;
-        let outcome = Request::parse_v2(&request.encode_to_vec()).map(drop);
+        let outcome = Request::parse_v2(&request.encode_to_vec(), false).map(drop);
         assert!(outcome.unwrap_err().to_string().contains("reference 99"));
         request.timeseries[0].labels_refs = vec![1];
         let message = request.encode_to_vec();
-        assert!(Request::parse_v2(&message).map(drop).unwrap_err().to_string().contains("without a value"));
+        assert!(
+            Request::parse_v2(&message, false).map(drop).unwrap_err().to_string().contains("without a value")
+        );
     }
 
     #[test]
     fn truncations_and_flipped_bits_never_panic() {
         let whole = request();
         for position in 0..whole.len() {
-            let _ = Request::parse_v2(&whole[..position]);
+            let _ = Request::parse_v2(&whole[..position], false);
             for bit in 0..8 {
                 let mut damaged = whole.clone();
                 damaged[position] ^= 1 << bit;
-                let _ = Request::parse_v2(&damaged);
+                let _ = Request::parse_v2(&damaged, true);
             }
         }
     }

@@ -26,9 +26,9 @@ const PENDING_BYTES_MAX: usize = 32 << 20;
 /// and goes on sending meanwhile; a sync for each frame would write more pages than samples.
 const LINGER: Duration = Duration::from_millis(50);
 
-/// How long entries gather when somebody is held up: long enough for what arrives at the same moment on other
-/// connections to share the sync, too short to be noticed.
-const LINGER_HURRIED: Duration = Duration::from_millis(2);
+/// How long entries gather at most when somebody is held up, for those to come who are expected: who was held up by
+/// the commit before, or came while it was written. A lone sender waits for nobody.
+const LINGER_HURRIED: Duration = Duration::from_millis(4);
 
 /// So much is written at once in any case.
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -102,8 +102,10 @@ pub(crate) struct Pending {
     era: u64,
     /// Since when entries gather; `None` if there are none, or the writing thread has not been told.
     gathering_since: Option<Instant>,
-    /// Somebody is held up until this commit is durable.
-    hurried: bool,
+    /// So many are held up until this commit is durable.
+    held_up: usize,
+    /// So many are likely to be, and then nothing more comes.
+    expected: usize,
     closing: bool,
     /// Newest timestamp among the rows gathered.
     newest_ms: TimestampMs,
@@ -160,7 +162,8 @@ impl CommitQueue {
                 commit: 1,
                 requested: None,
                 gathering_since: None,
-                hurried: false,
+                held_up: 0,
+                expected: 1,
                 era: 1,
                 closing: false,
                 newest_ms: TimestampMs::MIN,
@@ -222,9 +225,11 @@ impl CommitQueue {
     pub(crate) async fn durable_now(&self, commit: u64) -> Result<(), TsdbError> {
         {
             let mut pending = self.lock();
-            if commit >= pending.commit && !pending.hurried {
-                pending.hurried = true;
-                self.wake();
+            if commit >= pending.commit {
+                pending.held_up += 1;
+                if pending.held_up == 1 || pending.held_up >= pending.expected {
+                    self.wake();
+                }
             }
         }
         self.durable(commit).await
@@ -275,7 +280,10 @@ impl CommitQueue {
     /// Tells everybody who waits how far the journal has come.
     fn tell(&self, change: impl FnOnce(&mut Progress)) {
         // Under the lock, so that nobody can miss it between looking and waiting.
-        let _pending = self.lock();
+        self.tell_locked(&self.lock(), change);
+    }
+
+    fn tell_locked(&self, _pending: &Pending, change: impl FnOnce(&mut Progress)) {
         self.progress.send_modify(change);
         self.moved.notify_all();
     }
@@ -332,7 +340,10 @@ impl CommitQueue {
                 self.rotate(&mut journal);
             }
             self.journal_bytes.store(journal.total_bytes(), Ordering::Relaxed);
-            self.tell(|progress| {
+            let mut pending = self.lock();
+            // Whoever waited for this commit is likely to come again, now that he can go on.
+            pending.expected = (batch.held_up + pending.held_up).max(1);
+            self.tell_locked(&pending, |progress| {
                 progress.durable = batch.commit;
                 progress.failure = None;
                 if batch.requested {
@@ -340,6 +351,7 @@ impl CommitQueue {
                     progress.boundary = Boundary { commit: batch.commit, position, next_record };
                 }
             });
+            drop(pending);
             written();
             spare = batch.record;
         }
@@ -354,9 +366,11 @@ impl CommitQueue {
             if pending.gathering_since.is_none() && !pending.entries.is_empty() {
                 pending.gathering_since = Some(Instant::now());
             }
-            let at_once =
-                pending.closing || pending.requested.is_some() || pending.entries.len() >= LINGER_BYTES_MAX;
-            let linger = if pending.hurried { LINGER_HURRIED } else { LINGER };
+            let at_once = pending.closing
+                || pending.requested.is_some()
+                || pending.entries.len() >= LINGER_BYTES_MAX
+                || pending.held_up >= pending.expected && !pending.entries.is_empty();
+            let linger = if pending.held_up > 0 { LINGER_HURRIED } else { LINGER };
             let left = pending.gathering_since.map(|since| linger.saturating_sub(since.elapsed()));
             pending = match left {
                 _ if at_once => return pending,
@@ -386,12 +400,13 @@ impl CommitQueue {
             requested: pending.requested.is_some(),
             next_record: (0, 0),
             commit: pending.commit,
+            held_up: pending.held_up,
             newest_ms: std::mem::replace(&mut pending.newest_ms, TimestampMs::MIN),
             rotate: pending.requested == Some(BoundaryKind::Segment) || full,
         };
         pending.commit += 1;
         pending.gathering_since = None;
-        pending.hurried = false;
+        pending.held_up = 0;
         if pending.requested.take().is_some() {
             pending.era += 1;
         }
@@ -462,6 +477,8 @@ struct Batch {
     requested: bool,
     next_record: (u32, u64),
     commit: u64,
+    /// So many wait for it.
+    held_up: usize,
     newest_ms: TimestampMs,
     rotate: bool,
 }

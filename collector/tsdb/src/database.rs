@@ -7,6 +7,8 @@
 //! folder/checkpoints/      the head as it was, so that little of the journal has to be replayed
 //! folder/exemplars/        the newest exemplars
 //! folder/blocks/*.block    blocks, named by window and sequence
+//! folder/manifest          which blocks there are
+//! folder/tombstones        what was deleted and is not cleaned away; its second copy is tombstones.copy
 //! folder/snapshots/        copies of the blocks by hard links
 //! folder/damaged/          files set aside
 //! ```
@@ -14,6 +16,7 @@
 mod checkpoint;
 mod delete;
 mod housekeeping;
+mod inventory;
 mod open;
 mod read;
 mod replay;
@@ -99,6 +102,7 @@ struct Counters {
     compactions: AtomicU64,
     compactions_failed: AtomicU64,
     damaged_bytes: AtomicU64,
+    blocks_missing: AtomicU64,
 }
 
 struct Threads {
@@ -134,7 +138,10 @@ pub struct Stats {
     pub head_groups: u64,
     /// Samples stored since the engine was opened, replayed ones included.
     pub head_samples: u64,
-    pub head_memory_bytes: u64,
+    /// Bytes for names and indexes of the head's series.
+    pub head_index_bytes: u64,
+    /// Bytes for their samples.
+    pub head_sample_bytes: u64,
     pub head_late_samples: u64,
     /// New series refused for a limit.
     pub series_refused: u64,
@@ -155,8 +162,10 @@ pub struct Stats {
     pub checkpoint_bytes_written: u64,
     pub compactions: u64,
     pub compactions_failed: u64,
-    /// Bytes of journal or blocks found damaged.
+    /// Bytes of files found damaged, those that were set aside before the start included.
     pub damaged_bytes: u64,
+    /// Blocks that somebody took away.
+    pub blocks_missing: u64,
 }
 
 impl Database {
@@ -166,6 +175,19 @@ impl Database {
     /// # Errors
     /// If the group has no columns or too many, or the limit of series is reached.
     pub fn define_group(&self, columns: &[Labels]) -> Result<GroupId, TsdbError> {
+        let outcome = self.try_define_group(columns);
+        if let Err(TsdbError::TooManySeries { .. }) = &outcome {
+            self.inner.head.count_refused(columns, &self.inner.guard);
+        }
+        outcome
+    }
+
+    /// As [`Database::define_group`], for somebody who tries one by one what is refused together: what is
+    /// refused here is not counted.
+    ///
+    /// # Errors
+    /// As [`Database::define_group`].
+    pub fn try_define_group(&self, columns: &[Labels]) -> Result<GroupId, TsdbError> {
         self.inner.head.define_group(columns, &self.inner.guard)
     }
 
@@ -211,7 +233,8 @@ impl Database {
         outcome.map(|()| appended)
     }
 
-    /// Resolves when the commit would survive a power cut. It gathers more for no longer than two milliseconds.
+    /// Resolves when the commit would survive a power cut. It gathers more for no longer than four milliseconds, and
+    /// only if others than the caller waited just before.
     ///
     /// # Errors
     /// If the journal could not take it (yet). The samples may still become durable later.
@@ -307,11 +330,18 @@ impl Database {
         Err(self.poisoned().map_or(TsdbError::Closed, TsdbError::Poisoned))
     }
 
+    /// New series that were refused since the start, by their metric and the guarded label; at most some hundred
+    /// names, what is rare under one.
+    pub fn series_refused(&self) -> Vec<(String, u64)> {
+        self.inner.head.refusals().by_culprit().map(|(name, count)| (name.to_owned(), count)).collect()
+    }
+
     /// What the engine holds and has done.
     pub fn stats(&self) -> Stats {
         let inner = &*self.inner;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let blocks = inner.blocks();
+        let (head_index_bytes, head_sample_bytes) = inner.head.memory_bytes();
         let (head_series, head_groups) = {
             let registry = inner.head.registry();
             (registry.series_count() as u64, registry.group_count() as u64)
@@ -320,7 +350,8 @@ impl Database {
             head_series,
             head_groups,
             head_samples: inner.head.samples(),
-            head_memory_bytes: inner.head.memory_bytes() as u64,
+            head_index_bytes: head_index_bytes as u64,
+            head_sample_bytes: head_sample_bytes as u64,
             head_late_samples: inner.head.late_len() as u64,
             series_refused: inner.head.refusals().total,
             head_min_ms: inner.head.oldest_ms(),
@@ -341,7 +372,39 @@ impl Database {
             compactions: load(&inner.counters.compactions),
             compactions_failed: load(&inner.counters.compactions_failed),
             damaged_bytes: load(&inner.counters.damaged_bytes),
+            blocks_missing: load(&inner.counters.blocks_missing),
         }
+    }
+}
+
+/// A block on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// Its file.
+    pub name: String,
+    /// The oldest sample in it.
+    pub oldest_ms: TimestampMs,
+    /// The newest.
+    pub newest_ms: TimestampMs,
+    /// Size of the file.
+    pub bytes: u64,
+    /// Version of the format.
+    pub version: u32,
+}
+
+impl Database {
+    /// The blocks, the oldest first.
+    pub fn block_infos(&self) -> Vec<BlockInfo> {
+        let info = |block: &Arc<Block>| BlockInfo {
+            name: block.file_name(),
+            oldest_ms: block.oldest_ms(),
+            newest_ms: block.newest_ms(),
+            bytes: block.bytes(),
+            version: u32::from(block.version()),
+        };
+        let mut infos: Vec<BlockInfo> = self.inner.blocks().iter().map(info).collect();
+        infos.sort_by_key(|block| (block.oldest_ms, block.newest_ms));
+        infos
     }
 }
 

@@ -71,6 +71,9 @@ pub enum SeriesLimit {
         /// Its value.
         value: String,
     },
+    /// Names and indexes of all series in the head.
+    #[error("bytes of memory for active series")]
+    Memory,
     /// Labels of one series.
     #[error("labels a series")]
     Labels,

@@ -11,6 +11,7 @@ pub(crate) mod registry;
 pub(crate) mod selection;
 
 use crate::error::TsdbError;
+use crate::histogram;
 use crate::merge::Piece;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
 use group::Group;
@@ -90,15 +91,25 @@ impl Head {
         if columns.is_empty() || columns.len() > GROUP_COLUMNS_MAX {
             return Err(TsdbError::GroupWidth(columns.len()));
         }
-        if let Some(id) = self.registry().find_group(columns) {
-            return Ok(id);
+        {
+            // An explosion must not hold back those who append: what is refused needs no more than this.
+            let registry = self.registry();
+            if let Some(id) = registry.find_group(columns) {
+                return Ok(id);
+            }
+            guard.check(&registry, &registry.unknown(columns))?;
         }
-        let outcome = self.registry_mut().define_group(columns, guard);
-        if let (Err(TsdbError::TooManySeries { .. }), Some(labels)) = (&outcome, columns.first()) {
-            let culprit = guard.culprit(labels);
-            self.refusals.lock().unwrap_or_else(PoisonError::into_inner).count(culprit);
+        self.registry_mut().define_group(columns, guard)
+    }
+
+    /// Notes that the new ones of these series were refused.
+    pub(crate) fn count_refused(&self, columns: &[Labels], guard: &Guard) {
+        let registry = self.registry();
+        let unknown = registry.unknown(columns);
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        for labels in unknown.into_iter().filter(|labels| !histogram::is_inner_part(labels)) {
+            refusals.count(&guard.culprit(labels));
         }
-        outcome
     }
 
     /// Series that were refused since the start.
@@ -319,11 +330,11 @@ impl Head {
         self.late().range()
     }
 
-    /// Bytes in memory, about.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    /// Bytes in memory, about, of names and indexes of series, and of their samples: what a cut gives back.
+    pub(crate) fn memory_bytes(&self) -> (usize, usize) {
         let registry = self.registry();
-        let groups: usize = registry.groups().map(|(_, group)| group.lock().memory_bytes()).sum();
-        groups + registry.memory_bytes() + self.late().len() * 16
+        let rows: usize = registry.groups().map(|(_, group)| group.lock().row_bytes()).sum();
+        (registry.memory_bytes(), rows + self.late().len() * 16)
     }
 
     /// First step of a cut: from now on rows older than `before_ms` are late, and late samples gather
@@ -346,6 +357,24 @@ impl Head {
                 late.insert(series, timestamp, value);
             }
         }
+    }
+
+    /// Closes groups of which every sample is in blocks and none is newer than `until_ms`, if one of their
+    /// series matches. Whoever goes on writing to one defines it again. Only for who keeps house: meanwhile no
+    /// other may close groups.
+    pub(crate) fn close_empty(&self, matchers: &[Matcher], until_ms: TimestampMs) {
+        let concerned = self.registry().postings().select(matchers);
+        let mut registry = self.registry_mut();
+        let late: HashSet<u32> = self.late().series.keys().copied().collect();
+        registry.close_groups(
+            |group| {
+                let state = group.lock();
+                state.rows() == 0
+                    && state.newest_ms <= until_ms
+                    && group.columns.iter().any(|&series| concerned.contains(series))
+            },
+            |series| late.contains(&series),
+        );
     }
 
     /// Last step of a cut, when its blocks can be read: forgets what is in them, and groups and series

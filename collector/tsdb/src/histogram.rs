@@ -184,6 +184,12 @@ pub(crate) fn whole(labels: &Labels) -> Option<Labels> {
     Some(labels.filtered(|name| name != PART_LABEL))
 }
 
+/// Whether a series is a part of a histogram that does not stand for it where series are counted: every part
+/// but the count, of which there is one a layout.
+pub(crate) fn is_inner_part(labels: &Labels) -> bool {
+    labels.get(PART_LABEL).is_some_and(|part| part.split('/').nth(1) != Some("n"))
+}
+
 /// Matchers as they are meant from outside, where no series has [`PART_LABEL`]: those that ask for its absence
 /// always hold and are left out. `None` if one asks for its presence, which nothing has.
 pub(crate) fn from_outside(matchers: &[Matcher]) -> Option<Cow<'_, [Matcher]>> {

@@ -22,6 +22,7 @@ pub mod fuzz;
 mod head;
 pub mod histogram;
 mod journal_entry;
+mod manifest;
 mod merge;
 mod metadata;
 mod postings;
@@ -32,8 +33,8 @@ mod summarize;
 mod tombstones;
 
 pub use database::{
-    Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Selection, Statistics, Stats,
-    Summaries, Verdict,
+    BlockInfo, Database, FileCheck, OpenReport, Options, Ranking, SUMMARY_GRAIN_MS, Selection, Statistics,
+    Stats, Summaries, Verdict,
 };
 pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use exemplars::{AppendedExemplars, Exemplar};

@@ -9,11 +9,18 @@ use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+/// What a value costs beside its text, bytes: a place in the tree (with the room that trees leave), two
+/// allocations, and a bitmap with one container. Measured on ten million values.
+const VALUE_BYTES: usize = 330;
+
 /// Label name → value → series.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Postings {
     all: RoaringBitmap,
     names: BTreeMap<Box<str>, Values>,
+    /// Bytes of all values, and how many there are.
+    value_bytes: usize,
+    values: usize,
 }
 
 pub(crate) type Values = BTreeMap<Box<str>, RoaringBitmap>;
@@ -29,7 +36,11 @@ impl Postings {
             };
             match values.get_mut(value) {
                 Some(postings) => postings.insert(series),
-                None => values.entry(value.into()).or_default().insert(series),
+                None => {
+                    self.value_bytes += value.len();
+                    self.values += 1;
+                    values.entry(value.into()).or_default().insert(series)
+                }
             };
         }
     }
@@ -43,6 +54,8 @@ impl Postings {
                 postings.remove(series);
                 if postings.is_empty() {
                     values.remove(value);
+                    self.value_bytes -= value.len();
+                    self.values -= 1;
                 }
             }
             if values.is_empty() {
@@ -67,9 +80,15 @@ impl Postings {
         self.names.get(name)
     }
 
-    /// Series with this value of a label.
-    pub(crate) fn count(&self, name: &str, value: &str) -> u64 {
-        self.names.get(name).and_then(|values| values.get(value)).map_or(0, RoaringBitmap::len)
+    /// Series with this value of a label, those of `without` aside.
+    pub(crate) fn count_without(&self, name: &str, value: &str, without: &RoaringBitmap) -> u64 {
+        let postings = self.names.get(name).and_then(|values| values.get(value));
+        postings.map_or(0, |postings| postings.len() - postings.intersection_len(without))
+    }
+
+    /// Bytes in memory, about, of what was [inserted](Postings::insert): values, and two bytes a series and label.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.value_bytes + self.values * VALUE_BYTES + self.all.len() as usize * self.names.len().min(16) * 2
     }
 
     /// Series that satisfy all matchers.

@@ -5,6 +5,7 @@
 
 mod world;
 
+use pharos_common::matcher::Matcher;
 use pharos_common::storage_io::{MemoryIo, StorageIo};
 use pharos_tsdb::{Database, TsdbError, Unlimited, Verdict};
 use std::path::{Path, PathBuf};
@@ -153,7 +154,11 @@ fn a_version_that_is_not_ours_is_refused_and_one_that_is_damaged_is_told() {
         io.corrupt(path, |bytes| *bytes = text.to_vec());
         open(&io).unwrap_err()
     };
-    assert!(matches!(refused(b"3\n"), TsdbError::NewerFormat { version: 3, .. }));
+    let newer = refused(b"3\n");
+    assert!(matches!(newer, TsdbError::NewerFormat { version: 3, .. }));
+    assert!(
+        newer.to_string().contains("storage format 3 is newer than this program knows (2); upgrade Pharos")
+    );
     for damaged in [b"".as_slice(), b"\n", b"1", b"1 \n", b"01\n", b"x", b"\xff", b"-1\n"] {
         let error = refused(damaged).to_string();
         assert!(error.contains("VERSION") && error.contains("remove it"), "{error}");
@@ -189,4 +194,64 @@ fn a_block_that_does_not_read_back_as_written_replaces_nothing() {
     database.flush().unwrap();
     assert_eq!(stored(&database), truth);
     assert_eq!(stored(&open(&io.after_power_cut()).unwrap().0), truth);
+}
+
+#[test]
+fn damage_to_one_list_of_deletions_loses_none_and_damage_to_both_is_counted() {
+    let (io, mut truth) = folder();
+    let (database, _) = open(&io).unwrap();
+    database.delete_series(&[Matcher::equal("group", "1")], i64::MIN, i64::MAX).unwrap();
+    truth.retain(|(group, ..), _| *group != 1);
+    assert_eq!(stored(&database), truth);
+    drop(database);
+    let lists = ["/tsdb/tombstones", "/tsdb/tombstones.copy"].map(Path::new);
+    for path in lists {
+        let io = io.after_power_cut();
+        io.corrupt(path, |bytes| bytes[9] ^= 1);
+        // The second opening finds both as they should be, and still tells that a file was damaged.
+        for set_aside in [1, 0] {
+            let (database, report) = open(&io).unwrap();
+            assert_eq!(report.set_aside.len(), set_aside);
+            assert!(database.stats().damaged_bytes > 0);
+            assert_eq!(stored(&database), truth);
+        }
+        let again = io.after_power_cut();
+        again.remove_file(path).unwrap();
+        assert_eq!(stored(&open(&again).unwrap().0), truth);
+    }
+    lists.iter().for_each(|path| io.corrupt(path, |bytes| bytes[9] ^= 1));
+    let (database, report) = open(&io).unwrap();
+    assert_eq!(report.set_aside.len(), 2);
+    assert!(database.stats().damaged_bytes > 0 && stored(&database).len() > truth.len());
+}
+
+#[test]
+fn a_block_that_somebody_took_away_is_told_until_it_is_back_or_forgotten() {
+    let (io, truth) = folder();
+    let block = io.paths().into_iter().find(|path| kind(path) == "block").unwrap();
+    let name = block.file_name().unwrap().to_str().unwrap().to_owned();
+    let bytes = io.read(&block).unwrap();
+    let missing = |io: &MemoryIo| {
+        let checks = Database::verify(io, Path::new(world::FOLDER)).unwrap();
+        let missing = checks.into_iter().filter(|check| check.verdict == Verdict::Missing);
+        missing.map(|check| check.path).collect::<Vec<_>>()
+    };
+    assert_eq!(missing(&io), [] as [PathBuf; 0]);
+    io.remove_file(&block).unwrap();
+    assert_eq!(missing(&io), std::slice::from_ref(&block));
+    for _ in 0..2 {
+        let (database, report) = open(&io).unwrap();
+        assert_eq!(report.missing_blocks, std::slice::from_ref(&name));
+        assert_eq!(database.stats().blocks_missing, 1);
+        assert!(stored(&database).len() < truth.len());
+        // It is told also after the list was written anew.
+        database.flush().unwrap();
+        assert_eq!(database.stats().blocks_missing, 1);
+    }
+    let mut file = io.create(&block).unwrap();
+    file.write_all(&bytes).unwrap();
+    drop(file);
+    let (database, report) = open(&io).unwrap();
+    assert_eq!((report.missing_blocks.len(), database.stats().blocks_missing), (0, 0));
+    assert_eq!(stored(&database), truth);
 }

@@ -167,6 +167,8 @@ fn check(version: &str) {
     assert_eq!(selected(&database, from, to), part);
     assert_eq!(database.stream_marks(&STREAM), (7_449, 3));
     assert_eq!(database.metadata(), [("even_metric".to_owned(), metadata())]);
+    // An older program would not understand what is journalled from now on.
+    assert_eq!(std::fs::read_to_string(folder.join("VERSION")).unwrap(), "2\n");
     database.flush().unwrap();
     assert_eq!(selected(&database, i64::MIN, i64::MAX), want);
     drop(database);

@@ -1,18 +1,25 @@
 //! Limits: an explosion of series is refused and its sender named, and storage keeps to its size.
 
-#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
 
 use pharos_common::clock::ManualClock;
+use pharos_common::histogram::{BucketSpan, FloatHistogram};
 use pharos_common::labels::Labels;
+use pharos_common::matcher::Matcher;
 use pharos_common::storage_io::MemoryIo;
+use pharos_tsdb::histogram::Shape;
 use pharos_tsdb::{AppendBatch, Database, Options, Row, SeriesLimit, TsdbError, Unlimited};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 const DAY_MS: i64 = 86_400_000;
 
 fn open(io: &MemoryIo, options: Options) -> Database {
-    let clock: Arc<ManualClock> = ManualClock::new(1_000 * DAY_MS);
+    open_at(io, options, ManualClock::new(1_000 * DAY_MS))
+}
+
+fn open_at(io: &MemoryIo, options: Options, clock: Arc<ManualClock>) -> Database {
     Database::open(Arc::new(io.clone()), Path::new("/tsdb"), options, clock).unwrap().0
 }
 
@@ -107,4 +114,143 @@ fn the_oldest_blocks_go_when_storage_is_too_large() {
     }
     assert!(database.select(&[], 0, 2 * DAY_MS - 1, &Unlimited).unwrap().is_empty());
     assert_eq!(database.select(&[], 2 * DAY_MS, 5 * DAY_MS, &Unlimited).unwrap()[0].values.len(), 150);
+}
+
+/// Offers new series of a sender until one is refused for want of memory; how many were taken.
+fn explode(database: &Database, timestamp_ms: i64) -> usize {
+    for number in 0..100_000 {
+        match append(database, series("bad", number), timestamp_ms) {
+            Ok(()) => {}
+            Err(TsdbError::TooManySeries { of: SeriesLimit::Memory, .. }) => return number,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("nothing was refused");
+}
+
+#[test]
+fn an_explosion_without_a_known_sender_ends_at_the_memory_for_series() {
+    let database = open(&MemoryIo::new(), Options { head_bytes_max: 2 << 20, ..options() });
+    append(&database, series("good", 1), 1_000).unwrap();
+    let taken = explode(&database, 1_000);
+    assert!(database.stats().head_index_bytes <= (1 << 20) + 4_096, "{:?}", database.stats());
+    assert!(taken > 500, "{taken}");
+    for number in taken..5_000 {
+        append(&database, series("bad", number), 1_000).unwrap_err();
+    }
+    append(&database, series("good", 1), 2_000).unwrap();
+    append(&database, series("bad", 7), 2_000).unwrap();
+    let statistics = database.statistics(1, "instance");
+    assert_eq!(
+        statistics.refused_by_culprit,
+        [("metric{instance=\"bad\"}".to_owned(), 5_001 - taken as u64)]
+    );
+}
+
+#[test]
+fn what_an_explosion_left_makes_room_by_itself() {
+    let clock = ManualClock::new(1_000 * DAY_MS);
+    let options = Options { head_bytes_max: 2 << 20, housekeeping: true, ..options() };
+    let database = open_at(&MemoryIo::new(), options, Arc::clone(&clock));
+    let mut now_ms = 1_000 * DAY_MS;
+    explode(&database, now_ms);
+    append(&database, series("good", 1), now_ms).unwrap_err();
+    // Somebody whom the engine knows goes on writing, and the newcomer goes on asking.
+    for _ in 0..2 {
+        let written = database.stats().block_bytes_written;
+        clock.advance(Duration::from_secs(600));
+        now_ms += 600_000;
+        append(&database, series("good", 1), now_ms).unwrap_err();
+        append(&database, series("bad", 0), now_ms).unwrap();
+        while database.stats().block_bytes_written == written {
+            std::thread::yield_now();
+        }
+    }
+    // The cut is seen a little before it has closed what is idle.
+    while append(&database, series("good", 1), now_ms).is_err() {
+        std::thread::yield_now();
+    }
+    assert_eq!(database.stats().head_series, 2);
+}
+
+#[test]
+fn samples_are_written_out_before_memory_is_full_and_none_is_lost() {
+    const WIDTH: usize = 200;
+    const ROWS: i64 = 3_000;
+    let head_bytes_max = 2 << 20;
+    let io = MemoryIo::new();
+    let database = open(&io, Options { head_bytes_max, housekeeping: true, ..options() });
+    let columns: Vec<Labels> = (0..WIDTH).map(|number| series("a", number)).collect();
+    // Nothing that compresses.
+    let value = |row: i64, column: usize| {
+        f64::from_bits((row as u64 * 256 + column as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2)
+    };
+    let mut group = database.define_group(&columns).unwrap();
+    for row in 0..ROWS {
+        let values: Vec<f64> = (0..WIDTH).map(|column| value(row, column)).collect();
+        let append = |group| {
+            let rows = [Row { group, timestamp_ms: row * 1_000, values: &values }];
+            database.append(&AppendBatch { rows: &rows, mark: None })
+        };
+        if let Err(TsdbError::UnknownGroup(_)) = append(group) {
+            group = database.define_group(&columns).unwrap();
+            append(group).unwrap();
+        }
+    }
+    let before = ROWS as u64 * WIDTH as u64 * 8;
+    assert!(before > 2 * head_bytes_max as u64);
+    while database.stats().head_sample_bytes > head_bytes_max as u64 {
+        std::thread::yield_now();
+    }
+    assert!(database.stats().blocks > 0);
+    for (column, found) in database.select(&[], 0, ROWS * 1_000, &Unlimited).unwrap().iter().enumerate() {
+        let column = columns.iter().position(|labels| *labels == found.labels).unwrap_or(column);
+        assert_eq!(found.values.len() as i64, ROWS);
+        assert!((0..ROWS).all(|row| found.values[row as usize].to_bits() == value(row, column).to_bits()));
+    }
+}
+
+#[test]
+fn a_native_histogram_counts_as_one_series() {
+    let per_value = Some(("instance".to_owned(), 2));
+    let database = open(&MemoryIo::new(), Options { series_per_value: per_value, ..options() });
+    let histogram = FloatHistogram {
+        count: 3.0,
+        positive_spans: vec![BucketSpan { offset: 0, length: 3 }],
+        positive_buckets: vec![1.0; 3],
+        ..FloatHistogram::default()
+    };
+    let shape = Shape::of(&histogram);
+    for number in 0..2 {
+        let columns = shape.series(&series("a", number));
+        assert_eq!(columns.len(), 7);
+        let group = database.define_group(&columns).unwrap();
+        let values = shape.values(&histogram);
+        let rows = [Row { group, timestamp_ms: 1_000, values: &values }];
+        database.append(&AppendBatch { rows: &rows, mark: None }).unwrap();
+    }
+    let third = shape.series(&series("a", 2));
+    database.define_group(&third).unwrap_err();
+    let statistics = database.statistics(3, "instance");
+    assert_eq!((statistics.series, database.stats().head_series), (2, 2));
+    assert_eq!(statistics.series_by_metric, [("metric".to_owned(), 2)]);
+    assert_eq!(statistics.series_by_value, [("a".to_owned(), 2)]);
+    assert_eq!(statistics.refused_by_culprit, [("metric{instance=\"a\"}".to_owned(), 1)]);
+}
+
+#[test]
+fn deleted_series_count_for_no_limit() {
+    let per_value = Some(("instance".to_owned(), 10));
+    let database = open(&MemoryIo::new(), Options { series_per_value: per_value, ..options() });
+    for number in 0..10 {
+        append(&database, series("a", number), 1_000).unwrap();
+    }
+    append(&database, series("a", 10), 1_000).unwrap_err();
+    let wanted = [Matcher::equal("instance", "a"), Matcher::equal("id", "3")];
+    database.delete_series(&wanted, i64::MIN, i64::MAX).unwrap();
+    assert_eq!(database.stats().head_series, 9);
+    append(&database, series("a", 10), 2_000).unwrap();
+    append(&database, series("a", 3), 2_000).unwrap_err();
+    // Those that stay are as they were.
+    assert_eq!(database.select(&[], 0, 9_000, &Unlimited).unwrap().len(), 10);
 }

@@ -1,13 +1,17 @@
-//! The engine against a plain map: any interleaving of appends, late appends, flushes, restarts and power
-//! cuts answers every selection as the map does.
+//! The engine against a plain map: any interleaving of appends of floats and native histograms, late appends,
+//! deletions, flushes, restarts and power cuts answers every selection as the map does, and every hour's
+//! summary tells what the map's samples are.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
 
 use pharos_common::clock::ManualClock;
+use pharos_common::histogram::{BucketSpan, FloatHistogram};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::STALE_NAN;
 use pharos_common::storage_io::{MemoryIo, StorageIo};
+use pharos_common::summary::{Span, SummaryFields};
+use pharos_tsdb::histogram::Shape;
 use pharos_tsdb::{
     ABSENT, AppendBatch, Database, GroupId, Lane, Options, Row, StreamMark, Unlimited, is_absent,
 };
@@ -21,6 +25,8 @@ const HOUR_MS: i64 = 3_600_000;
 const START_MS: i64 = 1_000 * HOUR_MS;
 /// Columns of each group.
 const WIDTHS: [usize; 3] = [1, 3, 9];
+/// The number of the one group that is a native histogram.
+const HISTOGRAM: usize = WIDTHS.len();
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -34,6 +40,11 @@ enum Step {
     Run {
         group: usize,
         rows: u16,
+        seed: u32,
+    },
+    /// Appends a native histogram; the time is told from the newest, milliseconds.
+    Histogram {
+        after_ms: i64,
         seed: u32,
     },
     Flush,
@@ -56,7 +67,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
         3 => (group.clone(), -4 * HOUR_MS..=0, any::<u32>())
             .prop_map(|(group, after_ms, seed)| Step::Append { group, after_ms, seed }),
-        1 => (group.clone(), -5 * HOUR_MS..HOUR_MS, 0..2 * HOUR_MS)
+        3 => (prop_oneof![3 => 1..5_000i64, 1 => -4 * HOUR_MS..=0], any::<u32>())
+            .prop_map(|(after_ms, seed)| Step::Histogram { after_ms, seed }),
+        1 => (0..=HISTOGRAM, -5 * HOUR_MS..HOUR_MS, 0..2 * HOUR_MS)
             .prop_map(|(group, from_ms, length_ms)| Step::Delete { group, from_ms, length_ms }),
         1 => Just(Step::Clean),
         2 => (group, 1..400u16, any::<u32>()).prop_map(|(group, rows, seed)| Step::Run { group, rows, seed }),
@@ -88,13 +101,50 @@ fn value(seed: u32, column: usize) -> f64 {
     }
 }
 
+/// A few buckets here and there, in one of two layouts.
+fn histogram(seed: u32) -> FloatHistogram {
+    let bits = seed >> 8;
+    let buckets: Vec<f64> = (0..6).map(|bucket| f64::from(bits >> (2 * bucket) & 3)).collect();
+    FloatHistogram {
+        schema: seed.is_multiple_of(5).into(),
+        zero_threshold: 0.001,
+        zero_count: f64::from(bits % 3),
+        count: f64::from(bits % 3) + buckets.iter().sum::<f64>(),
+        sum: f64::from(seed % 1_000) / 7.0,
+        positive_spans: vec![BucketSpan { offset: (seed % 4) as i32 - 2, length: 6 }],
+        positive_buckets: buckets,
+        ..FloatHistogram::default()
+    }
+}
+
+/// What tells histograms apart, however their buckets are written: layout, numbers, and buckets that count.
+type Told = (i32, [u64; 3], BTreeMap<i32, u64>);
+
+fn told(histogram: &FloatHistogram) -> Told {
+    let mut buckets = BTreeMap::new();
+    let (mut next, mut counts) = (0, histogram.positive_buckets.iter());
+    for span in &histogram.positive_spans {
+        next += span.offset;
+        for _ in 0..span.length {
+            buckets.insert(next, counts.next().unwrap().to_bits());
+            next += 1;
+        }
+    }
+    buckets.retain(|_, count| *count != 0);
+    let numbers = [histogram.count, histogram.sum, histogram.zero_count].map(f64::to_bits);
+    (histogram.schema, numbers, buckets)
+}
+
 struct Engine {
     io: MemoryIo,
     clock: Arc<ManualClock>,
     database: Database,
     groups: Vec<Option<GroupId>>,
     truth: BTreeMap<(usize, usize, i64), u64>,
-    newest_ms: [i64; WIDTHS.len()],
+    /// The histograms, and the shape in which they are appended.
+    histograms: BTreeMap<i64, Told>,
+    shape: Option<Shape>,
+    newest_ms: [i64; HISTOGRAM + 1],
 }
 
 impl Engine {
@@ -108,7 +158,9 @@ impl Engine {
             database,
             groups: vec![None; WIDTHS.len()],
             truth: BTreeMap::new(),
-            newest_ms: [START_MS; WIDTHS.len()],
+            histograms: BTreeMap::new(),
+            shape: None,
+            newest_ms: [START_MS; HISTOGRAM + 1],
         }
     }
 
@@ -132,6 +184,25 @@ impl Engine {
         self.newest_ms[group] = self.newest_ms[group].max(timestamp_ms);
     }
 
+    fn append_histogram(&mut self, timestamp_ms: i64, seed: u32) {
+        // Who sends a sample twice sends the same; another one in its place could fill in what it lacks.
+        if self.histograms.contains_key(&timestamp_ms) {
+            return;
+        }
+        let histogram = histogram(seed);
+        let shape = match self.shape.take() {
+            Some(shape) if shape.fits(&histogram) => shape,
+            Some(shape) => shape.widened(Shape::of(&histogram)),
+            None => Shape::of(&histogram),
+        };
+        let group = self.database.define_group(&shape.series(&labels(HISTOGRAM, 0))).unwrap();
+        let row = Row { group, timestamp_ms, values: &shape.values(&histogram) };
+        self.database.append(&AppendBatch { rows: &[row], mark: None }).unwrap();
+        self.histograms.insert(timestamp_ms, told(&histogram));
+        self.newest_ms[HISTOGRAM] = self.newest_ms[HISTOGRAM].max(timestamp_ms);
+        self.shape = Some(shape);
+    }
+
     fn reopen(&mut self, io: MemoryIo) {
         let other = MemoryIo::new();
         // The old engine must be gone before the folder can be opened again.
@@ -151,6 +222,9 @@ impl Engine {
                     self.append(group, self.newest_ms[group] + 1_000, seed.wrapping_add(row / 50));
                 }
             }
+            Step::Histogram { after_ms, seed } => {
+                self.append_histogram(self.newest_ms[HISTOGRAM] + after_ms, seed);
+            }
             Step::Flush => self.database.flush().unwrap(),
             Step::Delete { group, from_ms, length_ms } => {
                 let start_ms = self.newest_ms[group] + from_ms;
@@ -158,6 +232,7 @@ impl Engine {
                 let matchers = [Matcher::equal("group", group.to_string())];
                 self.database.delete_series(&matchers, start_ms, end_ms).unwrap();
                 self.truth.retain(|&(of, _, at), _| of != group || !(start_ms..=end_ms).contains(&at));
+                self.histograms.retain(|at, _| group != HISTOGRAM || !(start_ms..=end_ms).contains(at));
             }
             Step::Clean => drop(self.database.clean_tombstones().unwrap()),
             Step::Checkpoint => self.database.checkpoint().unwrap(),
@@ -187,6 +262,7 @@ impl Engine {
             .select(&[], start_ms, end_ms, &Unlimited)
             .unwrap()
             .into_iter()
+            .filter(|series| series.histograms.is_empty())
             .map(|series| {
                 let bits = series.values.iter().map(|value| value.to_bits());
                 (series.labels, series.timestamps.iter().copied().zip(bits).collect())
@@ -212,10 +288,65 @@ impl Engine {
             .select_newest(&[], start_ms, end_ms, &Unlimited)
             .unwrap()
             .into_iter()
+            .filter(|series| series.histograms.is_empty())
             .map(|series| (series.labels, vec![(series.timestamps[0], series.values[0].to_bits())]))
             .collect();
         let last = |samples: &Vec<(i64, u64)>| samples.last().copied().into_iter().collect();
         assert_eq!(newest, want.iter().map(|(labels, samples)| (labels.clone(), last(samples))).collect());
+        self.check_histograms(start_ms, end_ms);
+    }
+
+    #[track_caller]
+    fn check_histograms(&self, start_ms: i64, end_ms: i64) {
+        let of_histogram = [Matcher::equal("group", HISTOGRAM.to_string())];
+        let got = self.database.select(&of_histogram, start_ms, end_ms, &Unlimited).unwrap();
+        let got: BTreeMap<i64, Told> = got
+            .iter()
+            .flat_map(|series| &series.histograms)
+            .map(|sample| (sample.timestamp_ms, told(&sample.histogram)))
+            .collect();
+        let want = self.histograms.iter().filter(|(at, _)| (start_ms..=end_ms).contains(*at));
+        assert_eq!(got, want.map(|(at, told)| (*at, told.clone())).collect());
+    }
+
+    /// Summaries of hours, of which roll-ups serve what they can.
+    #[track_caller]
+    fn check_summaries(&self) {
+        let hour = |hour: i64| START_MS + hour * HOUR_MS;
+        let spans: Vec<Span> =
+            (-5..3).map(|at| Span { after_ms: hour(at), until_ms: hour(at + 1) }).collect();
+        for (group, width) in WIDTHS.into_iter().enumerate() {
+            let of_group = [Matcher::equal("group", group.to_string())];
+            let fields = SummaryFields::FIRST.and(SummaryFields::LAST).and(SummaryFields::EXTREMES);
+            let read =
+                self.database.summarize(&of_group, spans.as_slice().into(), fields, &Unlimited).unwrap();
+            let (mut read, mut out) = (read.unwrap(), Vec::new());
+            let mut got = BTreeMap::new();
+            while let Some(labels) = read.next_series(&Unlimited, &mut out).unwrap() {
+                let column: usize = labels.get("column").unwrap().parse().unwrap();
+                for (at, summary) in out.iter().enumerate().filter(|(_, summary)| summary.count > 0) {
+                    let ends = (summary.first.timestamp_ms, summary.last.timestamp_ms);
+                    let values = [summary.first.value, summary.last.value, summary.min, summary.max];
+                    got.insert((column, at), (summary.count, ends, values.map(f64::to_bits)));
+                }
+            }
+            let mut want = BTreeMap::new();
+            for column in 0..width {
+                for (at, span) in spans.iter().enumerate() {
+                    let range = (group, column, span.after_ms + 1)..=(group, column, span.until_ms);
+                    let samples = self.truth.range(range).map(|(key, bits)| (key.2, f64::from_bits(*bits)));
+                    let samples: Vec<(i64, f64)> =
+                        samples.filter(|(_, value)| value.to_bits() != STALE_NAN.to_bits()).collect();
+                    let (Some(first), Some(last)) = (samples.first(), samples.last()) else { continue };
+                    let values = samples.iter().map(|(_, value)| *value);
+                    let (least, most) =
+                        (values.clone().reduce(f64::min).unwrap(), values.reduce(f64::max).unwrap());
+                    let told = [first.1, last.1, least, most].map(f64::to_bits);
+                    want.insert((column, at), (samples.len() as u64, (first.0, last.0), told));
+                }
+            }
+            assert_eq!(got, want);
+        }
     }
 }
 
@@ -244,9 +375,11 @@ proptest! {
         for (start, length) in ranges {
             engine.check(START_MS + start, START_MS + start + length);
         }
+        engine.check_summaries();
         engine.apply(&Step::Flush);
         engine.apply(&Step::Restart);
         engine.check(i64::MIN, i64::MAX);
+        engine.check_summaries();
     }
 }
 

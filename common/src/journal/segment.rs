@@ -5,6 +5,8 @@ use std::path::Path;
 
 pub(super) const HEADER_BYTES: u64 = 16;
 pub(super) const RECORD_HEADER_BYTES: usize = 10;
+/// Zeros behind the last record are fewer.
+const PADDING_BYTES_MAX: usize = 4096;
 const MAGIC: [u8; 7] = *b"PHJRNL\0";
 const VERSION: u8 = 1;
 const MARKER: [u8; 2] = [0xa7, 0x51];
@@ -114,6 +116,11 @@ pub(super) fn parse_records(
         }
     }
     Ok(Parsed { valid_end: base + valid_end as u64, damaged_bytes })
+}
+
+/// Whether what is left at the end of a segment is what [`crate::storage_io::StorageIo::append_log`] leaves there.
+pub(super) fn is_padding(tail: &[u8]) -> bool {
+    tail.len() < PADDING_BYTES_MAX && tail.iter().all(|&byte| byte == 0)
 }
 
 /// Whether what is left at the end of a segment looks like a record that a crash cut short: shorter than

@@ -33,6 +33,61 @@ fn records_come_back_in_order_across_segments() {
 }
 
 #[test]
+fn zeros_behind_the_last_record_are_no_damage() {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(b"one").unwrap();
+    journal.rotate().unwrap();
+    journal.append(b"two").unwrap();
+    for number in [1, 2] {
+        io.corrupt(&segment(number), |bytes| bytes.resize(bytes.len() + 500, 0));
+        let bytes = io.read(&segment(number)).unwrap();
+        let check = check_segment(&segment(number), &bytes).unwrap();
+        assert_eq!(check, Some(SegmentCheck { records: 1, ..SegmentCheck::default() }));
+    }
+    let (mut journal, recovery, _) = open(&io);
+    assert_eq!(recovery, Recovery { records: 2, ..Recovery::default() });
+    journal.write_directly().unwrap();
+    journal.append(b"three").unwrap();
+    assert_eq!(open(&io).2, [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
+}
+
+#[test]
+fn a_journal_on_a_disk_is_written_directly() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = |folder: &Path| {
+        let mut records = Vec::new();
+        let io = Arc::new(crate::storage_io::DiskIo);
+        let visit = |_: Position, payload: &[u8]| {
+            records.push(payload.to_vec());
+            Ok(())
+        };
+        let (journal, recovery) = Journal::open(io, folder, visit).unwrap();
+        assert_eq!((recovery.torn_bytes, recovery.damaged_bytes), (0, 0));
+        (journal, records)
+    };
+    let want: Vec<Vec<u8>> = (0..40).map(|number| vec![number as u8; number * 37]).collect();
+    let (mut journal, _) = records(folder.path());
+    journal.write_directly().unwrap();
+    for (number, record) in want.iter().enumerate() {
+        journal.append(record).unwrap();
+        journal.sync().unwrap();
+        if number == 20 {
+            journal.rotate().unwrap();
+        }
+    }
+    // As a kill leaves it: the zeros stay.
+    let killed = folder.path().join("killed");
+    std::fs::create_dir(&killed).unwrap();
+    for name in ["00000000000000000001.journal", "00000000000000000002.journal"] {
+        std::fs::copy(folder.path().join(name), killed.join(name)).unwrap();
+    }
+    assert_eq!(records(&killed).1, want);
+    drop(journal);
+    assert_eq!(records(folder.path()).1, want);
+}
+
+#[test]
 fn what_was_synced_survives_a_power_cut_at_any_operation() {
     let run = |fail_at: Option<u64>| {
         let io = MemoryIo::new();

@@ -19,6 +19,9 @@ use tokio::time::{Instant, Sleep};
 /// Bytes read at once while a head is not complete.
 const READ_BYTES: usize = 4 << 10;
 
+/// Bytes of a body read at once. They are zeroed first, which must not cost more than reading them.
+const BODY_READ_BYTES_MAX: usize = 64 << 10;
+
 /// What every connection of HTTP/2 begins with.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -252,11 +255,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for RequestGate<S> {
                 continue;
             }
             match &mut this.state {
-                State::Open => return Pin::new(&mut this.inner).poll_read(context, out),
+                State::Open => {
+                    // Such connections last: agents' streams are among them.
+                    (this.input, this.output) = (Vec::new(), Vec::new());
+                    return Pin::new(&mut this.inner).poll_read(context, out);
+                }
                 State::Ended { .. } => return this.discard(context),
                 // The rest of a body needs no copy.
                 State::Body(left) => {
-                    let count = out.remaining().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    let count = out.remaining().min(BODY_READ_BYTES_MAX);
+                    let count = count.min(usize::try_from(*left).unwrap_or(usize::MAX));
                     let mut part = ReadBuf::new(out.initialize_unfilled_to(count));
                     ready!(Pin::new(&mut this.inner).poll_read(context, &mut part))?;
                     let count = part.filled().len();

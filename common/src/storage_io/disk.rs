@@ -1,5 +1,6 @@
 //! The real file system.
 
+use super::direct::DirectFile;
 use super::{FolderLock, IoError, IoResult, ReadableFile, StorageIo, WritableFile};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -17,7 +18,7 @@ struct DiskFile {
     path: PathBuf,
 }
 
-fn at<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> IoError + 'a {
+pub(super) fn at<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> IoError + 'a {
     move |source| IoError::new(operation, path, source)
 }
 
@@ -48,6 +49,10 @@ impl StorageIo for DiskIo {
         let mut file = OpenOptions::new().write(true).open(path).map_err(at("open", path))?;
         file.seek(SeekFrom::End(0)).map_err(at("seek in", path))?;
         Ok(Box::new(DiskFile { file, path: path.to_owned() }))
+    }
+
+    fn append_log(&self, path: &Path) -> IoResult<Box<dyn WritableFile>> {
+        Ok(Box::new(DirectFile::append(path)?))
     }
 
     fn open(&self, path: &Path) -> IoResult<Arc<dyn ReadableFile>> {

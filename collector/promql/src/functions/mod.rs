@@ -8,5 +8,5 @@ pub(crate) mod quantile;
 mod signature;
 
 pub(crate) use over_time::Mean;
-pub use signature::Function;
 pub(crate) use signature::{DatePart, HistogramStat, Implementation, OverTime, find};
+pub use signature::{Function, names};

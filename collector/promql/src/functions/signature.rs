@@ -129,6 +129,11 @@ pub(crate) fn find(name: &str) -> Option<&'static Function> {
     FUNCTIONS.get(index)
 }
 
+/// The names of all functions, sorted.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().map(|function| function.name)
+}
+
 const fn function(
     name: &'static str,
     args: &'static [ValueType],

@@ -1,8 +1,9 @@
 //! A matrix as a line graph in SVG.
 
 use super::html::escape;
+use super::view::time_text;
 use crate::api::json::format_value;
-use chrono::DateTime;
+use chrono_tz::Tz;
 use pharos_common::sample::TimestampMs;
 use pharos_promql::MatrixSeries;
 use std::fmt::Write;
@@ -17,13 +18,23 @@ const LINES_MAX: usize = 30;
 const COLOURS: [&str; 8] =
     ["#1f6feb", "#d1495b", "#2e8b57", "#e08e0b", "#7b4fb5", "#00838f", "#8d6e63", "#5f6b7a"];
 
-/// Draws the first lines of a matrix; a gap of more than two steps breaks a line.
-pub(super) fn draw(
-    matrix: &[MatrixSeries],
-    start_ms: TimestampMs,
-    end_ms: TimestampMs,
-    step_ms: i64,
-) -> String {
+/// Times from left to right.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Axis {
+    pub(super) start_ms: TimestampMs,
+    pub(super) end_ms: TimestampMs,
+    pub(super) step_ms: i64,
+    pub(super) zone: Tz,
+}
+
+/// A day: from here on a time of day alone is not enough.
+const DAY_MS: i64 = 24 * 3_600 * 1_000;
+
+/// Draws the first lines of a matrix, and below them which is which; a gap of more than two steps breaks a
+/// line.
+pub(super) fn draw(matrix: &[MatrixSeries], axis: &Axis) -> String {
+    let &Axis { start_ms, end_ms, step_ms, zone } = axis;
+    let time_format = if end_ms - start_ms < DAY_MS { "%H:%M:%S" } else { "%b %d %H:%M" };
     let shown = &matrix[..matrix.len().min(LINES_MAX)];
     let values = || shown.iter().flat_map(|series| &series.floats).map(|s| s.value).filter(|v| v.is_finite());
     let (mut low, mut high) = values()
@@ -52,7 +63,7 @@ pub(super) fn draw(
             at + 4.0
         );
         let at_ms = start_ms + (end_ms - start_ms) * i64::from(tick) / 4;
-        let time = DateTime::from_timestamp_millis(at_ms).unwrap_or_default().format("%H:%M:%S");
+        let time = time_text(at_ms, zone, time_format);
         let anchor = if tick == 4 { "end" } else { "middle" };
         let _ = write!(svg, "<text x={:.1} y={} text-anchor={anchor}>{time}</text>", x(at_ms), HEIGHT - 8.0);
     }
@@ -72,10 +83,30 @@ pub(super) fn draw(
         );
     }
     svg += "</svg>";
+    svg += &legend(shown);
     if matrix.len() > shown.len() {
         let _ = write!(svg, "<p class=remark>{} more lines are not drawn</p>", matrix.len() - shown.len());
     }
     svg
+}
+
+/// Which line is which, and where it went.
+fn legend(shown: &[MatrixSeries]) -> String {
+    let mut html = String::from("<ul class=legend>");
+    for (series, colour) in shown.iter().zip(COLOURS.iter().cycle()) {
+        let values = || series.floats.iter().map(|sample| sample.value);
+        let low = values().fold(f64::NAN, f64::min);
+        let high = values().fold(f64::NAN, f64::max);
+        let _ = write!(
+            html,
+            "<li><i style='background:{colour}'></i><code>{}</code><span>last {}, lowest {}, highest {}</span>",
+            escape(&series.labels.to_string()),
+            axis_label(values().next_back().unwrap_or(f64::NAN)),
+            axis_label(low),
+            axis_label(high)
+        );
+    }
+    html + "</ul>"
 }
 
 /// A value short enough for the axis.
@@ -97,9 +128,12 @@ mod tests {
     fn gaps_break_a_line_and_labels_are_escaped() {
         let floats = [0, 1_000, 9_000].map(|timestamp_ms| Sample { timestamp_ms, value: 1.0 }).to_vec();
         let labels = Labels::from_pairs([("a", "<b>")]);
-        let svg = draw(&[MatrixSeries { labels, floats, histograms: Vec::new() }], 0, 10_000, 1_000);
+        let axis = Axis { start_ms: 0, end_ms: 10_000, step_ms: 1_000, zone: Tz::UTC };
+        let svg = draw(&[MatrixSeries { labels, floats, histograms: Vec::new() }], &axis);
         assert_eq!(svg.matches('M').count(), 2);
         assert!(svg.contains("&lt;b&gt;"), "{svg}");
-        assert_eq!(draw(&[], 0, 10_000, 1_000), "");
+        assert!(svg.contains("last 1, lowest 1, highest 1"), "{svg}");
+        assert!(svg.contains("00:00:10"), "{svg}");
+        assert_eq!(draw(&[], &axis), "");
     }
 }

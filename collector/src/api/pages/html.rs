@@ -25,6 +25,8 @@ table{border-collapse:collapse;width:100%;background:#fff;margin-top:1em}td,th{t
 border-bottom:1px solid #e3e7ed;vertical-align:top}.number{white-space:pre;font-family:ui-monospace,monospace}\
 code{font:13px ui-monospace,monospace;overflow-wrap:anywhere}.error,.firing,.down,.err{color:#c62828}.pending{color:#b26a00}\
 .up,.ok{color:#2e7d32}.remark{color:#667}svg{background:#fff;width:100%;height:auto;margin-top:1em}\
+.legend{list-style:none;padding:0;margin:.5em 0}.legend i{display:inline-block;width:1em;height:.35em;margin-right:.6em;\
+vertical-align:middle}.legend span{color:#667;margin-left:1em;font-size:13px}\
 .cards{display:flex;gap:1em;flex-wrap:wrap;margin-top:1.2em}.card{background:#fff;border-radius:6px;padding:.8em 1.4em;\
 text-decoration:none;color:inherit;box-shadow:0 1px 3px #0002}.card b{font-size:1.7em;display:block}.card span{color:#667}";
 

@@ -4,13 +4,13 @@
 mod graph;
 mod html;
 mod lists;
+mod view;
 
 pub(crate) use lists::{alerts, rules, targets};
 
 use super::json::format_value;
 use super::parameters::Parameters;
 use super::query::api_error;
-use super::time::parse_duration_ms;
 use crate::collector::Collector;
 use crate::queries::{QuerySettings, When};
 use crate::query_log::Origin;
@@ -21,23 +21,21 @@ use pharos_promql::ast::ValueType;
 use pharos_promql::{SampleValue, Value};
 use std::fmt::Write;
 use std::sync::Arc;
+use view::View;
 
 /// Rows of a table; the rest is only counted.
 const ROWS_MAX: usize = 500;
 /// Points of a graph's line.
 const POINTS: i64 = 400;
-/// The range of a graph if none is asked for.
-const DEFAULT_RANGE: &str = "15m";
 
 /// `/` and `/graph`
 pub(crate) async fn home(State(collector): State<Arc<Collector>>, parameters: Parameters) -> Html<String> {
-    let query = parameters.get("g0.expr").or(parameters.get("query")).unwrap_or("").trim().to_owned();
-    let range = parameters.get("g0.range_input").or(parameters.get("range")).unwrap_or(DEFAULT_RANGE);
-    let mut body = form(&query, range);
-    if query.is_empty() {
+    let view = View::of(&parameters);
+    let mut body = form(&view);
+    if view.query.is_empty() {
         body += &overview(&collector);
     } else {
-        match answer(&collector, &query, range, &parameters.origin).await {
+        match answer(&collector, &view, &parameters.origin).await {
             Ok(html) => body += &html,
             Err(message) => body += &format!("<p class=error>{}</p>", escape(&message)),
         }
@@ -45,13 +43,31 @@ pub(crate) async fn home(State(collector): State<Arc<Collector>>, parameters: Pa
     Html(page("Query", &body))
 }
 
-fn form(query: &str, range: &str) -> String {
+/// Time zones that are proposed; any other can be written.
+const ZONES: [&str; 8] = [
+    "UTC",
+    "America/Los_Angeles",
+    "America/New_York",
+    "Europe/London",
+    "Europe/Berlin",
+    "Asia/Kolkata",
+    "Asia/Shanghai",
+    "Asia/Tokyo",
+];
+
+fn form(view: &View) -> String {
+    let zones = ZONES.map(|zone| format!("<option value='{zone}'>")).concat();
     format!(
         "<form action=/graph><input name=query class=query autofocus placeholder='PromQL, for example \
          100 - 100 * avg by (instance) (rate(node_cpu_seconds_total{{mode=&quot;idle&quot;}}[10s]))' value=\"{}\">\
-         <input name=range size=5 title='Range of the graph' value=\"{}\"><button>Run</button></form>",
-        escape(query),
-        escape(range)
+         <input name=range size=5 title='Range of the graph' value=\"{}\">\
+         <input name=end size=16 title='End of the graph' placeholder=now value=\"{}\">\
+         <input name=tz size=14 list=zones title='Time zone' value=\"{}\"><datalist id=zones>{zones}</datalist>\
+         <button>Run</button></form>",
+        escape(&view.query),
+        escape(&view.range),
+        escape(&view.end),
+        escape(&view.zone)
     )
 }
 
@@ -81,17 +97,16 @@ fn overview(collector: &Collector) -> String {
     html + "</p>"
 }
 
-async fn answer(collector: &Collector, query: &str, range: &str, origin: &Origin) -> Result<String, String> {
-    let expr = pharos_promql::parse(query).map_err(|error| error.to_string())?;
-    let range_ms = parse_duration_ms(range)
-        .filter(|&range_ms| range_ms > 0)
-        .ok_or_else(|| format!("{range:?} is no range (write for example 5m or 6h)"))?;
-    let now_ms = collector.clock.now_ms();
+async fn answer(collector: &Collector, view: &View, origin: &Origin) -> Result<String, String> {
+    let expr = pharos_promql::parse(&view.query).map_err(|error| error.to_string())?;
+    let (range_ms, zone) = (view.range_ms()?, view.zone()?);
+    let end_ms = view.end_ms(collector.clock.now_ms())?;
+    let start_ms = end_ms.saturating_sub(range_ms);
     let draws = matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector);
     let settings = QuerySettings::default();
     let instant = collector
         .queries
-        .run(expr.clone(), When::Instant(now_ms), settings, origin)
+        .run(expr.clone(), When::Instant(end_ms), settings, origin)
         .await
         .map_err(|failure| api_error(&failure).message().to_owned())?;
     let mut html = String::new();
@@ -100,14 +115,15 @@ async fn answer(collector: &Collector, query: &str, range: &str, origin: &Origin
     }
     if draws {
         let step_ms = (range_ms / POINTS).max(1_000);
-        let when = When::Range { start_ms: now_ms - range_ms, end_ms: now_ms, step_ms };
+        let when = When::Range { start_ms, end_ms, step_ms };
         let drawn = collector
             .queries
             .run(expr, when, settings, origin)
             .await
             .map_err(|failure| api_error(&failure).message().to_owned())?;
         if let Value::Matrix(matrix) = &drawn.result.value {
-            html += &graph::draw(matrix, now_ms - range_ms, now_ms, step_ms);
+            let axis = graph::Axis { start_ms, end_ms, step_ms, zone };
+            html += &graph::draw(matrix, &axis);
         }
     }
     html += &table(&instant.result.value);
@@ -115,8 +131,11 @@ async fn answer(collector: &Collector, query: &str, range: &str, origin: &Origin
     let stats = instant.result.stats;
     let _ = write!(
         html,
-        "<p class=remark>{took_ms:.1} ms, {} series, {} samples read</p>",
-        stats.series_read, stats.samples_read
+        "<p class=remark>at {}: {took_ms:.1} ms, {} series, {} samples read · <a href=\"{}\">link to this view</a></p>",
+        view::time_text(end_ms, zone, "%Y-%m-%d %H:%M:%S %Z"),
+        stats.series_read,
+        stats.samples_read,
+        escape(&view.address(end_ms))
     );
     Ok(html)
 }

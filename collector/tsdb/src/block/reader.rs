@@ -112,6 +112,10 @@ impl Block {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    pub(crate) fn version(&self) -> u8 {
+        self.version
+    }
+
     pub(crate) fn oldest_ms(&self) -> TimestampMs {
         self.footer.oldest_ms
     }

@@ -129,9 +129,9 @@ impl RowModel {
         &mut self.row
     }
 
-    /// Bytes in memory.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.row.len() * (size_of::<f64>() + size_of::<Column>()) + self.moved.len() * size_of::<Moved>()
+    /// Bytes in memory, about, of the model of a group with so many columns.
+    pub(crate) fn memory_bytes(width: usize) -> usize {
+        width * (size_of::<f64>() + size_of::<Column>()) + width.div_ceil(WORD) * size_of::<Moved>()
     }
 
     /// Appends `row`, which has the width of the group; if `full`, so that what came before does not matter.

@@ -44,7 +44,10 @@ impl Database {
         let mut all = housekeeping.tombstones.clone();
         let before_sequence = housekeeping.next_sequence();
         all.push(Tombstone { matchers: matchers.to_vec(), start_ms, end_ms, before_sequence });
-        inner.set_tombstones(&mut housekeeping, all)
+        inner.set_tombstones(&mut housekeeping, all)?;
+        // They count for no limit any more, unless somebody goes on writing to them.
+        inner.head.close_empty(matchers, end_ms);
+        Ok(())
     }
 
     /// Writes blocks anew without what was deleted, and forgets the deletions. Blocks the thread. Returns
@@ -71,7 +74,7 @@ impl Database {
 impl Inner {
     /// Stores the deletions, then shows them to readers.
     fn set_tombstones(&self, housekeeping: &mut Housekeeping, all: Vec<Tombstone>) -> Result<(), TsdbError> {
-        write_atomically(&*self.io, &self.folder.join(FILE_NAME), &tombstones::encode(&all))?;
+        write(&*self.io, &self.folder, &all)?;
         for block in self.blocks() {
             bury(&block, &all);
         }
@@ -81,8 +84,8 @@ impl Inner {
 
     /// Writes a block anew under its name, so that it keeps its place among those stored before and after.
     pub(super) fn rewrite(&self, block: &Block) -> Result<(), TsdbError> {
-        let (folder, name) = (self.blocks_folder(), block.file_name());
-        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::All)?;
+        let name = block.file_name();
+        let mut writer = self.block_writer(&name, RolledUp::All)?;
         let index = block.index()?;
         if index.is_thinned() {
             // Roll-ups cannot be told what is missing, so those of the series go whole.
@@ -118,8 +121,14 @@ impl Inner {
     }
 }
 
-/// Name of the file in the storage folder.
-pub(super) const FILE_NAME: &str = "tombstones";
+/// Names of the file and of its copy in the storage folder, in the order in which they are written.
+pub(super) const FILE_NAMES: [&str; 2] = ["tombstones", "tombstones.copy"];
+
+/// Stores the deletions in a folder.
+pub(super) fn write(io: &dyn StorageIo, folder: &Path, all: &[Tombstone]) -> Result<(), TsdbError> {
+    let bytes = tombstones::encode(all);
+    FILE_NAMES.iter().try_for_each(|name| Ok(write_atomically(io, &folder.join(name), &bytes)?))
+}
 
 /// Tells a block which deletions concern it.
 pub(super) fn bury(block: &Block, all: &[Tombstone]) {
@@ -130,23 +139,46 @@ pub(super) fn bury(block: &Block, all: &[Tombstone]) {
     block.set_tombstones(meant.cloned().collect());
 }
 
-/// Reads the deletions when the engine opens. Damage is set aside and reported: what was deleted and not
-/// cleaned away yet is there again then.
+/// Reads the deletions when the engine opens. Damage is set aside and reported, and the other copy is used; only
+/// if both are damaged what was deleted and not cleaned away yet is there again.
 pub(super) fn read(
     io: &dyn StorageIo,
     folder: &Path,
     report: &mut OpenReport,
 ) -> Result<Vec<Tombstone>, TsdbError> {
-    let path = folder.join(FILE_NAME);
-    let bytes = match io.read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(tombstones) = tombstones::decode(&bytes) {
-        return Ok(tombstones);
+    let mut found: Option<(Vec<u8>, Vec<Tombstone>)> = None;
+    let (mut damaged, mut stale) = (0, Vec::new());
+    for name in FILE_NAMES {
+        let path = folder.join(name);
+        let bytes = match io.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => {
+                stale.push(path);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match (tombstones::decode(&bytes), &found) {
+            (Some(tombstones), None) => found = Some((bytes, tombstones)),
+            // The first was written first, so it is the newer one.
+            (Some(_), Some((first, _))) if *first != bytes => stale.push(path),
+            (Some(_), Some(_)) => {}
+            (None, _) => {
+                let aside = set_aside(io, folder, &path, report)?;
+                tracing::error!(aside = %aside.display(), "A list of deleted series is damaged");
+                damaged += 1;
+                stale.push(path);
+            }
+        }
     }
-    let aside = set_aside(io, folder, &path, report)?;
-    tracing::error!(aside = %aside.display(), "The list of deleted series is damaged; delete them again");
-    Ok(Vec::new())
+    let Some((bytes, tombstones)) = found else {
+        if damaged > 0 {
+            tracing::error!("Deletions that were not cleaned away are lost; delete the series again");
+        }
+        return Ok(Vec::new());
+    };
+    for path in stale {
+        write_atomically(io, &path, &bytes)?;
+    }
+    Ok(tombstones)
 }

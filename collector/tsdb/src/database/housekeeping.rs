@@ -5,7 +5,7 @@ use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
 use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError};
-use crate::block::writer::{BlockWriter, RolledUp};
+use crate::block::writer::RolledUp;
 use crate::block::{BLOCK_SPAN_MS, Provenance};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::BoundaryKind;
@@ -14,7 +14,7 @@ use crate::cut;
 use crate::error::TsdbError;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,13 @@ const LATE_MAX: usize = 4 << 20;
 /// checkpoints are damaged.
 const JOURNAL_BYTES_MAX: u64 = 512 << 20;
 
+/// The part of the head's memory that samples must take before they are cut for want of it.
+const WORTH_CUTTING: usize = 8;
+
+/// While new series are refused the head is cut this often, so that those which nobody writes to any more make
+/// room: the second cut after their last sample closes them.
+const CROWDED_CUT_EVERY_MS: i64 = 10 * 60_000;
+
 /// State that only one cut or merge at a time may use.
 #[derive(Debug)]
 pub(super) struct Housekeeping {
@@ -45,6 +52,12 @@ pub(super) struct Housekeeping {
     /// What the cut before released; segments outlive their block by one.
     released: Option<(u64, TimestampMs)>,
     last_cut_before_ms: TimestampMs,
+    /// By the clock, when the last cut began, and how many series had been refused by then.
+    last_cut: (TimestampMs, u64),
+    /// Blocks that the list on disk names.
+    pub(super) listed: BTreeSet<String>,
+    /// Those of them that somebody took away.
+    pub(super) missing: Vec<String>,
     /// Blocks with damage: served as far as they can be read, but never merged.
     damaged: HashSet<String>,
 }
@@ -55,6 +68,7 @@ impl Housekeeping {
         tombstones: Vec<Tombstone>,
         checkpoints: Checkpoints,
         in_blocks: InBlocks,
+        now_ms: TimestampMs,
     ) -> Self {
         Housekeeping {
             next_sequence,
@@ -63,8 +77,16 @@ impl Housekeeping {
             in_blocks,
             released: None,
             last_cut_before_ms: TimestampMs::MIN,
+            last_cut: (now_ms, 0),
+            listed: BTreeSet::new(),
+            missing: Vec::new(),
             damaged: HashSet::new(),
         }
+    }
+
+    /// With what the list of blocks said.
+    pub(super) fn with_inventory(self, listed: BTreeSet<String>, missing: Vec<String>) -> Self {
+        Housekeeping { listed, missing, ..self }
     }
 
     /// Blocks from now on have this sequence or a higher one.
@@ -147,8 +169,9 @@ impl Inner {
     /// Does what is due.
     fn tidy(&self, go_on: impl Fn() -> bool) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
-        self.drop_expired()?;
-        while let Some(before_ms) = self.due_cut() {
+        self.drop_expired(&mut housekeeping)?;
+        self.list_blocks(&mut housekeeping, &[]);
+        while let Some(before_ms) = self.due_cut(&housekeeping) {
             self.cut(&mut housekeeping, before_ms)?;
             if !go_on() {
                 return Ok(());
@@ -174,16 +197,16 @@ impl Inner {
         Ok(())
     }
 
-    /// Seals the head into blocks, and shows the files of all blocks to `visit` while nothing merges or
-    /// drops them.
+    /// Seals the head into blocks, and shows the files of all blocks and the deletions to `visit` while nothing
+    /// merges or drops them.
     pub(super) fn with_still_blocks<T>(
         &self,
-        visit: impl FnOnce(&[PathBuf]) -> Result<T, TsdbError>,
+        visit: impl FnOnce(&[PathBuf], &[Tombstone]) -> Result<T, TsdbError>,
     ) -> Result<T, TsdbError> {
         let mut housekeeping = self.housekeeping();
         self.cut_all(&mut housekeeping)?;
         let files: Vec<PathBuf> = self.blocks().iter().map(|block| block.path().to_owned()).collect();
-        visit(&files)
+        visit(&files, &housekeeping.tombstones)
     }
 
     pub(super) fn cut_all(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
@@ -192,16 +215,25 @@ impl Inner {
     }
 
     /// The moment up to which the head should be cut now, if it should.
-    fn due_cut(&self) -> Option<TimestampMs> {
+    fn due_cut(&self, housekeeping: &Housekeeping) -> Option<TimestampMs> {
         // A sample from the future must not make everything older late.
         let newest_ms = self.head.newest_ms().map(|newest_ms| newest_ms.min(self.clock.now_ms()));
         if let (Some(oldest_ms), Some(newest_ms)) = (self.head.oldest_ms(), newest_ms) {
             if newest_ms - oldest_ms >= HEAD_SPAN_MS {
                 return Some((oldest_ms.div_euclid(BLOCK_SPAN_MS) + 1) * BLOCK_SPAN_MS);
             }
-            let journal_full = self.commits.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_MAX;
-            if journal_full && oldest_ms < newest_ms || self.head.memory_bytes() > self.options.head_bytes_max
-            {
+            let journal_full = || self.commits.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_MAX;
+            let memory_full = || {
+                let (index, samples) = self.head.memory_bytes();
+                let all = self.options.head_bytes_max;
+                // A cut gives back nothing but samples, so it must find some.
+                index.saturating_add(samples) > all && samples > all / WORTH_CUTTING
+            };
+            let crowded = || {
+                let (cut_ms, refused) = housekeeping.last_cut;
+                self.clock.now_ms() - cut_ms >= CROWDED_CUT_EVERY_MS && self.head.refusals().total > refused
+            };
+            if oldest_ms < newest_ms && (journal_full() || memory_full() || crowded()) {
                 return Some(newest_ms);
             }
         }
@@ -239,21 +271,23 @@ impl Inner {
         late: &crate::head::late::LateSamples,
         segment: u64,
     ) -> Result<(), TsdbError> {
-        let folder = self.blocks_folder();
+        let begun = (self.clock.now_ms(), self.head.refusals().total);
         let provenance =
             Provenance { cut_before_ms: before_ms, journal_segment: segment, replaces: Vec::new() };
         let written = cut::write_blocks(&self.head, late, before_ms, provenance, |window_ms| {
             let name = housekeeping.next_name(window_ms);
-            Ok((BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::Long)?, name))
+            Ok((self.block_writer(&name, RolledUp::Long)?, name))
         })?;
         self.counters.block_bytes_written.fetch_add(written.bytes, Ordering::Relaxed);
         self.publish(&written.files, &[])?;
+        self.list_blocks(housekeeping, &[]);
         let idle_before_ms = housekeeping.last_cut_before_ms;
         self.head.finish_cut(before_ms, idle_before_ms);
         if let Some((segment, before_ms)) = housekeeping.released.replace((segment, before_ms)) {
             self.commits.release_segments(segment, before_ms);
         }
         housekeeping.last_cut_before_ms = before_ms;
+        housekeeping.last_cut = begun;
         self.begin_scope(housekeeping, InBlocks { before_ms, segment });
         self.remove_checkpoints(housekeeping)?;
         tracing::debug!(
@@ -315,7 +349,7 @@ impl Inner {
         let oldest_ms = sources.iter().map(|block| block.oldest_ms()).min().unwrap_or(0);
         let name = housekeeping.next_name(oldest_ms.div_euclid(BLOCK_SPAN_MS) * BLOCK_SPAN_MS);
         let folder = self.blocks_folder();
-        let writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::All)?;
+        let writer = self.block_writer(&name, RolledUp::All)?;
         let borrowed: Vec<&Block> = sources.iter().map(Arc::as_ref).collect();
         let merged = compact::merge(&borrowed, writer, &name, go_on);
         if merged.is_err() && self.set_damaged_apart(housekeeping, &sources) {
@@ -325,6 +359,7 @@ impl Inner {
         self.counters.block_bytes_written.fetch_add(bytes, Ordering::Relaxed);
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.publish(&[folder.join(&name)], &sources)?;
+        self.list_blocks(housekeeping, &[]);
         for source in &sources {
             self.io.remove_file(source.path())?;
         }

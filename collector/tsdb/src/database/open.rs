@@ -3,6 +3,7 @@
 use super::checkpoint::UNCOVERED_BYTES_MIN;
 use super::delete;
 use super::housekeeping::{Alarm, Housekeeping};
+use super::inventory;
 use super::replay::replay;
 use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
@@ -23,8 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
-/// The format of the folder that this version writes. It reads all before; FORMAT.md tells what changed.
+/// The format of the folder that this version writes: 1 until blocks had roll-ups, perhaps without samples, and
+/// journal rows were told by models. It reads all before; FORMAT.md tells what changed.
 const FORMAT_VERSION: u32 = 2;
+
+/// Names and indexes of series may take this part of the head's memory; new series are refused above.
+const INDEX_SHARE: usize = 2;
 
 /// How an engine is to work.
 #[derive(Clone, Debug)]
@@ -43,7 +48,8 @@ pub struct Options {
     pub labels_max: usize,
     /// Most bytes of a series' labels, names and values together.
     pub label_bytes_max: usize,
-    /// Memory, in bytes, at which the head is cut into blocks early.
+    /// Memory for the head, in bytes. When samples would take more, they are cut into blocks early; when names and
+    /// indexes of series take half of it, new series are refused.
     pub head_bytes_max: usize,
     /// Memory, in bytes, for decoded pages of blocks that are asked for again and again.
     pub page_cache_bytes: usize,
@@ -88,6 +94,8 @@ pub struct OpenReport {
     pub rows_lost: u64,
     /// Files set aside for a person to look at.
     pub set_aside: Vec<PathBuf>,
+    /// Blocks that somebody took away, by name: their samples are not answered.
+    pub missing_blocks: Vec<String>,
 }
 
 impl Database {
@@ -114,22 +122,27 @@ impl Database {
         let commits = CommitQueue::new((now_ms / 1_000) as u32);
         let in_blocks = InBlocks { before_ms: provenance.cut_before_ms, segment: provenance.journal_segment };
         let mut restored = restore(&*io, folder, &commits, in_blocks, now_ms, &mut report)?;
-        let journal =
+        let mut journal =
             replay(Arc::clone(&io), folder, &mut restored, &commits, in_blocks, now_ms, &mut report)?;
+        journal.write_directly()?;
         commits.lock().begin_epoch(now_ms);
         let (exemplars, recovery) =
             ExemplarLog::open(Arc::clone(&io), &folder.join("exemplars"), options.exemplars_max)?;
         report.torn_bytes += recovery.torn_bytes;
         report.damaged_bytes += recovery.damaged_bytes;
         report.set_aside.extend(recovery.set_aside);
-        let counters = Counters::default();
-        counters.damaged_bytes.store(report.damaged_bytes, Ordering::Relaxed);
         let tombstones = delete::read(&*io, folder, &mut report)?;
+        let (listed, missing) = inventory::read(&*io, folder, &blocks, &mut report)?;
+        report.missing_blocks = missing.clone();
+        let counters = Counters::default();
+        let before = set_aside_before(&*io, folder, &report)?;
+        counters.damaged_bytes.store(report.damaged_bytes + before, Ordering::Relaxed);
         blocks.iter().for_each(|block| delete::bury(block, &tombstones));
         // A sequence is never used twice: deletions tell by it what they mean.
         let used = blocks.iter().filter_map(|block| Some(sequence_of(&block.file_name())? + 1));
         let meant = tombstones.iter().map(|tombstone| tombstone.before_sequence);
-        let next_sequence = used.chain(meant).max().unwrap_or(1);
+        let vanished = missing.iter().filter_map(|name| Some(sequence_of(name)? + 1));
+        let next_sequence = used.chain(meant).chain(vanished).max().unwrap_or(1);
         report.blocks = blocks.len();
         let housekeeping = options.housekeeping;
         let guard = Guard {
@@ -137,6 +150,7 @@ impl Database {
             per_value: options.series_per_value.clone(),
             labels_max: options.labels_max,
             label_bytes_max: options.label_bytes_max,
+            memory_bytes_max: options.head_bytes_max / INDEX_SHARE,
         };
         let pages = Arc::new(BlockCache::new(options.page_cache_bytes));
         let inner = Arc::new(Inner {
@@ -149,16 +163,15 @@ impl Database {
             commits,
             blocks: RwLock::new(blocks),
             pages,
-            housekeeping: Mutex::new(Housekeeping::new(
-                next_sequence,
-                tombstones,
-                restored.checkpoints,
-                in_blocks,
-            )),
+            housekeeping: Mutex::new(
+                Housekeeping::new(next_sequence, tombstones, restored.checkpoints, in_blocks, now_ms)
+                    .with_inventory(listed, missing),
+            ),
             exemplars,
             counters,
             _lock: lock,
         });
+        inner.list_blocks(&mut inner.housekeeping(), &[]);
         let threads = start_threads(&inner, journal, housekeeping)?;
         Ok((Database { inner, _threads: Arc::new(threads) }, report))
     }
@@ -282,6 +295,19 @@ fn open_blocks(
     }
     blocks.sort_by_key(|(sequence, _)| *sequence);
     Ok((blocks.into_iter().map(|(_, block)| block).collect(), latest))
+}
+
+/// Bytes of files that were set aside by openings before: they count until somebody has looked at them and removed
+/// them.
+fn set_aside_before(io: &dyn StorageIo, folder: &Path, report: &OpenReport) -> Result<u64, TsdbError> {
+    let damaged = folder.join("damaged");
+    let names = match io.list(&damaged) {
+        Ok(names) => names,
+        Err(error) if error.is_not_found() => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let paths = names.into_iter().map(|name| damaged.join(name));
+    paths.filter(|path| !report.set_aside.contains(path)).map(|path| Ok(io.open(&path)?.len()?)).sum()
 }
 
 /// Moves a damaged file to `damaged/`, for a person to look at, and notes it. Returns where it is.

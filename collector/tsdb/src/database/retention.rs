@@ -1,8 +1,9 @@
 //! What retention does to old blocks: first their samples go and their roll-ups stay, then the rest.
 
 use super::Inner;
+use super::housekeeping::Housekeeping;
 use crate::block::reader::Block;
-use crate::block::writer::{BlockWriter, RolledUp};
+use crate::block::writer::RolledUp;
 use crate::compact;
 use crate::error::TsdbError;
 use pharos_common::sample::TimestampMs;
@@ -42,7 +43,7 @@ impl State {
 
 impl Inner {
     /// Thins or drops the blocks that retention has passed, by time and by size.
-    pub(super) fn drop_expired(&self) -> Result<(), TsdbError> {
+    pub(super) fn drop_expired(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
         let blocks = self.blocks();
         let mut expired: Vec<Arc<Block>> = Vec::new();
         if let Some(retention_ms) = self.options.retention_ms {
@@ -67,6 +68,7 @@ impl Inner {
         if expired.is_empty() {
             return Ok(());
         }
+        self.list_blocks(housekeeping, &expired);
         let stays = |block: &Arc<Block>| expired.iter().all(|gone| gone.path() != block.path());
         self.blocks.write().unwrap_or_else(PoisonError::into_inner).retain(stays);
         for block in &expired {
@@ -82,12 +84,12 @@ impl Inner {
 
     /// Replaces a block by its roll-ups, under its name.
     fn thin(&self, block: &Block) -> Result<(), TsdbError> {
-        let (folder, name) = (self.blocks_folder(), block.file_name());
+        let name = block.file_name();
         if block.has_deleted_samples()? {
             // Roll-ups without what was deleted first; the next look thins those.
             return self.rewrite(block);
         }
-        let mut writer = BlockWriter::create(Arc::clone(&self.io), &folder, &name, RolledUp::All)?;
+        let mut writer = self.block_writer(&name, RolledUp::All)?;
         writer.add_thinned(block, |_| true)?;
         let renewed = self.renew(writer, &name, block.index()?.provenance.clone())?;
         tracing::info!(

@@ -1,8 +1,9 @@
 //! Snapshots: a folder of hard links to the blocks, taken while the engine runs. It is a complete storage
 //! folder; `--storage.path` opens it.
 
-use super::{Database, open};
+use super::{Database, delete, open};
 use crate::error::TsdbError;
+use crate::manifest;
 use pharos_common::storage_io::write_atomically;
 use std::path::{Path, PathBuf};
 
@@ -18,13 +19,16 @@ impl Database {
         let unfinished = snapshots.join(format!("{name}.tmp"));
         let finished = snapshots.join(name);
         inner.io.create_dir_all(&unfinished.join("blocks"))?;
-        let linked = inner.with_still_blocks(|blocks| {
+        let linked = inner.with_still_blocks(|blocks, deletions| {
             for block in blocks {
                 inner.io.hard_link(block, &unfinished.join("blocks").join(file_name(block)))?;
             }
-            Ok(())
+            // What was deleted must not come back by a backup.
+            delete::write(&*inner.io, &unfinished, deletions)
         });
         let published = linked.and_then(|()| {
+            let names = inner.io.list(&unfinished.join("blocks"))?;
+            write_atomically(&*inner.io, &unfinished.join(manifest::FILE_NAME), &manifest::encode(&names))?;
             write_atomically(&*inner.io, &unfinished.join("VERSION"), open::version_text().as_bytes())?;
             inner.io.sync_dir(&unfinished.join("blocks"))?;
             inner.io.rename(&unfinished, &finished)?;

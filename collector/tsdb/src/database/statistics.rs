@@ -3,7 +3,7 @@
 
 use super::Database;
 use crate::histogram::PART_LABEL;
-use std::collections::BTreeMap;
+use roaring::RoaringBitmap;
 
 /// Names with counts, largest first.
 pub type Ranking = Vec<(String, u64)>;
@@ -46,7 +46,9 @@ impl Database {
                 found.label_pairs += values.len() as u64;
                 found.values_by_label.push((name.to_owned(), values.len() as u64));
                 found.value_bytes_by_label.push((name.to_owned(), bytes));
-                let largest = largest(values.iter().map(|(value, series)| (&**value, series.len())), top);
+                let count =
+                    |series: &RoaringBitmap| series.len() - series.intersection_len(registry.inner_parts());
+                let largest = largest(values.iter().map(|(value, series)| (&**value, count(series))), top);
                 let named = |largest: &[(&str, u64)]| -> Ranking {
                     largest.iter().map(|&(value, count)| (value.to_owned(), count)).collect()
                 };
@@ -65,8 +67,8 @@ impl Database {
             largest(std::mem::take(&mut found.value_bytes_by_label).into_iter(), top);
         let refusals = head.refusals();
         found.refused = refusals.total;
-        let by_culprit: BTreeMap<String, u64> = refusals.by_culprit;
-        found.refused_by_culprit = largest(by_culprit.into_iter(), top);
+        let by_culprit = refusals.by_culprit().map(|(name, count)| (name.to_owned(), count));
+        found.refused_by_culprit = largest(by_culprit, top);
         found
     }
 }

@@ -4,6 +4,7 @@ use super::{Database, delete, open};
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::reader::Checkpoint;
 use crate::error::TsdbError;
+use crate::manifest;
 use crate::tombstones;
 use pharos_common::journal::{JournalError, check_segment};
 use pharos_common::storage_io::{IoError, StorageIo};
@@ -41,6 +42,8 @@ pub enum Verdict {
         /// Its version.
         version: u32,
     },
+    /// A block that the list of blocks names is not there: its samples are lost unless a snapshot has it.
+    Missing,
     /// The file went away meanwhile, as files of a running engine do.
     Gone,
 }
@@ -63,9 +66,18 @@ impl Database {
         };
         let version = folder.join("VERSION");
         note(version.clone(), check_version(io, folder, &version))?;
-        let tombstones = folder.join(delete::FILE_NAME);
-        if list(io, folder)?.contains(&tombstones) {
-            note(tombstones.clone(), check_tombstones(io, &tombstones))?;
+        for name in delete::FILE_NAMES {
+            let tombstones = folder.join(name);
+            if list(io, folder)?.contains(&tombstones) {
+                note(tombstones.clone(), check_tombstones(io, &tombstones))?;
+            }
+        }
+        let manifest = folder.join(manifest::FILE_NAME);
+        if list(io, folder)?.contains(&manifest) {
+            note(manifest.clone(), check_manifest(io, &manifest))?;
+        }
+        for missing in missing_blocks(io, folder)? {
+            note(missing, Ok((0, Verdict::Missing)))?;
         }
         let files = |name: &str, end: &str| -> Result<Vec<PathBuf>, TsdbError> {
             let all = list(io, &folder.join(name))?;
@@ -111,9 +123,36 @@ fn check_tombstones(io: &dyn StorageIo, path: &Path) -> Result<(u64, Verdict), I
     let bytes = io.read(path)?;
     let verdict = match tombstones::decode(&bytes) {
         Some(_) => Verdict::Whole,
-        None => damaged("the list of deletions: what is not cleaned away yet comes back; delete it again"),
+        None => damaged(
+            "a list of deletions, of which there are two; if both are damaged, what is not cleaned away comes back",
+        ),
     };
     Ok((bytes.len() as u64, verdict))
+}
+
+fn check_manifest(io: &dyn StorageIo, path: &Path) -> Result<(u64, Verdict), IoError> {
+    let bytes = io.read(path)?;
+    let verdict = match manifest::decode(&bytes) {
+        Some(_) => Verdict::Whole,
+        None => damaged("the list of blocks: it is made anew by the next start, nothing is lost"),
+    };
+    Ok((bytes.len() as u64, verdict))
+}
+
+/// Blocks that the list names and that are not there. A running engine changes the list before it removes blocks,
+/// so what is missing counts only if the list still names it afterwards.
+fn missing_blocks(io: &dyn StorageIo, folder: &Path) -> Result<Vec<PathBuf>, TsdbError> {
+    let listed = || match io.read(&folder.join(manifest::FILE_NAME)) {
+        Ok(bytes) => Ok(manifest::decode(&bytes).unwrap_or_default()),
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let before = listed()?;
+    let have = list(io, &folder.join("blocks"))?;
+    let after = listed()?;
+    let paths =
+        before.iter().filter(|name| after.contains(name)).map(|name| folder.join("blocks").join(name));
+    Ok(paths.filter(|path| !have.contains(path)).collect())
 }
 
 fn check_journal(io: &dyn StorageIo, path: &Path) -> Result<(u64, Verdict), IoError> {

@@ -74,6 +74,12 @@ impl Group {
         }
     }
 
+    /// Bytes in memory, about, of a group without rows: itself, its columns in three places, what the journal
+    /// expects of them, and its entry in the table of groups.
+    pub(crate) fn fixed_bytes(width: usize) -> usize {
+        std::mem::size_of::<Group>() + 180 + width * 20 + RowModel::memory_bytes(width)
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +120,16 @@ impl GroupState {
             self.pages.push(Arc::new(Page::seal(&self.open_timestamps, &self.open_values)));
             self.open_timestamps.clear();
             self.open_values.clear();
+        }
+    }
+
+    /// Turns the open rows into a page if all of them are older than `before_ms`, and frees their memory: a cut
+    /// then shares the page instead of copying rows.
+    pub(crate) fn seal_before(&mut self, before_ms: TimestampMs) {
+        if self.open_timestamps.last().is_some_and(|&last_ms| last_ms < before_ms) {
+            self.seal();
+            self.open_timestamps.shrink_to_fit();
+            self.open_values.shrink_to_fit();
         }
     }
 
@@ -170,14 +186,11 @@ impl GroupState {
         self.pages.first().map(|page| page.first_ms).or_else(|| self.open_timestamps.first().copied())
     }
 
-    /// Bytes in memory, about.
-    pub(crate) fn memory_bytes(&self) -> usize {
+    /// Bytes in memory, about, of the rows.
+    pub(crate) fn row_bytes(&self) -> usize {
         self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
             + self.open_values.capacity() * 8
             + self.open_timestamps.capacity() * 8
-            + self.journal_model.memory_bytes()
-            + self.width * 4
-            + std::mem::size_of::<Group>()
     }
 
     /// Forgets all rows before `before_ms`: they are in a block now.
@@ -198,7 +211,8 @@ impl GroupState {
         let gone = self.open_timestamps.partition_point(|&timestamp| timestamp < before_ms);
         self.open_timestamps.drain(..gone);
         self.open_values.drain(..gone * self.width);
-        if self.open_timestamps.is_empty() {
+        // A cut for want of memory takes open rows too, and their room must come back.
+        if gone > 0 || self.open_timestamps.is_empty() {
             self.open_timestamps.shrink_to_fit();
             self.open_values.shrink_to_fit();
         }
@@ -239,7 +253,8 @@ impl GroupState {
         columns: &[u16],
     ) -> GroupSnapshot {
         let overlaps = |page: &&Arc<Page>| page.last_ms >= start_ms && page.first_ms <= end_ms;
-        let open = if self.open_timestamps.last().is_some_and(|&last| last >= start_ms) {
+        let ends = self.open_timestamps.first().zip(self.open_timestamps.last());
+        let open = if ends.is_some_and(|(&first, &last)| last >= start_ms && first <= end_ms) {
             columns
                 .iter()
                 .map(|&column| {

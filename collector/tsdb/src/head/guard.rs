@@ -1,15 +1,20 @@
 //! Keeps a label explosion out of the head: which new series are refused, and who sends them.
 //!
 //! Only new series are refused; those that the head knows go on. The refusals are counted by metric and by
-//! the guarded label's value, so that the culprit has a name.
+//! the guarded label's value, so that the culprit has a name. A native histogram counts as one series in the
+//! limits of numbers; the limit of memory counts what its parts really take.
 
 use super::registry::Registry;
 use crate::error::{SeriesLimit, TsdbError};
+use crate::histogram;
 use pharos_common::labels::Labels;
 use std::collections::BTreeMap;
 
-/// Culprits that are told apart; further ones are counted together.
+/// Culprits that are told apart. When they are more, those with the fewest refusals are counted together.
 const CULPRITS_MAX: usize = 100;
+
+/// The name under which they are.
+const OTHERS: &str = "others";
 
 /// How many series there may be, and of what size.
 #[derive(Clone, Debug)]
@@ -19,21 +24,35 @@ pub(crate) struct Guard {
     pub(crate) per_value: Option<(String, usize)>,
     pub(crate) labels_max: usize,
     pub(crate) label_bytes_max: usize,
+    /// Memory for names and indexes of series; their samples can be written out, this cannot.
+    pub(crate) memory_bytes_max: usize,
 }
 
 impl Guard {
     /// Refuses nothing: for what was taken once already.
     pub(crate) fn open() -> Self {
-        Guard { series_max: usize::MAX, per_value: None, labels_max: usize::MAX, label_bytes_max: usize::MAX }
+        Guard {
+            series_max: usize::MAX,
+            per_value: None,
+            labels_max: usize::MAX,
+            label_bytes_max: usize::MAX,
+            memory_bytes_max: usize::MAX,
+        }
     }
 
     /// Whether these series may join those of the registry.
     pub(crate) fn check(&self, registry: &Registry, new: &[&Labels]) -> Result<(), TsdbError> {
         let refuse = |limit: usize, of: SeriesLimit| Err(TsdbError::TooManySeries { limit, of });
-        if registry.series_count() + new.len() > self.series_max {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let counted = || new.iter().copied().filter(|labels| !histogram::is_inner_part(labels));
+        if registry.series_count() + counted().count() > self.series_max {
             return refuse(self.series_max, SeriesLimit::Total);
         }
-        let mut by_value: BTreeMap<&str, usize> = BTreeMap::new();
+        if registry.memory_bytes() >= self.memory_bytes_max {
+            return refuse(self.memory_bytes_max, SeriesLimit::Memory);
+        }
         for labels in new {
             if labels.as_bytes().len() > self.label_bytes_max {
                 return refuse(self.label_bytes_max, SeriesLimit::LabelBytes);
@@ -41,15 +60,14 @@ impl Guard {
             if self.labels_max != usize::MAX && labels.len() > self.labels_max {
                 return refuse(self.labels_max, SeriesLimit::Labels);
             }
-            if let Some((label, _)) = &self.per_value
-                && let Some(value) = labels.get(label)
-            {
-                *by_value.entry(value).or_default() += 1;
-            }
         }
         let Some((label, limit)) = &self.per_value else { return Ok(()) };
+        let mut by_value: BTreeMap<&str, u64> = BTreeMap::new();
+        for value in counted().filter_map(|labels| labels.get(label)) {
+            *by_value.entry(value).or_default() += 1;
+        }
         for (value, more) in by_value {
-            if registry.postings().count(label, value) + more as u64 > *limit as u64 {
+            if registry.count(label, value) + more > *limit as u64 {
                 let of = SeriesLimit::PerValue { label: label.clone(), value: value.to_owned() };
                 return refuse(*limit, of);
             }
@@ -71,13 +89,71 @@ impl Guard {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusals {
     pub(crate) total: u64,
-    pub(crate) by_culprit: BTreeMap<String, u64>,
+    by_culprit: BTreeMap<String, Culprit>,
+}
+
+/// How often somebody was refused, and when last: the total at that time.
+#[derive(Clone, Copy, Debug)]
+struct Culprit {
+    count: u64,
+    last: u64,
 }
 
 impl Refusals {
-    pub(crate) fn count(&mut self, culprit: String) {
+    /// Culprits and how often they were refused.
+    pub(crate) fn by_culprit(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.by_culprit.iter().map(|(name, culprit)| (name.as_str(), culprit.count))
+    }
+
+    pub(crate) fn count(&mut self, culprit: &str) {
         self.total += 1;
-        let full = self.by_culprit.len() >= CULPRITS_MAX && !self.by_culprit.contains_key(&culprit);
-        *self.by_culprit.entry(if full { "others".to_owned() } else { culprit }).or_default() += 1;
+        if !self.by_culprit.contains_key(culprit) {
+            self.make_room();
+        }
+        self.add(culprit, 1);
+    }
+
+    fn add(&mut self, culprit: &str, more: u64) {
+        let last = self.total;
+        match self.by_culprit.get_mut(culprit) {
+            Some(known) => *known = Culprit { count: known.count + more, last },
+            None => drop(self.by_culprit.insert(culprit.to_owned(), Culprit { count: more, last })),
+        }
+    }
+
+    /// Whoever sends an explosion soon has more refusals than those who are refused once, so the one with the
+    /// fewest goes; of several the one that was silent for longest.
+    fn make_room(&mut self) {
+        if self.by_culprit.len() <= CULPRITS_MAX {
+            return;
+        }
+        let named = self.by_culprit.iter().filter(|(name, _)| *name != OTHERS);
+        let smallest = named.min_by_key(|(_, culprit)| (culprit.count, culprit.last));
+        if let Some(smallest) = smallest.map(|(name, _)| name.clone())
+            && let Some(culprit) = self.by_culprit.remove(&smallest)
+        {
+            self.add(OTHERS, culprit.count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_culprit_is_named_though_it_comes_after_many_others() {
+        let mut refusals = Refusals::default();
+        for number in 0..10 * CULPRITS_MAX {
+            refusals.count(&format!("one{number}"));
+        }
+        for number in 0..5_000 {
+            refusals.count("bomb");
+            refusals.count(&format!("another{number}"));
+        }
+        let found: BTreeMap<&str, u64> = refusals.by_culprit().collect();
+        assert_eq!(found["bomb"], 5_000);
+        assert!(found.len() <= CULPRITS_MAX + 2);
+        assert_eq!(found.values().sum::<u64>(), refusals.total);
     }
 }

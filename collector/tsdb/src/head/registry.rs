@@ -3,9 +3,11 @@
 use super::group::Group;
 use super::guard::Guard;
 use crate::error::TsdbError;
+use crate::histogram;
 use crate::postings::Postings;
 use crate::row::GroupId;
 use pharos_common::labels::Labels;
+use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,7 +24,14 @@ pub(crate) struct Registry {
     by_columns: FastMap<Box<[u32]>, GroupId>,
     postings: Postings,
     label_bytes: usize,
+    /// Series that stand for nothing by themselves: parts of histograms.
+    inner_parts: RoaringBitmap,
+    group_bytes: usize,
 }
+
+/// What a series costs beside its labels' bytes: the allocation of them, its places in the table and in the
+/// list (with the room that growing ones leave), and the list of its columns.
+const SERIES_BYTES: usize = 190;
 
 /// Where a series' samples are: a group and the column in it.
 pub(crate) type Location = (GroupId, u16);
@@ -42,14 +51,17 @@ impl Registry {
         self.by_columns.get(&columns?).copied()
     }
 
+    /// Those of the series that are new.
+    pub(crate) fn unknown<'a>(&self, columns: &'a [Labels]) -> Vec<&'a Labels> {
+        columns.iter().filter(|labels| !self.by_labels.contains_key(*labels)).collect()
+    }
+
     pub(crate) fn define_group(&mut self, columns: &[Labels], guard: &Guard) -> Result<GroupId, TsdbError> {
         // Somebody may have defined it between the read lock and the write lock.
         if let Some(id) = self.find_group(columns) {
             return Ok(id);
         }
-        let new: Vec<&Labels> =
-            columns.iter().filter(|labels| !self.by_labels.contains_key(*labels)).collect();
-        guard.check(self, &new)?;
+        guard.check(self, &self.unknown(columns))?;
         let id = GroupId(self.groups.len() as u32);
         let numbers: Box<[u32]> = columns
             .iter()
@@ -62,6 +74,7 @@ impl Registry {
                 number
             })
             .collect();
+        self.group_bytes += Group::fixed_bytes(numbers.len());
         self.groups.push(Some(Arc::new(Group::new(numbers.clone()))));
         self.by_columns.insert(numbers, id);
         Ok(id)
@@ -85,6 +98,9 @@ impl Registry {
         self.by_labels.insert(labels.clone(), number);
         self.postings.insert(number, labels);
         self.label_bytes += labels.as_bytes().len();
+        if histogram::is_inner_part(labels) {
+            self.inner_parts.insert(number);
+        }
         number
     }
 
@@ -112,17 +128,29 @@ impl Registry {
         &self.postings
     }
 
+    /// Series as others count them: a histogram is one.
     pub(crate) fn series_count(&self) -> usize {
-        self.by_labels.len()
+        self.by_labels.len() - self.inner_parts.len() as usize
+    }
+
+    /// Those with this value of a label.
+    pub(crate) fn count(&self, label: &str, value: &str) -> u64 {
+        self.postings.count_without(label, value, &self.inner_parts)
+    }
+
+    /// Series that [`Registry::series_count`] leaves out.
+    pub(crate) fn inner_parts(&self) -> &RoaringBitmap {
+        &self.inner_parts
     }
 
     pub(crate) fn group_count(&self) -> usize {
         self.by_columns.len()
     }
 
-    /// Bytes in memory, about: labels, and what maps and postings cost a series.
+    /// Bytes in memory, about: labels, maps, postings and groups without their rows.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.label_bytes + self.by_labels.len() * 160
+        let series = self.label_bytes + self.by_labels.len() * SERIES_BYTES;
+        series + self.postings.memory_bytes() + self.group_bytes + self.groups.len() * 8
     }
 
     /// Closes idle groups, then series that have neither a group nor (as `keep` says) late samples.
@@ -131,6 +159,7 @@ impl Registry {
         for (number, slot) in self.groups.iter_mut().enumerate() {
             let Some(group) = slot.take_if(|group| idle(group)) else { continue };
             self.by_columns.remove(&group.columns);
+            self.group_bytes -= Group::fixed_bytes(group.columns.len());
             for &series in &group.columns {
                 if let Some(Some(series)) = self.series.get_mut(series as usize) {
                     series.locations.retain(|(id, _)| id.0 as usize != number);
@@ -146,6 +175,7 @@ impl Registry {
             self.by_labels.remove(&series.labels);
             self.postings.remove(number, &series.labels);
             self.label_bytes -= series.labels.as_bytes().len();
+            self.inner_parts.remove(number);
             self.free.push(number);
         }
     }

@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<serde_json::Value> {
         "journal_bytes_per_sample": stats.journal_bytes_written as f64 / samples as f64,
         "checkpoint_bytes_per_sample": stats.checkpoint_bytes_written as f64 / samples as f64,
         "checkpoints": stats.checkpoints,
-        "head_bytes_per_sample": stats.head_memory_bytes as f64 / samples as f64,
+        "head_bytes_per_sample": (stats.head_index_bytes + stats.head_sample_bytes) as f64 / samples as f64,
         "head_select_ms": selects,
         "reopen_seconds": reopen_seconds,
         "reopen_cpu_seconds": before_flush.cpu_seconds - before_reopen.cpu_seconds,

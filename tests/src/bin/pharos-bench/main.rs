@@ -9,6 +9,7 @@ mod alerts;
 mod all;
 mod answer;
 mod backfill;
+mod bomb;
 mod compare;
 mod engine;
 mod feed;
@@ -43,6 +44,8 @@ enum Bench {
     Agent(agent::Arguments),
     /// From a breach written to a webhook received
     Alerts(alerts::Arguments),
+    /// Millions of new series while nodes go on: memory, time, what is lost, and who is named
+    Bomb(bomb::Arguments),
     /// The main rows of all of these; some minutes with --quick
     All(all::Arguments),
     /// Records node_exporter on this machine for `--data recording`
@@ -65,6 +68,7 @@ fn execute(bench: Bench) -> anyhow::Result<serde_json::Value> {
         Bench::Agents(arguments) => agents::run(&arguments),
         Bench::Agent(arguments) => agent::run(&arguments),
         Bench::Alerts(arguments) => alerts::run(&arguments),
+        Bench::Bomb(arguments) => bomb::run(&arguments),
         Bench::All(arguments) => all::run(&arguments),
         Bench::Record(arguments) => record::run(&arguments),
     }

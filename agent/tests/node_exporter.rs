@@ -1,0 +1,127 @@
+//! The same fake host read by Debian's node_exporter and by the agent: every series that node_exporter finds
+//! is there, with the same labels and value. Where node_exporter is not installed the test says so.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use support::{Bench, fixtures, host_flags};
+
+/// Collectors that read nothing but files of the trees given, and mean the same in version 1.5 as today.
+const COLLECTORS: [&str; 27] = [
+    "arp",
+    "bonding",
+    "buddyinfo",
+    "conntrack",
+    "diskstats",
+    "dmi",
+    "edac",
+    "entropy",
+    "fibrechannel",
+    "filefd",
+    "infiniband",
+    "ipvs",
+    "loadavg",
+    "mdadm",
+    "meminfo",
+    "netstat",
+    "nfs",
+    "nfsd",
+    "powersupplyclass",
+    "pressure",
+    "rapl",
+    "sockstat",
+    "stat",
+    "tapestats",
+    "vmstat",
+    "xfs",
+    "zfs",
+];
+
+struct Exporter(Child);
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+type Series = BTreeMap<(String, BTreeMap<String, String>), f64>;
+
+/// Series by name and labels. Empty labels are the same as none.
+fn parse(text: &str) -> Series {
+    let mut series = Series::new();
+    for line in text.lines().filter(|line| line.starts_with("node_")) {
+        let (series_text, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series_text.split_once('{').unwrap_or((series_text, ""));
+        let labels = labels.trim_end_matches('}').split("\",").filter_map(|label| {
+            let (name, value) = label.split_once("=\"")?;
+            let value = value.trim_end_matches('"').replace(fixtures().to_str().unwrap(), "");
+            (!value.is_empty()).then(|| (name.to_owned(), value))
+        });
+        series.insert((name.to_owned(), labels.collect()), value.parse().unwrap());
+    }
+    series
+}
+
+fn get(address: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: test\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.contains("200 OK").then_some(answer)
+}
+
+#[test]
+fn the_fake_host_looks_the_same_to_node_exporter() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let flags = host_flags(&fixtures());
+    let of_paths = flags.iter().filter(|flag| flag.starts_with("--path.") && !flag.contains("kmsg"));
+    let exporter = Command::new("prometheus-node-exporter")
+        .arg(format!("--web.listen-address={address}"))
+        .args(of_paths)
+        .arg("--collector.disable-defaults")
+        .args(COLLECTORS.map(|name| format!("--collector.{name}")))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(exporter) = exporter else {
+        eprintln!("prometheus-node-exporter is not installed; nothing to compare with");
+        return;
+    };
+    let mut exporter = Exporter(exporter);
+    let theirs = loop {
+        match get(&address) {
+            Some(answer) => break parse(&answer),
+            None => assert!(exporter.0.try_wait().unwrap().is_none(), "node_exporter has ended"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    };
+    let on = COLLECTORS.map(|name| format!("--collector.{name}"));
+    let flags = flags.iter().map(String::as_str).chain(["--collector.disable-defaults"]);
+    let mut bench = Bench::new(&flags.chain(on.iter().map(String::as_str)).collect::<Vec<_>>());
+    bench.tick();
+    bench.tick();
+    let ours = parse(&bench.text());
+    let mut differences = Vec::new();
+    let mut compared = 0;
+    for (series, value) in &theirs {
+        // What is theirs, and what has one label more since.
+        let other = ["node_scrape_collector_duration_seconds", "node_exporter_build_info", "node_disk_info"];
+        if other.contains(&series.0.as_str()) {
+            continue;
+        }
+        compared += 1;
+        match ours.get(series) {
+            Some(found) if (found - value).abs() <= value.abs() * 1e-9 => {}
+            found => differences.push(format!("{series:?}: {found:?} instead of {value}")),
+        }
+    }
+    assert!(differences.is_empty(), "{} of {compared}:\n{}", differences.len(), differences.join("\n"));
+    assert!(compared > 500, "only {compared} series");
+}
