@@ -72,6 +72,10 @@ pub struct Options {
     #[arg(long = "storage.head-memory-max", value_name = "BYTES", default_value = "2GB")]
     pub head_memory_max: ByteSize,
 
+    /// Memory for decoded pages of blocks, so that what is asked again is not read again
+    #[arg(long = "storage.page-cache-max", value_name = "BYTES", default_value = "256MB")]
+    pub page_cache_max: ByteSize,
+
     /// Alertmanager to send alerts to (repeatable)
     #[arg(long = "alertmanager.url", value_name = "URL")]
     pub alertmanager_urls: Vec<String>,
@@ -130,6 +134,7 @@ impl Default for Options {
             series_per_node_max: 250_000,
             samples_per_second_max: 0,
             head_memory_max: ByteSize(2 << 30),
+            page_cache_max: ByteSize(256 << 20),
             alertmanager_urls: Vec::new(),
             rule_files: Vec::new(),
             shipped_rules: true,
@@ -164,6 +169,7 @@ impl Options {
             ("rules.file", self.rule_files.join(",")),
             ("rules.shipped", self.shipped_rules.to_string()),
             ("storage.head-memory-max", self.head_memory_max.to_string()),
+            ("storage.page-cache-max", self.page_cache_max.to_string()),
             ("storage.path", self.storage_path.display().to_string()),
             ("storage.retention.time", self.retention_time.to_string()),
             ("storage.rollup.retention.time", self.rollup_retention_time.to_string()),

@@ -4,8 +4,8 @@
 //! [`reader::Block`] answers selections from it. FORMAT.md shows the bytes; [`index`] is the part that is
 //! read into memory.
 
+pub(crate) mod cache;
 pub(crate) mod index;
-pub(crate) mod page_cache;
 pub(crate) mod reader;
 pub(crate) mod rollups;
 pub(crate) mod samples;

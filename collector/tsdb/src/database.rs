@@ -34,7 +34,7 @@ pub use statistics::{Ranking, Statistics};
 pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 pub use verify::{FileCheck, Verdict};
 
-use crate::block::page_cache::PageCache;
+use crate::block::cache::BlockCache;
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
@@ -82,7 +82,7 @@ struct Inner {
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
     /// Decoded pages of the blocks.
-    pages: Arc<PageCache>,
+    pages: Arc<BlockCache>,
     housekeeping: Mutex<Housekeeping>,
     exemplars: ExemplarLog,
     counters: Counters,

@@ -10,12 +10,13 @@ mod overlap;
 
 use crate::block::reader::BlockError;
 use crate::merge::{Piece, join_pieces};
-use crate::rollup::LEVELS_MS;
+use crate::rollup::{LEVELS_MS, record};
 use crate::select::ReadBudget;
 use cursor::BlockCursor;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::summary::{Span, Summary, SummaryFields};
+use std::sync::Arc;
 
 /// A series and where its samples are, earliest stored first: first blocks, then the head.
 #[derive(Debug)]
@@ -72,6 +73,19 @@ pub(crate) struct Summarizer {
     pub(crate) fields: SummaryFields,
     pub(crate) stats: SummaryStats,
     pub(crate) scratch: Summary,
+    /// The number of the finest bucket that each span is, if all are.
+    pub(crate) single_buckets: Option<Arc<[i64]>>,
+}
+
+/// The numbers of the finest buckets that spans are; `None` if one of them is something else.
+pub(crate) fn single_buckets(spans: &[Span]) -> Option<Arc<[i64]>> {
+    let number = |span: &Span| {
+        let number = span.after_ms.div_euclid(record::FINEST_MS);
+        let is_one =
+            span.after_ms.rem_euclid(record::FINEST_MS) == 0 && span.length_ms() == record::FINEST_MS;
+        is_one.then_some(number)
+    };
+    spans.iter().map(number).collect::<Option<Vec<_>>>().map(Arc::from)
 }
 
 impl Summarizer {
@@ -84,6 +98,12 @@ impl Summarizer {
         out: &mut Vec<Summary>,
     ) -> Result<(), Failure<B::Refusal>> {
         let contested = overlap::contested(sources);
+        if let Some(buckets) = self.single_buckets.clone()
+            && contested.is_empty()
+            && sources.pieces.is_empty()
+        {
+            return self.of_single_buckets(sources, spans, &buckets, budget, out);
+        }
         let mut order: Vec<Source<'_>> = sources.blocks.iter().map(Source::Block).collect();
         order.extend(sources.pieces.iter().map(Source::Piece));
         order.sort_by_key(Source::first_ms);
@@ -110,6 +130,39 @@ impl Summarizer {
             }
             self.clear(near, Span { after_ms, until_ms: span.until_ms }, budget, &mut summary)?;
             out.push(summary);
+        }
+        Ok(())
+    }
+
+    /// The same where each span is one of the finest buckets, and blocks follow each other.
+    fn of_single_buckets<B: ReadBudget>(
+        &mut self,
+        sources: &Sources,
+        spans: &[Span],
+        numbers: &[i64],
+        budget: &B,
+        out: &mut Vec<Summary>,
+    ) -> Result<(), Failure<B::Refusal>> {
+        out.resize_with(spans.len(), Summary::default);
+        let mut order: Vec<&InBlock> = sources.blocks.iter().collect();
+        order.sort_by_key(|place| place.first_ms);
+        for place in order {
+            let from = spans.partition_point(|span| span.until_ms < place.first_ms);
+            let to = spans.partition_point(|span| span.after_ms < place.last_ms).max(from);
+            let (Some(spans), Some(numbers), Some(out)) =
+                (spans.get(from..to), numbers.get(from..to), out.get_mut(from..to))
+            else {
+                continue;
+            };
+            let Some(cursor) = self.cursors.get_mut(place.block) else { continue };
+            let helpers = (&mut self.stats, &mut self.scratch);
+            let unserved = cursor.single_buckets(place, numbers, self.fields, helpers, out)?;
+            let unserved = unserved.unwrap_or_else(|| (0..spans.len()).collect());
+            for at in unserved {
+                if let (Some(span), Some(into)) = (spans.get(at), out.get_mut(at)) {
+                    self.in_block(place, *span, budget, into)?;
+                }
+            }
         }
         Ok(())
     }

@@ -269,6 +269,20 @@ impl Engine {
             })
             .collect();
         assert_eq!(got, want);
+        // Parts have the same series in the same order.
+        let parts = self.database.selection(&[], start_ms, end_ms, &Unlimited).unwrap().split(3);
+        let mut in_parts: Vec<(Labels, Vec<(i64, u64)>)> = Vec::new();
+        for mut part in parts {
+            assert!(part.len() <= 3);
+            while let Some(series) = part.next_series(&Unlimited).unwrap() {
+                let bits = series.values.iter().map(|value| value.to_bits());
+                in_parts.push((series.labels, series.timestamps.iter().copied().zip(bits).collect()));
+            }
+        }
+        assert_eq!(
+            in_parts,
+            want.iter().map(|(labels, all)| (labels.clone(), all.clone())).collect::<Vec<_>>()
+        );
         let newest: BTreeMap<Labels, Vec<(i64, u64)>> = self
             .database
             .select_newest(&[], start_ms, end_ms, &Unlimited)

@@ -217,6 +217,7 @@ impl Gathered<'_> {
                     found.series.iter().try_for_each(|series| aggregation.add(series))?;
                 }
                 budget.put_back(cost(&found.series));
+                all.append(Found { series: Vec::new(), ..found });
             } else {
                 // Nothing is lost if these are the first.
                 is_accepted &= aggregation.is_empty();

@@ -2,6 +2,7 @@
 //! are wanted; [`super::samples`] reads its samples. Every byte is checked against its checksum before it is
 //! decoded.
 
+use super::cache::{BlockCache, SectionKey};
 use super::index::Index;
 use super::rollups::Records;
 use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, HEADER_BYTES, MAGIC, VERSION, header};
@@ -201,6 +202,25 @@ impl Block {
         let chunk = directory.chunks.get(chunk).ok_or_else(damaged)?;
         let bytes = self.section(chunk.offset, chunk.length, &damaged)?;
         Records::new(chunk.first_series, bytes).ok_or_else(damaged)
+    }
+
+    /// The same from the cache, or into it.
+    pub(crate) fn records_kept(
+        &self,
+        level: usize,
+        chunk: usize,
+        cache: &BlockCache,
+    ) -> Result<Arc<Records>, BlockError> {
+        let directory = self.index()?.rollups.get(level);
+        let offset =
+            directory.and_then(|directory| directory.chunks.get(chunk)).map_or(0, |chunk| chunk.offset);
+        let key = SectionKey { block: self.id, offset, page: 0 };
+        if let Some(records) = cache.rollups.get(&key) {
+            return Ok(records);
+        }
+        let records = Arc::new(self.records(level, chunk)?);
+        cache.rollups.insert(key, Arc::clone(&records));
+        Ok(records)
     }
 
     /// Decodes the buckets of one series.

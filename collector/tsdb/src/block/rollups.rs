@@ -123,6 +123,11 @@ pub(crate) struct Records {
 }
 
 impl Records {
+    /// Bytes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len() + self.starts.len() * size_of::<usize>() + size_of::<Records>()
+    }
+
     /// Takes a chunk's checked bytes; `None` if they are no chunk.
     pub(crate) fn new(first_series: u32, bytes: Vec<u8>) -> Option<Records> {
         let mut cursor = Cursor::new(&bytes);

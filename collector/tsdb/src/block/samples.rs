@@ -1,12 +1,12 @@
 //! Reads the samples of a block: a series and a time range in, its values and the timestamps that it shares
 //! with others out.
 //!
-//! Columns are read page by page, and decoded pages are kept in the [`PageCache`] that a reader brings along.
+//! Columns are read page by page, and decoded pages are kept in the [`BlockCache`] that a reader brings along.
 //! Compaction, which reads everything once, brings none.
 
 use super::CHECKSUM_BYTES;
+use super::cache::{BlockCache, SectionKey};
 use super::index::{Column, Index, SeriesEntry, TimestampColumn};
-use super::page_cache::{PageCache, PageKey};
 use super::reader::{Block, BlockError};
 use crate::codec::dense::{self, Form, PAGE_ROWS};
 use crate::codec::page::Page;
@@ -57,7 +57,7 @@ impl Block {
         &self,
         number: u32,
         window: &Window,
-        cache: Option<&PageCache>,
+        cache: Option<&BlockCache>,
     ) -> Result<Option<Piece>, BlockError> {
         let Some(series) = self.index()?.series.get(number as usize) else { return Ok(None) };
         self.piece(series, window, cache).map(Some)
@@ -68,7 +68,7 @@ impl Block {
         &self,
         number: u32,
         window: &Window,
-        cache: Option<&PageCache>,
+        cache: Option<&BlockCache>,
     ) -> Result<Option<Sample>, BlockError> {
         let Some(series) = self.index()?.series.get(number as usize) else { return Ok(None) };
         let is_touched = self.tombstones().iter().any(|tombstone| tombstone.matches(&series.labels));
@@ -88,7 +88,7 @@ impl Block {
         &self,
         series: &SeriesEntry,
         window: &Window,
-        cache: Option<&PageCache>,
+        cache: Option<&BlockCache>,
     ) -> Result<Piece, BlockError> {
         let values = self.values(series, window, window.rows.clone(), cache)?;
         let piece = Piece { timestamps: Arc::clone(&window.timestamps), values };
@@ -106,7 +106,7 @@ impl Block {
         number: u32,
         start_ms: TimestampMs,
         end_ms: TimestampMs,
-        cache: Option<&PageCache>,
+        cache: Option<&BlockCache>,
     ) -> Result<Option<Window>, BlockError> {
         let damaged = || self.damaged(format!("timestamps {number}"));
         let column = index.timestamps.get(number as usize).ok_or_else(damaged)?;
@@ -147,7 +147,7 @@ impl Block {
         series: &SeriesEntry,
         window: &Window,
         rows: Range<usize>,
-        cache: Option<&PageCache>,
+        cache: Option<&BlockCache>,
     ) -> Result<Vec<f64>, BlockError> {
         let damaged = || self.damaged(format!("series {}", series.labels));
         let column = &series.values;
@@ -174,29 +174,29 @@ impl Block {
         column: &Column,
         rows: usize,
         wanted: Range<usize>,
-        cache: Option<&PageCache>,
+        cache: Option<&BlockCache>,
         damaged: &dyn Fn() -> BlockError,
         mut each: impl FnMut(usize, &Page),
     ) -> Result<(), BlockError> {
         let Some(cache) = cache.filter(|_| wanted.len() <= PAGES_KEPT_MAX) else {
             return self.decode(column, rows, wanted, damaged, |number, page| each(number, &page));
         };
-        let key = |page: usize| PageKey { block: self.id(), offset: column.offset, page: page as u32 };
+        let key = |page: usize| SectionKey { block: self.id(), offset: column.offset, page: page as u32 };
         let mut next = wanted.start;
         while next < wanted.end {
-            if let Some(page) = cache.get(&key(next)) {
+            if let Some(page) = cache.pages.get(&key(next)) {
                 each(next, &page);
                 next += 1;
                 continue;
             }
             // What follows and is not known either is read with it.
             let mut end = next + 1;
-            while end < wanted.end && cache.get(&key(end)).is_none() {
+            while end < wanted.end && cache.pages.get(&key(end)).is_none() {
                 end += 1;
             }
             self.decode(column, rows, next..end, damaged, |number, page| {
                 each(number, &page);
-                cache.insert(key(number), Arc::new(page));
+                cache.pages.insert(key(number), Arc::new(page));
             })?;
             next = end;
         }
@@ -274,12 +274,12 @@ pub(crate) struct Windows {
     known: HashMap<(u32, TimestampMs, TimestampMs), Option<Window>, foldhash::fast::RandomState>,
     /// Timestamps in all of them.
     rows: usize,
-    cache: Option<Arc<PageCache>>,
+    cache: Option<Arc<BlockCache>>,
 }
 
 impl Windows {
     /// For one reader of one block.
-    pub(crate) fn new(cache: Option<Arc<PageCache>>) -> Self {
+    pub(crate) fn new(cache: Option<Arc<BlockCache>>) -> Self {
         Windows { known: HashMap::default(), rows: 0, cache }
     }
 

@@ -8,7 +8,7 @@ use super::replay::replay;
 use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
-use crate::block::page_cache::PageCache;
+use crate::block::cache::BlockCache;
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
@@ -152,7 +152,7 @@ impl Database {
             label_bytes_max: options.label_bytes_max,
             memory_bytes_max: options.head_bytes_max / INDEX_SHARE,
         };
-        let pages = Arc::new(PageCache::new(options.page_cache_bytes));
+        let pages = Arc::new(BlockCache::new(options.page_cache_bytes));
         let inner = Arc::new(Inner {
             io,
             folder: folder.to_owned(),

@@ -8,7 +8,7 @@ use crate::histogram::{self, PART_LABEL};
 use crate::rollup::record::FINEST_MS;
 use crate::select::ReadBudget;
 use crate::summarize::cursor::BlockCursor;
-use crate::summarize::{Failure, InBlock, Sources, Summarizer, SummaryStats};
+use crate::summarize::{Failure, InBlock, Sources, Summarizer, SummaryStats, single_buckets};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::summary::{Span, Summary, SummaryFields};
@@ -124,11 +124,13 @@ impl Summaries {
         let cursor = |(position, block): (usize, &Arc<Block>)| {
             BlockCursor::new(Arc::clone(block), position, Arc::clone(&inner.pages))
         };
+        let single_buckets = single_buckets(&spans);
         let summarizer = Summarizer {
             cursors: blocks.iter().enumerate().map(cursor).collect(),
             fields: fields.closed(),
             stats: SummaryStats::default(),
             scratch: Summary::default(),
+            single_buckets,
         };
         Summaries { inner, spans, sources: sources.into_iter(), summarizer }
     }

@@ -1,8 +1,8 @@
 //! One block as it is summed up: what was read of it for the series before may serve the next.
 
 use super::{Failure, InBlock, SummaryStats};
+use crate::block::cache::BlockCache;
 use crate::block::index::Index;
-use crate::block::page_cache::PageCache;
 use crate::block::reader::{Block, BlockError};
 use crate::block::rollups::Records;
 use crate::block::samples::Windows;
@@ -31,6 +31,7 @@ pub(crate) struct BlockCursor {
     /// By position in [`LEVELS_MS`].
     levels: [LevelCursor; LEVELS_MS.len()],
     windows: Windows,
+    cache: Arc<BlockCache>,
     /// Samples read last: spans meet inside a bucket, so the next one wants them, too.
     samples: Option<(u32, Span, Option<Piece>)>,
 }
@@ -38,18 +39,19 @@ pub(crate) struct BlockCursor {
 /// The records of a level that were read last, and the series decoded last.
 #[derive(Debug, Default)]
 struct LevelCursor {
-    records: Option<Records>,
+    records: Option<Arc<Records>>,
     decoded: Option<u32>,
     columns: BucketColumns,
 }
 
 impl BlockCursor {
-    pub(crate) fn new(block: Arc<Block>, position: usize, pages: Arc<PageCache>) -> Self {
+    pub(crate) fn new(block: Arc<Block>, position: usize, cache: Arc<BlockCache>) -> Self {
         BlockCursor {
             block,
             position,
             levels: Default::default(),
-            windows: Windows::new(Some(pages)),
+            windows: Windows::new(Some(Arc::clone(&cache))),
+            cache,
             samples: None,
         }
     }
@@ -112,6 +114,45 @@ impl BlockCursor {
         self.cover(level, place, Span { after_ms: to * width_ms, until_ms: span.until_ms }, work)
     }
 
+    /// Adds the finest buckets with these rising numbers to a summary each. Gives the positions of those that do
+    /// not serve; `None` if the block has no such buckets of the series.
+    pub(crate) fn single_buckets<R>(
+        &mut self,
+        place: &InBlock,
+        numbers: &[i64],
+        fields: SummaryFields,
+        (stats, scratch): (&mut SummaryStats, &mut Summary),
+        out: &mut [Summary],
+    ) -> Result<Option<Vec<usize>>, Failure<R>> {
+        let position = self.position;
+        if !self.decode(0, place.series, fields).map_err(|error| Failure::Block(position, error))? {
+            return Ok(None);
+        }
+        let columns = &self.levels[0].columns;
+        let mut unserved = Vec::new();
+        let mut at = numbers.first().map_or(0, |&first| columns.seek(first));
+        let mut span = 0;
+        while let (Some(have), Some(&wanted)) = (columns.number(at), numbers.get(span)) {
+            if have < wanted {
+                at += 1;
+            } else if have > wanted {
+                // Buckets of a block mostly follow each other, wanted ones may lie far apart.
+                span += numbers[span..].partition_point(|&number| number < have).max(1);
+            } else {
+                match out.get_mut(span) {
+                    Some(into) if columns.serves(at) => {
+                        columns.append_to(at, into, scratch);
+                        stats.buckets[0] += 1;
+                    }
+                    _ => unserved.push(span),
+                }
+                at += 1;
+                span += 1;
+            }
+        }
+        Ok(Some(unserved))
+    }
+
     /// Makes a level's columns those of a series; `false` if the block has no such level, or not for it.
     fn decode(&mut self, level: usize, series: u32, fields: SummaryFields) -> Result<bool, BlockError> {
         let cursor = &mut self.levels[level];
@@ -123,7 +164,7 @@ impl BlockCursor {
         let Some(stored) = stored else { return Ok(false) };
         if !cursor.records.as_ref().is_some_and(|records| records.series().contains(&series)) {
             let Some(chunk) = index.rollups[stored].chunk_of(series) else { return Ok(false) };
-            cursor.records = match self.block.records(stored, chunk) {
+            cursor.records = match self.block.records_kept(stored, chunk, &self.cache) {
                 Ok(records) => Some(records),
                 Err(error) => return self.without_buckets(error),
             };

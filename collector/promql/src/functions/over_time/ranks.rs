@@ -6,7 +6,7 @@
 use super::floats::SELECTION_VISITS;
 use crate::error::QueryError;
 use crate::eval::meter::Meter;
-use crate::functions::quantile::{of_sorted, quantile};
+use crate::functions::quantile::{of_numbers, of_sorted, order, value_of};
 use std::ops::Range;
 
 /// A window must share so many times more samples with the one before than it gets new ones.
@@ -21,16 +21,15 @@ pub(super) struct Ranks<'v> {
     moves: bool,
     /// The window that `sorted` holds.
     window: Range<usize>,
-    /// Numbers that order as the values do, NaN first.
+    /// Numbers that order as the values do, NaN first; as they come if windows do not move.
     sorted: Vec<i64>,
-    scratch: Vec<f64>,
 }
 
 impl<'v> Ranks<'v> {
     pub(super) fn new(values: &'v [f64], bounds: &[Range<usize>]) -> Self {
         let read: usize = bounds.iter().map(ExactSizeIterator::len).sum();
         let moves = read > (SHARED_MIN + 1) * values.len();
-        Ranks { values, moves, window: 0..0, sorted: Vec::new(), scratch: Vec::new() }
+        Ranks { values, moves, window: 0..0, sorted: Vec::new() }
     }
 
     /// The quantile of a window that is not empty and begins and ends no earlier than the one before.
@@ -42,9 +41,9 @@ impl<'v> Ranks<'v> {
     ) -> Result<f64, QueryError> {
         if !self.moves {
             meter.visit(SELECTION_VISITS * window.len())?;
-            self.scratch.clear();
-            self.scratch.extend_from_slice(&self.values[window]);
-            return Ok(quantile(share, &mut self.scratch));
+            self.sorted.clear();
+            self.sorted.extend(self.values[window].iter().map(|&value| order(value)));
+            return Ok(of_numbers(share, &mut self.sorted));
         }
         let had = std::mem::replace(&mut self.window, window.clone());
         let leave = had.start..window.start.min(had.end);
@@ -68,31 +67,15 @@ impl<'v> Ranks<'v> {
             }
         }
         Ok(of_sorted(share, self.sorted.len(), |rank| {
-            self.sorted.get(rank).map_or(f64::NAN, |&number| value(number))
+            self.sorted.get(rank).map_or(f64::NAN, |&number| value_of(number))
         }))
     }
-}
-
-/// A number that orders as the value does, by its bits; the same for each NaN, which comes first.
-fn order(value: f64) -> i64 {
-    if value.is_nan() {
-        return i64::MIN;
-    }
-    let bits = value.to_bits() as i64;
-    bits ^ ((bits >> 63) as u64 >> 1) as i64
-}
-
-/// The value that [`order`] came from.
-fn value(number: i64) -> f64 {
-    if number == i64::MIN {
-        return f64::NAN;
-    }
-    f64::from_bits((number ^ ((number >> 63) as u64 >> 1) as i64) as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::functions::quantile::quantile;
     use crate::storage::Budget;
     use proptest::prelude::*;
 

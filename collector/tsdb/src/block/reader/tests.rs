@@ -1,6 +1,6 @@
 use super::*;
 use crate::block::Provenance;
-use crate::block::page_cache::PageCache;
+use crate::block::cache::BlockCache;
 use crate::block::samples::Windows;
 use crate::block::writer::{BlockWriter, RolledUp};
 use pharos_common::labels::Labels;
@@ -31,7 +31,7 @@ type Series = (Labels, Vec<i64>, Vec<u64>);
 
 fn read(block: &Block, start_ms: i64, end_ms: i64) -> Result<Vec<Series>, BlockError> {
     let mut read = Vec::new();
-    let cached = Arc::new(PageCache::new(1 << 20));
+    let cached = Arc::new(BlockCache::new(1 << 20));
     for pages in [None, Some(Arc::clone(&cached)), Some(cached)] {
         let mut windows = Windows::new(pages.clone());
         let mut series = Vec::new();
