@@ -7,6 +7,7 @@ use crate::ingest::appender::Appender;
 use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
+use crate::kubernetes_nodes::KubernetesNodes;
 use crate::metrics::Metrics;
 use crate::network_coverage::NetworkInterfaces;
 use crate::options::Options;
@@ -19,6 +20,7 @@ use pharos_common::server::Readiness;
 use pharos_tsdb::Database;
 use prometheus::Registry;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// A running collector.
 pub struct Collector {
@@ -44,6 +46,8 @@ pub struct Collector {
     pub rules: RuleManager,
     /// The nodes.
     pub coverage: Coverage,
+    /// Where Kubernetes is asked for nodes.
+    pub(crate) kubernetes_nodes: watch::Sender<Option<KubernetesNodes>>,
     /// Which network interfaces count as watched.
     pub network_interfaces: Arc<ArcSwap<NetworkInterfaces>>,
     /// What the collector counts.

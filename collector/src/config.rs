@@ -5,6 +5,7 @@
 
 use crate::error::CollectorError;
 use crate::expected_nodes::ExpectedNodes;
+use crate::kubernetes_nodes::KubernetesNodes;
 use crate::network_coverage::NetworkInterfaces;
 use crate::options::Options;
 use crate::rules::file::{self, Defaults, GroupDefinition};
@@ -33,6 +34,8 @@ pub struct LoadedConfig {
     pub groups: Vec<GroupDefinition>,
     /// Nodes that should report, whether or not they ever did.
     pub expected_nodes: ExpectedNodes,
+    /// The same by Kubernetes.
+    pub kubernetes_nodes: Option<KubernetesNodes>,
     /// Which interfaces count as watched.
     pub network_interfaces: NetworkInterfaces,
     /// Whether alerts that are sent tell when they came about.
@@ -142,6 +145,7 @@ struct Pharos {
     shipped_rules: Option<bool>,
     /// A file with the name of one node a line.
     expected_nodes_file: Option<PathBuf>,
+    expected_nodes_kubernetes: Option<KubernetesNodes>,
     network_interfaces: NetworkInterfaces,
     /// Whether alerts that are sent tell when they came about; yes if not said.
     alert_timeline: Option<bool>,
@@ -187,6 +191,7 @@ pub fn load(options: &Options) -> Result<LoadedConfig, CollectorError> {
     })?;
     Ok(LoadedConfig {
         expected_nodes,
+        kubernetes_nodes: parsed.pharos.expected_nodes_kubernetes,
         network_interfaces: parsed.pharos.network_interfaces,
         alert_timeline: parsed.pharos.alert_timeline.unwrap_or(true),
         query_log_file: match parsed.global.query_log_file.filter(|file| !file.is_empty()) {

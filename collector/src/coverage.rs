@@ -1,9 +1,10 @@
 //! Which nodes there are, and which of them report: the series `pharos_node_up`, and stale markers for
 //! the series of those that do not.
 //!
-//! Nodes of a file ([`crate::expected_nodes`]) are expected too. Once a second every stream is looked at. A node counts as up while one of its streams sent a live
-//! reading within a few of its promised intervals. A node that was up within the last day is expected,
-//! also after a restart of the collector.
+//! Once a second every stream is looked at. A node counts as up while one of its streams sent a live reading
+//! within a few of its promised intervals. A node that was up within the last day is expected, also after a
+//! restart of the collector; so are the nodes of a file ([`crate::expected_nodes`]) and of Kubernetes. One that
+//! leaves Kubernetes and does not report is not expected any more: it was taken away.
 
 use crate::expected_nodes::ExpectedNodes;
 use crate::ingest::appender::Appender;
@@ -17,7 +18,7 @@ use pharos_common::matcher::Matcher;
 use pharos_common::sample::STALE_NAN;
 use pharos_common::shutdown::Shutdown;
 use pharos_tsdb::{Database, Metadata, MetricKind, TsdbError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Node {
     /// Series it has defined.
     pub series: usize,
     expected_since: Duration,
+    /// Whether Kubernetes knows it no more.
+    left: bool,
     written: Option<(Duration, bool)>,
 }
 
@@ -53,10 +56,19 @@ pub struct Coverage {
     writer: SeriesWriter,
     clock: SharedClock,
     metrics: Arc<Metrics>,
-    expected: Arc<Mutex<Expected>>,
+    expected: Arc<Mutex<BTreeMap<Origin, Expected>>>,
 }
 
-/// The nodes of the file of expected ones, and what was written of them.
+/// Who says which nodes should report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A file.
+    File,
+    /// Kubernetes.
+    Kubernetes,
+}
+
+/// The nodes that are expected by one origin, and what was written of them.
 #[derive(Default)]
 struct Expected {
     now: ExpectedNodes,
@@ -99,21 +111,34 @@ impl Coverage {
     }
 
     /// Replaces the nodes that should report whether or not they ever did.
-    pub fn expect(&self, nodes: ExpectedNodes) {
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        self.metrics.nodes_expected.set(nodes.nodes.len() as i64);
-        expected.now = nodes;
+    pub fn expect(&self, origin: Origin, nodes: ExpectedNodes) {
+        let mut all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let expected = all.entry(origin).or_default();
+        let before = std::mem::replace(&mut expected.now, nodes);
         expected.written_at = None;
+        if origin == Origin::Kubernetes {
+            let mut known = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            for name in before.nodes.union(&expected.now.nodes) {
+                if let Some(node) = known.get_mut(name) {
+                    node.left = !expected.now.nodes.contains(name);
+                }
+            }
+        }
+        let names: BTreeSet<&String> = all.values().flat_map(|expected| &expected.now.nodes).collect();
+        self.metrics.nodes_expected.set(names.len() as i64);
     }
 
     fn expected_samples(&self, now: Duration, now_ms: i64) -> Vec<LoneSample> {
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        if expected.written_at.is_some_and(|at| now.saturating_sub(at) < WRITE_EVERY) {
-            return Vec::new();
+        let mut all = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut samples = Vec::new();
+        for expected in all.values_mut() {
+            if expected.written_at.is_some_and(|at| now.saturating_sub(at) < WRITE_EVERY) {
+                continue;
+            }
+            samples.extend(expected.now.samples(&expected.written, now_ms));
+            expected.written = expected.now.clone();
+            expected.written_at = Some(now);
         }
-        let samples = expected.now.samples(&expected.written, now_ms);
-        expected.written = expected.now.clone();
-        expected.written_at = Some(now);
         samples
     }
 
@@ -174,7 +199,8 @@ impl Coverage {
         nodes.retain(|name, node| {
             let last = node.arrived.unwrap_or(node.expected_since);
             let silent = now.saturating_sub(last);
-            let forgotten = !node.up && silent > NODE_FORGOTTEN_AFTER;
+            node.left &= !node.up;
+            let forgotten = !node.up && (node.left || silent > NODE_FORGOTTEN_AFTER);
             // After a restart of the collector agents get time to come back before they count as gone.
             let undecided = node.arrived.is_none() && silent < super::limits::MISSED_TIME_MIN * 2;
             let due =

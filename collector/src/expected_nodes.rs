@@ -1,4 +1,4 @@
-//! Nodes that should report, from a file: the series `pharos_node_expected`.
+//! Nodes that should report, from a file or from Kubernetes: the series `pharos_node_expected`.
 //!
 //! A node that reported within the last day is expected anyway. The file adds those that never did, so that
 //! a machine whose agent was never installed is noticed.
@@ -11,13 +11,13 @@ use pharos_common::sample::{STALE_NAN, TimestampMs};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// 1 for every node of the file.
+/// 1 for every node that should report.
 pub const NODE_EXPECTED: &str = "pharos_node_expected";
 
-/// The nodes of one file.
+/// The nodes of one file, or of Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExpectedNodes {
-    /// Name of the file, without its folders.
+    /// Name of the file, without its folders; or `kubernetes`.
     pub source: String,
     /// Names of nodes, as in the label `instance`.
     pub nodes: BTreeSet<String>,

@@ -15,6 +15,7 @@ mod engine_metrics;
 mod error;
 pub mod expected_nodes;
 pub mod ingest;
+pub mod kubernetes_nodes;
 pub mod limits;
 pub mod metrics;
 pub mod network_coverage;

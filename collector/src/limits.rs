@@ -158,5 +158,17 @@ pub const MISSED_TIME_MIN: Duration = Duration::from_secs(5);
 /// A node that did not report for this long is no longer expected.
 pub const NODE_FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
-/// Nodes in the file of those that should report.
+/// Nodes that should report, of a file or of Kubernetes.
 pub const EXPECTED_NODES_MAX: usize = 100_000;
+
+/// How long one watch of Kubernetes' nodes lasts; the next one goes on where it ended.
+pub const KUBERNETES_WATCH: Duration = Duration::from_secs(300);
+
+/// Wait before Kubernetes is asked again; doubled after each failure.
+pub const KUBERNETES_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest such wait.
+pub const KUBERNETES_RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// One event of a watch: a whole node with all its images takes some tens of kilobytes.
+pub const KUBERNETES_LINE_BYTES_MAX: usize = 4 << 20;

@@ -27,7 +27,9 @@ pub struct Metrics {
     pub rate_limited: IntCounterVec,
     /// Nodes that reported within the last day.
     pub nodes_seen: IntGauge,
-    /// Nodes of the file of those that should report.
+    /// Failures to learn from Kubernetes which nodes there are.
+    pub kubernetes_failures: IntCounter,
+    /// Nodes that should report, of the file and of Kubernetes.
     pub nodes_expected: IntGauge,
     /// Nodes that report now.
     pub nodes_reporting: IntGauge,
@@ -147,7 +149,11 @@ impl Metrics {
             nodes_seen: gauge("pharos_collector_nodes_seen", "Nodes that reported within the last day")?,
             nodes_expected: gauge(
                 "pharos_collector_nodes_expected",
-                "Nodes in the file of those that should report",
+                "Nodes that should report, of the file and of Kubernetes",
+            )?,
+            kubernetes_failures: counter(
+                "pharos_collector_kubernetes_failures_total",
+                "Failures to learn from Kubernetes which nodes there are",
             )?,
             nodes_reporting: gauge("pharos_collector_nodes_reporting", "Nodes that report now")?,
             samples_judged: counter(

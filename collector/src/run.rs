@@ -3,7 +3,7 @@
 use crate::api;
 use crate::collector::Collector;
 use crate::config::{self, LoadedConfig};
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Origin};
 use crate::engine_metrics;
 use crate::error::CollectorError;
 use crate::ingest::appender::{Appender, Source};
@@ -12,6 +12,7 @@ use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::ingest::stream::IngestService;
 use crate::ingest::stream_registry::StreamRegistry;
+use crate::kubernetes_nodes;
 use crate::limits::ARRIVALS_QUEUED_MAX;
 use crate::metrics::Metrics;
 use crate::network_coverage::{self, NetworkInterfaces};
@@ -34,7 +35,7 @@ use pharos_tsdb::Database;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How often `/-/ready` learns whether the engine still takes writes.
 const READINESS_LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -122,6 +123,10 @@ pub async fn run_with_clock(
         blocking(move || Coverage::new(&database, streams, appender, derived, clock, metrics)).await??
     };
     let rates = RateLimits::new(options.samples_per_second_max, Arc::clone(&metrics));
+    let (kubernetes_nodes, wanted) = watch::channel(None);
+    let told = coverage.clone();
+    let by_kubernetes = move |nodes| told.expect(Origin::Kubernetes, nodes);
+    tokio::spawn(kubernetes_nodes::run(wanted, Arc::clone(&metrics), by_kubernetes, rules_end.clone()));
     let ingest = IngestService::new(
         appender.clone(),
         streams,
@@ -141,6 +146,7 @@ pub async fn run_with_clock(
         queries,
         rules,
         coverage: coverage.clone(),
+        kubernetes_nodes,
         network_interfaces,
         metrics,
         registry: registry.clone(),
@@ -248,7 +254,12 @@ async fn apply(collector: &Collector, loaded: LoadedConfig) {
     context.set_external_labels(loaded.external_label_set());
     context.notifier.set_urls(&loaded.alertmanager_urls);
     context.set_tells_timeline(loaded.alert_timeline);
-    collector.coverage.expect(loaded.expected_nodes.clone());
+    collector.coverage.expect(Origin::File, loaded.expected_nodes.clone());
+    collector.kubernetes_nodes.send_if_modified(|wanted| {
+        let changed = *wanted != loaded.kubernetes_nodes;
+        wanted.clone_from(&loaded.kubernetes_nodes);
+        changed
+    });
     collector.network_interfaces.store(Arc::new(loaded.network_interfaces.clone()));
     collector.rules.load(loaded.groups.clone()).await;
     let rules: usize = loaded.groups.iter().map(|group| group.rules.len()).sum();

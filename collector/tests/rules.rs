@@ -439,6 +439,50 @@ async fn a_restart_keeps_timers_and_alerts() {
 }
 
 #[tokio::test]
+async fn an_alert_keeps_its_start_to_the_millisecond_over_a_restart() {
+    let mut scene = Scene::open(HOT).await;
+    scene.clock.advance(Duration::from_millis(123));
+    scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;
+    let first = scene.alerts.next().await;
+    assert_eq!(first["startsAt"], "2023-11-14T22:13:20.123Z");
+    let written = "/api/v1/query?query=ALERTS_FOR_STATE";
+    scene.collector.until(written, |body| body["data"]["result"][0]["value"][1] == "1700000000.123").await;
+    let Scene { folder, clock, collector, mut alerts } = scene;
+    collector.stop().await;
+    let options = options_with(folder.path(), HOT, &alerts.url);
+    let collector = TestCollector::start_with(options, clock.clone()).await;
+    clock.advance(Duration::from_secs(60));
+    assert_eq!(alerts.next().await["startsAt"], first["startsAt"]);
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn a_group_with_a_query_offset_sees_and_records_the_past() {
+    let rules = r#"
+groups:
+  - name: late
+    interval: 1s
+    query_offset: 3s
+    rules:
+      - record: load:late
+        expr: load * 10
+      - alert: LoadHigh
+        expr: load > 4
+"#;
+    let mut scene = Scene::open(rules).await;
+    scene.sample(&format!("load 1 {}\nload 5 {}\n", NOW_MS - 1_000, NOW_MS)).await;
+    // For three seconds the rules see what was before; also what an arriving sample could decide waits.
+    scene.advance(2);
+    let recorded = |at: &str| format!("/api/v1/query?query=load:late&time={at}");
+    scene.collector.until(&recorded("1699999999"), |b| b["data"]["result"][0]["value"][1] == "10").await;
+    assert_eq!(scene.states().await, Vec::<String>::new());
+    scene.advance(1);
+    assert_eq!(scene.alerts.next().await["startsAt"], "2023-11-14T22:13:23.000Z");
+    scene.collector.until(&recorded("1700000000"), |b| b["data"]["result"][0]["value"][1] == "50").await;
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
 async fn a_reload_keeps_what_did_not_change_and_a_broken_one_changes_nothing() {
     let mut scene = Scene::open(HOT).await;
     scene.sample("gpu_temp{instance=\"n1\"} 95\n").await;

@@ -86,7 +86,8 @@ async fn write(
         .remote_write
         .places
         .try_acquire()
-        .map_err(|_| WriteRefusal::TooMany("too many writes at once".to_owned()))?;
+        // Not 429: Prometheus drops what is answered that unless it is told otherwise.
+        .map_err(|_| WriteRefusal::Unavailable("too many writes at once".to_owned()))?;
     let message = decompress_snappy(&read_body(body).await?)?;
     let refusal = |fault: WriteFault| match fault {
         WriteFault::Malformed(_) | WriteFault::MalformedHistogram(_) => WriteRefusal::Bad(fault.to_string()),

@@ -34,8 +34,8 @@ fn active(
     active_at_ms: TimestampMs,
     timestamp_ms: TimestampMs,
 ) -> [LoneSample; 2] {
-    // Whole seconds, as Prometheus writes them.
-    let since = active_at_ms.div_euclid(1_000) as f64;
+    // Seconds, as Prometheus writes them, but with their fraction, so that a restart does not move the start.
+    let since = active_at_ms as f64 / 1_000.0;
     [
         LoneSample { labels: alerts(labels, phase), timestamp_ms, value: 1.0 },
         LoneSample { labels: for_state(labels), timestamp_ms, value: since },
@@ -101,7 +101,7 @@ pub fn remembered(
         .into_iter()
         .filter_map(|series| {
             let (&seen_at_ms, &value) = (series.timestamps.last()?, series.values.last()?);
-            let active_at_ms = (value * 1_000.0) as i64;
+            let active_at_ms = (value * 1_000.0).round() as i64;
             (!is_stale_nan(value))
                 .then(|| (series.labels.without_name(), Remembered { active_at_ms, seen_at_ms }))
         })
@@ -136,14 +136,14 @@ mod tests {
         let firing = r#"ALERTS{alertname="Hot", alertstate="firing"}"#;
         let since = r#"ALERTS_FOR_STATE{alertname="Hot"}"#;
         let at = |series: &str, value: &str| format!("{series} {value}");
-        check(&[(None, Phase::Pending)], &[&at(pending, "1"), &at(since, "5")]);
+        check(&[(None, Phase::Pending)], &[&at(pending, "1"), &at(since, "5.9")]);
         check(
             &[(None, Phase::Pending), (Some(Phase::Pending), Phase::Firing)],
-            &[&at(firing, "1"), &at(since, "5")],
+            &[&at(firing, "1"), &at(since, "5.9")],
         );
         check(
             &[(Some(Phase::Pending), Phase::Firing)],
-            &[&at(pending, "stale"), &at(firing, "1"), &at(since, "5")],
+            &[&at(pending, "stale"), &at(firing, "1"), &at(since, "5.9")],
         );
         check(&[(Some(Phase::Firing), Phase::Resolved)], &[&at(firing, "stale"), &at(since, "stale")]);
         check(&[(Some(Phase::Resolved), Phase::Resolved)], &[]);

@@ -69,9 +69,11 @@ async fn evaluate_rule(
 ) -> Result<(), String> {
     let expr = rule.definition.expr.clone();
     let origin = || Origin::Rule { file: group.file.display().to_string(), group: group.name.clone() };
+    // What is seen and written lies back by the offset, as in Prometheus; what is decided is decided now.
+    let seen_ms = at_ms - group.query_offset_ms;
     let result = context
         .queries
-        .run_rule_over(Arc::clone(shared), expr, at_ms - group.query_offset_ms, origin)
+        .run_rule_over(Arc::clone(shared), expr, seen_ms, origin)
         .await
         .map_err(|error| error.to_string())?;
     let vector: Vec<(Labels, SampleValue)> = match result.value {
@@ -82,8 +84,8 @@ async fn evaluate_rule(
         }
     };
     match rule.definition.kind {
-        RuleKind::Record(_) => record(context, rule, vector, at_ms).await,
-        RuleKind::Alert { .. } => alert(context, rule, vector, at_ms).await,
+        RuleKind::Record(_) => record(context, rule, vector, seen_ms).await,
+        RuleKind::Alert { .. } => alert(context, rule, vector, at_ms, seen_ms).await,
     }
 }
 
@@ -137,24 +139,25 @@ async fn alert(
     rule: &Rule,
     vector: Vec<(Labels, SampleValue)>,
     at_ms: TimestampMs,
+    seen_ms: TimestampMs,
 ) -> Result<(), String> {
     // As in Prometheus a histogram is a breach too, of value 0.
     let value = |value: &SampleValue| value.as_float().unwrap_or(0.0);
     let found: Vec<Breach> =
         vector.iter().map(|(labels, found)| rule.breach(context, labels, value(found))).collect();
-    let missing = missing::alerts_without_data(context, rule, &found, at_ms).await;
-    let (series, outcome) = take_found(context, rule, found, &missing, at_ms);
+    let missing = missing::alerts_without_data(context, rule, &found, seen_ms).await;
+    let (series, outcome) = take_found(context, rule, found, &missing, (at_ms, seen_ms));
     context.write_now(&series).await;
     outcome
 }
 
-/// Lets what was found take effect. Gives the series to write.
+/// Lets what was found, seen at one time, take effect at another. Gives the series to write.
 fn take_found(
     context: &RuleContext,
     rule: &Rule,
     found: Vec<Breach>,
     missing: &HashSet<Labels>,
-    at_ms: TimestampMs,
+    (at_ms, seen_ms): (TimestampMs, TimestampMs),
 ) -> (Vec<LoneSample>, Result<(), String>) {
     let mut state = rule.state();
     let is_missing = |alert: &Alert| missing.contains(&alert.labels);
@@ -170,15 +173,15 @@ fn take_found(
     if rule.limit > 0 && active > rule.limit {
         let dropped = state.alerts.clear();
         let failure = format!("exceeded limit of {} with {active} alerts", rule.limit);
-        return (alert_series::of_dropped(&dropped, at_ms), Err(failure));
+        return (alert_series::of_dropped(&dropped, seen_ms), Err(failure));
     }
     let due = state.alerts.take_due(at_ms);
     let changed: HashSet<&Labels> = changes.iter().map(|change| &change.labels).collect();
     // What changed is written with its change.
     let lasting = state.alerts.active().filter(|alert| !changed.contains(&alert.labels));
-    let mut series = alert_series::of_active(lasting, at_ms);
+    let mut series = alert_series::of_active(lasting, seen_ms);
     drop(state);
-    series.extend(alert_series::of_changes(&changes, at_ms));
+    series.extend(alert_series::of_changes(&changes, seen_ms));
     context.send(rule, due, at_ms);
     (series, Ok(()))
 }

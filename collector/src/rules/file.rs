@@ -190,7 +190,12 @@ fn check_group(
     };
     let mut rules = Vec::with_capacity(group.rules.len());
     for (index, rule) in group.rules.into_iter().enumerate() {
-        rules.push(check_rule(&format!("{key}.rules[{index}]"), rule, &group.labels, fault)?);
+        let name =
+            rule.alert.as_ref().or(rule.record.as_ref()).map_or_else(String::new, |n| format!(" {n:?}"));
+        let whose = format!("group {:?}, rule {index}{name}", group.name);
+        let fault = |key: String, message: String| fault(key, format!("{whose}: {message}"));
+        let keys = RuleKeys { group: key, rule: format!("{key}.rules[{index}]") };
+        rules.push(check_rule(&keys, rule, &group.labels, &fault)?);
     }
     Ok(GroupDefinition {
         file: file.to_owned(),
@@ -202,13 +207,20 @@ fn check_group(
     })
 }
 
+/// Where a rule and its group stand in the file.
+struct RuleKeys<'a> {
+    group: &'a str,
+    rule: String,
+}
+
 fn check_rule(
-    key: &str,
+    keys: &RuleKeys<'_>,
     mut rule: Rule,
     group_labels: &BTreeMap<String, String>,
     fault: &Fault<'_>,
 ) -> Result<RuleDefinition, ConfigError> {
     let identity = format!("{group_labels:?} {rule:?}");
+    let key = &keys.rule;
     let at = |part: &str| format!("{key}.{part}");
     if rule.expr.is_empty() {
         return Err(fault(at("expr"), "field 'expr' must be set in rule".to_owned()));
@@ -216,20 +228,28 @@ fn check_rule(
     let expr = pharos_promql::parse(&rule.expr)
         .map_err(|error| fault(at("expr"), format!("could not parse expression: {error}")))?;
     let mut merged = group_labels.clone();
+    let own: HashSet<String> = rule.labels.keys().cloned().collect();
     merged.extend(rule.labels);
     let alerting = rule.alert.is_some();
+    let labels_of = |name: &str| if own.contains(name) { key } else { keys.group };
     for name in merged.keys() {
         if name.is_empty() || name == METRIC_NAME {
-            return Err(fault(at("labels"), format!("invalid label name: {name:?}")));
+            return Err(fault(
+                format!("{}.labels", labels_of(name)),
+                format!("invalid label name: {name:?}"),
+            ));
         }
     }
-    let template = |part: &str, (name, text): (String, String)| {
+    let template = |of: &str, part: &str, (name, text): (String, String)| {
         let text = if alerting { RuleText::template(&text) } else { Ok(RuleText::plain(&text)) };
         text.map(|text| (name.clone(), text)).map_err(|error| {
-            fault(format!("{key}.{part}.{name}"), format!("could not parse template: {error}"))
+            fault(format!("{of}.{part}.{name}"), format!("could not parse template: {error}"))
         })
     };
-    let labels = merged.into_iter().map(|pair| template("labels", pair)).collect::<Result<_, _>>()?;
+    let labels = merged
+        .into_iter()
+        .map(|pair| template(labels_of(&pair.0), "labels", pair))
+        .collect::<Result<_, _>>()?;
     let kind = match (rule.record, rule.alert) {
         (Some(_), Some(_)) => {
             return Err(fault(at("record"), "only one of 'record' and 'alert' must be set".to_owned()));
@@ -264,7 +284,7 @@ fn check_rule(
                 annotations: rule
                     .annotations
                     .into_iter()
-                    .map(|pair| template("annotations", pair))
+                    .map(|pair| template(key, "annotations", pair))
                     .collect::<Result<_, _>>()?,
                 on_missing,
             }
@@ -333,23 +353,31 @@ groups:
         check(&rule("        for: 1\n"), "r.yml:6:14: groups[0].rules[0].for: ");
         check(
             &rule("        annotations:\n          a: '{{ .x'\n"),
-            "r.yml:7:11: groups[0].rules[0].annotations.a: could not parse template: ",
+            r#"r.yml:7:11: groups[0].rules[0].annotations.a: group "a", rule 0 "X": could not parse template: "#,
+        );
+        check(
+            &rule("        labels:\n          team: '{{ nothing }}'\n"),
+            r#"r.yml:7:11: groups[0].rules[0].labels.team: group "a", rule 0 "X": could not parse template: "#,
+        );
+        check(
+            "groups:\n  - name: a\n    labels:\n      team: '{{ .x'\n    rules:\n      - alert: X\n        expr: up\n",
+            r#"r.yml:4:7: groups[0].labels.team: group "a", rule 0 "X": could not parse template: "#,
         );
         check(
             &rule("        annotations:\n          pharos_on_missing: ignore\n"),
-            "r.yml:7:11: groups[0].rules[0].annotations.pharos_on_missing: \"ignore\" is none of",
+            r#"r.yml:7:11: groups[0].rules[0].annotations.pharos_on_missing: group "a", rule 0 "X": "ignore" is none of"#,
         );
         check(
             &rule("        annotations:\n          pharos_on_missing: fire\n"),
-            "r.yml:7:11: groups[0].rules[0].annotations.pharos_on_missing: \"fire\" needs a threshold",
+            r#"r.yml:7:11: groups[0].rules[0].annotations.pharos_on_missing: group "a", rule 0 "X": "fire" needs a threshold"#,
         );
         check(
             "groups:\n  - name: a\n    rules:\n      - alert: X\n        expr: sum(\n",
-            "r.yml:5:9: groups[0].rules[0].expr: could not parse expression: 1:5: parse error: ",
+            r#"r.yml:5:9: groups[0].rules[0].expr: group "a", rule 0 "X": could not parse expression: 1:5: parse error: "#,
         );
         check(
             "groups:\n  - name: a\n    rules:\n      - record: x\n        expr: up\n        for: 1m\n",
-            "r.yml:6:9: groups[0].rules[0].for: invalid field 'for' in recording rule",
+            r#"r.yml:6:9: groups[0].rules[0].for: group "a", rule 0 "x": invalid field 'for' in recording rule"#,
         );
         check(
             "groups:\n  - name: a\n  - name: a\n",
@@ -357,7 +385,7 @@ groups:
         );
         check(
             "groups:\n  - name: a\n    rules:\n      - expr: up\n",
-            "r.yml:4:9: groups[0].rules[0]: one of",
+            r#"r.yml:4:9: groups[0].rules[0]: group "a", rule 0: one of"#,
         );
     }
 }

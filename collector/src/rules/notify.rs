@@ -334,6 +334,9 @@ impl Delivery {
                     "Alerts could not be sent"
                 );
             }
+            if let Err(error) = self.outbox.sync().await {
+                self.not_on_disk(&error);
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.target.stop.cancelled() => return,

@@ -2,8 +2,8 @@
 //!
 //! Notices flow in as rules decide and flow out when the alertmanager has answered. Every change is in a
 //! journal before the notice is sent, so a collector that is killed while no alertmanager answers sends
-//! after its restart what it owed. The journal is not synced: it survives the process, not a power cut,
-//! after which the rules find again what still fires.
+//! after its restart what it owed. The journal is synced when a notice could not be delivered: then it waits
+//! anyway, and survives a power cut too, while one that is taken at once never waits for the disk.
 //!
 //! An alert that is sent again while it waits takes the place of its older notice; what it said last is
 //! what counts. When the box is full the newest is refused, and counted: it comes again within a minute,
@@ -50,12 +50,21 @@ pub struct Outbox {
     next_id: u64,
     notices_max: usize,
     journal: Option<Journal>,
+    /// Whether the journal has records that a power cut would take.
+    unsynced: bool,
 }
 
 impl Outbox {
     /// A box in memory only.
     pub fn in_memory(notices_max: usize) -> Self {
-        Outbox { waiting: BTreeMap::new(), by_key: HashMap::new(), next_id: 1, notices_max, journal: None }
+        Outbox {
+            waiting: BTreeMap::new(),
+            by_key: HashMap::new(),
+            next_id: 1,
+            notices_max,
+            journal: None,
+            unsynced: false,
+        }
     }
 
     /// Opens the box in `folder` with what it was left with. What cannot be read of it is left out.
@@ -143,6 +152,26 @@ impl Outbox {
             .collect()
     }
 
+    /// Makes what waits survive a power cut, on a thread that may block.
+    ///
+    /// # Errors
+    /// If the disk does not take it; it is in the box all the same.
+    pub async fn sync(&mut self) -> Result<(), JournalError> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        let Some(mut journal) = self.journal.take() else { return Ok(()) };
+        let syncing = tokio::task::spawn_blocking(move || {
+            let outcome = journal.sync();
+            (journal, outcome)
+        });
+        // It ends without an answer only if the program does.
+        let Ok((journal, outcome)) = syncing.await else { return Ok(()) };
+        self.journal = Some(journal);
+        self.unsynced = outcome.is_err();
+        outcome
+    }
+
     /// Takes out what the alertmanager has answered, however it did.
     ///
     /// # Errors
@@ -170,6 +199,7 @@ impl Outbox {
         let Some(journal) = self.journal.as_mut() else { return Ok(()) };
         let payload = serde_json::to_vec(entry).unwrap_or_default();
         journal.append(&payload)?;
+        self.unsynced = true;
         let bytes_max = if self.waiting.is_empty() { OUTBOX_IDLE_BYTES_MAX } else { OUTBOX_BYTES_MAX };
         if journal.total_bytes() <= bytes_max {
             return Ok(());
@@ -234,6 +264,20 @@ mod tests {
         assert_eq!(texts(&outbox), want);
         outbox.sent(&outbox.oldest(10)).unwrap();
         assert_eq!(texts(&open(&io, 10)), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_was_synced_survives_a_power_cut() {
+        let io = Arc::new(MemoryIo::default());
+        let mut outbox = open(&io, 10);
+        outbox.put(vec![notice("a", false, "1"), notice("b", true, "1")]).unwrap();
+        outbox.sync().await.unwrap();
+        outbox.put(vec![notice("c", false, "1")]).unwrap();
+        let cut = Arc::new(io.after_power_cut());
+        assert_eq!(texts(&open(&cut, 10))[..2], ["a firing 1", "b resolved 1"]);
+        outbox.sync().await.unwrap();
+        let cut = Arc::new(io.after_power_cut());
+        assert_eq!(texts(&open(&cut, 10)), ["a firing 1", "b resolved 1", "c firing 1"]);
     }
 
     #[test]

@@ -106,7 +106,7 @@ fn histogram(seed: u32) -> FloatHistogram {
     let bits = seed >> 8;
     let buckets: Vec<f64> = (0..6).map(|bucket| f64::from(bits >> (2 * bucket) & 3)).collect();
     FloatHistogram {
-        schema: (seed % 5 == 0).into(),
+        schema: seed.is_multiple_of(5).into(),
         zero_threshold: 0.001,
         zero_count: f64::from(bits % 3),
         count: f64::from(bits % 3) + buckets.iter().sum::<f64>(),
@@ -301,7 +301,7 @@ impl Engine {
         let hour = |hour: i64| START_MS + hour * HOUR_MS;
         let spans: Vec<Span> =
             (-5..3).map(|at| Span { after_ms: hour(at), until_ms: hour(at + 1) }).collect();
-        for group in 0..WIDTHS.len() {
+        for (group, width) in WIDTHS.into_iter().enumerate() {
             let of_group = [Matcher::equal("group", group.to_string())];
             let fields = SummaryFields::FIRST.and(SummaryFields::LAST).and(SummaryFields::EXTREMES);
             let read =
@@ -317,7 +317,7 @@ impl Engine {
                 }
             }
             let mut want = BTreeMap::new();
-            for column in 0..WIDTHS[group] {
+            for column in 0..width {
                 for (at, span) in spans.iter().enumerate() {
                     let range = (group, column, span.after_ms + 1)..=(group, column, span.until_ms);
                     let samples = self.truth.range(range).map(|(key, bits)| (key.2, f64::from_bits(*bits)));

@@ -10,10 +10,14 @@ use crate::histogram;
 use pharos_common::labels::Labels;
 use std::collections::BTreeMap;
 
-/// Culprits that are told apart. When they are more, those with the fewest refusals are counted together.
+/// Culprits that are told apart. When they are more, those with the fewest refusals are counted by their metric
+/// alone, so that an explosion under many nodes has a name too, and then together.
 const CULPRITS_MAX: usize = 100;
 
-/// The name under which they are.
+/// Whoever was refused less often is not worth a series of its own where others may keep it.
+const WORTH_NAMING: u64 = 100;
+
+/// The name under which the rest is counted.
 const OTHERS: &str = "others";
 
 /// How many series there may be, and of what size.
@@ -132,14 +136,46 @@ impl Refusals {
         if let Some(smallest) = smallest.map(|(name, _)| name.clone())
             && let Some(culprit) = self.by_culprit.remove(&smallest)
         {
-            self.add(OTHERS, culprit.count);
+            let metric = smallest.split_once('{').map_or(OTHERS, |(metric, _)| metric);
+            self.add(metric, culprit.count);
         }
+    }
+
+    /// Culprits that are refused often, and all others as one.
+    pub(crate) fn worst(&self) -> Vec<(String, u64)> {
+        let is_worst = |culprit: &Culprit| culprit.count >= WORTH_NAMING;
+        let named = self.by_culprit.iter().filter(|(name, culprit)| is_worst(culprit) && *name != OTHERS);
+        let mut worst: Vec<(String, u64)> =
+            named.map(|(name, culprit)| (name.clone(), culprit.count)).collect();
+        let told: u64 = worst.iter().map(|(_, count)| count).sum();
+        if self.total > told {
+            worst.push((OTHERS.to_owned(), self.total - told));
+        }
+        worst
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_explosion_under_many_nodes_is_named_by_its_metric() {
+        let mut refusals = Refusals::default();
+        for number in 0..10 * CULPRITS_MAX {
+            refusals.count(&format!("bomb{{instance=\"n{number}\"}}"));
+            refusals.count("other{instance=\"n1\"}");
+        }
+        let worst = refusals.worst();
+        let bomb = worst.iter().find(|(name, _)| name == "bomb").unwrap().1;
+        assert!(bomb > 8 * CULPRITS_MAX as u64, "{worst:?}");
+        assert!(
+            worst.contains(&("other{instance=\"n1\"}".to_owned(), 10 * CULPRITS_MAX as u64)),
+            "{worst:?}"
+        );
+        // Those that come and go make no series.
+        assert_eq!(worst.len(), 3, "{worst:?}");
+    }
 
     #[test]
     fn a_culprit_is_named_though_it_comes_after_many_others() {
