@@ -148,7 +148,7 @@ async fn prometheus_writes_to_the_collector_and_promtool_asks_it() {
         let want = theirs.json("/api/v1/query", &at).await.unwrap();
         assert_eq!(ours["data"], want["data"], "{query}");
     }
-    reads_from(&collector, &api, folder.path()).await;
+    reads_from(&collector, &api, time, folder.path()).await;
     let (content, text) =
         tool("promtool", &["query", "instant", &collector.url(), "count(up)"], folder.path());
     assert!(content && text.contains("=> 1"), "{text}");
@@ -158,8 +158,8 @@ async fn prometheus_writes_to_the_collector_and_promtool_asks_it() {
     prometheus.wait().unwrap();
 }
 
-/// Another Prometheus, without samples of its own, that reads ours.
-async fn reads_from(collector: &Program, ours: &Api, folder: &Path) {
+/// Another Prometheus, without samples of its own, that reads ours of a time at which nothing changes any more.
+async fn reads_from(collector: &Program, ours: &Api, time: f64, folder: &Path) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = folder.join("reader.yml");
     let read = format!("remote_read:\n  - url: {}/api/v1/read\n    read_recent: true\n", collector.url());
@@ -177,15 +177,13 @@ async fn reads_from(collector: &Program, ours: &Api, folder: &Path) {
         theirs.get("/-/ready", &[]).await.filter(|(status, _)| *status == 200)
     })
     .await;
-    // A time at which nothing changes any more.
-    let now = ours.value("vector(time())").await.unwrap();
-    let time = (now - 5.0).to_string();
+    let time = time.to_string();
     for query in [
         "count by (job) (go_info)",
-        "sum(rate(prometheus_http_requests_total[30s]))",
+        "sum(increase(prometheus_http_requests_total[30s]) >= bool 0)",
         "{__name__=~\"prometheus_tsdb_.*\", job!=\"other\"}",
         "prometheus_engine_query_duration_seconds{quantile=\"0.5\"}",
-        "up[20s]",
+        "up[19s500ms]",
     ] {
         let at = [("query", query), ("time", time.as_str())];
         let want = ours.json("/api/v1/query", &at).await.unwrap();
