@@ -175,8 +175,8 @@ fn every_counter_of_the_csv_files_is_in_the_catalogue_with_its_type_and_help() {
             wanted.insert(name, (kind, help));
         }
     }
-    // What needs DCGM's own engine to have an opinion on health, and its window over clock events.
-    let not_ours = ["DCGM_EXP_CLOCK_EVENTS_COUNT", "DCGM_EXP_GPU_HEALTH_STATUS", "DCGM_EXP_P2P_STATUS"];
+    // What needs DCGM's own engine.
+    let not_ours = ["DCGM_EXP_P2P_STATUS"];
     assert!(wanted.len() > 50, "{}", wanted.len());
     for (name, (kind, help)) in wanted.iter().filter(|(name, _)| !not_ours.contains(name)) {
         let metric = Catalogue::get().find(name).unwrap_or_else(|| panic!("{name} is not in the catalogue"));
@@ -413,6 +413,10 @@ fn xids_are_counted_from_the_log_and_once_only_from_events() {
     };
     let text = node.until("both GPUs", all_up(2));
     assert_eq!(of(&text, "DCGM_FI_DEV_XID_ERRORS", 0), Some(0.0));
+    let events = [r#"gpu="0""#, r#"clock_event="power_cap""#, r#"window_size_in_ms="300000""#];
+    assert!(labelled(&text, "DCGM_EXP_CLOCK_EVENTS_COUNT", &events) >= Some(1.0), "the fake is capped");
+    let memory = [r#"gpu="0""#, r#"health_watch="MEM""#, r#"health_error_code="DCGM_FR_OK""#];
+    assert_eq!(labelled(&text, "DCGM_EXP_GPU_HEALTH_STATUS", &memory), Some(0.0));
     node.until("the old one", |text| count(text, 1, 31) == Some(1.0));
 
     // Two equal ones in a row, and the driver tells of the same: two.

@@ -42,6 +42,11 @@ const ENGINE_METRICS: &[(&str, &str, bool, Read)] = &[
         s.journal_bytes_written as f64
     }),
     ("pharos_tsdb_journal_syncs_total", "Times the journal was synced", true, |s| s.journal_syncs as f64),
+    ("pharos_tsdb_checkpoints_total", "Checkpoints written", true, |s| s.checkpoints as f64),
+    ("pharos_tsdb_checkpoint_bytes", "Bytes of checkpoints on disk", false, |s| s.checkpoint_bytes as f64),
+    ("pharos_tsdb_checkpoint_written_bytes_total", "Bytes written to checkpoints", true, |s| {
+        s.checkpoint_bytes_written as f64
+    }),
     ("pharos_tsdb_blocks", "Blocks on disk", false, |s| s.blocks as f64),
     ("pharos_tsdb_block_bytes", "Bytes of blocks on disk", false, |s| s.block_bytes as f64),
     ("pharos_tsdb_block_written_bytes_total", "Bytes written to blocks", true, |s| {

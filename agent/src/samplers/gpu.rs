@@ -12,8 +12,10 @@
 //! nothing and looks again now and then, for drivers arrive after agents do.
 
 mod child;
+mod clock_window;
 mod derived;
 mod fleet;
+mod health;
 mod holders;
 mod kernel_log;
 mod labels;

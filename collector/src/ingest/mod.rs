@@ -7,6 +7,7 @@ pub mod appender;
 pub mod exposition;
 pub mod histogram_table;
 pub mod http_write;
+mod known_series;
 pub mod label_rules;
 mod pick;
 pub mod protobuf;

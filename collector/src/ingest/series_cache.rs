@@ -7,6 +7,7 @@
 
 use super::appender::{Appender, Group, PlannedRow, Source};
 use super::histogram_table::HistogramTable;
+use super::known_series::KnownSeries;
 use super::label_rules::checked_labels;
 use super::pick::pick_mut;
 use super::row_plan::{RowPlan, Slot};
@@ -16,7 +17,6 @@ use super::write_request::{LabelsFault, RawExemplar, RawSeries, Request, WriteFa
 use crate::limits::{
     ADOPTED_COLUMNS_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
 };
-use foldhash::HashMap;
 use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
@@ -27,10 +27,9 @@ use prost::Message;
 /// Series known by the raw bytes of their labels, and the groups they are in.
 #[derive(Debug, Default)]
 pub struct SeriesCache {
-    slots: HashMap<Box<[u8]>, Slot>,
+    known: KnownSeries,
     groups: Vec<Group>,
     histograms: HistogramTable,
-    key_bytes: usize,
     plan: RowPlan,
     /// Slots of a request's series; kept from request to request for its memory.
     found: Vec<Option<Slot>>,
@@ -89,14 +88,18 @@ impl SeriesCache {
             .map(|bytes| wire::Histogram::decode(*bytes).map(from_wire))
             .collect::<Result<Vec<_>, _>>()?;
         let mut written = Written::default();
-        // Looked up once: for a collector of many series that is a walk through cold memory.
         let mut found = std::mem::take(&mut self.found);
         found.clear();
-        found.extend(request.series.iter().map(|series| self.slots.get(series.labels.as_ref()).copied()));
+        let mut before = None;
+        found.extend(request.series.iter().map(|series| {
+            let (position, slot) = self.known.find(&series.labels, before)?;
+            before = Some(position);
+            Some(slot)
+        }));
         if found.contains(&None) {
             self.learn(appender, request, &found, &mut written)?;
             for (slot, series) in found.iter_mut().zip(&request.series).filter(|(slot, _)| slot.is_none()) {
-                *slot = self.slots.get(series.labels.as_ref()).copied();
+                *slot = self.known.find(&series.labels, None).map(|(_, slot)| slot);
             }
         }
         for (metric, metadata) in &request.metadata {
@@ -122,7 +125,7 @@ impl SeriesCache {
         self.append_planned(appender, &mut written.appended).await?;
         self.found = found;
         written.exemplars = exemplars(request);
-        if self.slots.len() > SERIES_CACHE_ENTRIES_MAX || self.key_bytes > SERIES_CACHE_BYTES_MAX {
+        if self.known.len() > SERIES_CACHE_ENTRIES_MAX || self.known.bytes() > SERIES_CACHE_BYTES_MAX {
             *self = SeriesCache::default();
         }
         Ok(written)
@@ -233,8 +236,7 @@ impl SeriesCache {
         self.groups.push(group);
         for (column, series) in columns.iter().enumerate() {
             for &raw in &series.raw {
-                self.key_bytes += raw.len();
-                self.slots.insert(raw.into(), Slot { group: number, column: column as u16 });
+                self.known.insert(raw, Slot { group: number, column: column as u16 });
             }
         }
     }

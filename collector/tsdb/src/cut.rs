@@ -91,7 +91,10 @@ impl Sources {
             .into_iter()
             .map(|(id, group)| {
                 let columns: Vec<u16> = (0..group.columns.len() as u16).collect();
-                let snapshot = group.lock().snapshot(TimestampMs::MIN, before_ms.saturating_sub(1), &columns);
+                let mut state = group.lock();
+                state.seal_before(before_ms);
+                let snapshot = state.snapshot(TimestampMs::MIN, before_ms.saturating_sub(1), &columns);
+                drop(state);
                 let timestamps = snapshot.timestamps();
                 (id, (snapshot, timestamps))
             })

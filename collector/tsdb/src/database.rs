@@ -97,6 +97,8 @@ struct Counters {
     too_new: AtomicU64,
     appended: AtomicU64,
     block_bytes_written: AtomicU64,
+    /// What checkpoints take on disk.
+    checkpoint_bytes: AtomicU64,
     checkpoint_bytes_written: AtomicU64,
     checkpoints: AtomicU64,
     compactions: AtomicU64,
@@ -159,6 +161,8 @@ pub struct Stats {
     pub block_bytes: u64,
     pub block_bytes_written: u64,
     pub checkpoints: u64,
+    /// What they take on disk.
+    pub checkpoint_bytes: u64,
     pub checkpoint_bytes_written: u64,
     pub compactions: u64,
     pub compactions_failed: u64,
@@ -368,6 +372,7 @@ impl Database {
             block_bytes: blocks.iter().map(|block| block.bytes()).sum(),
             block_bytes_written: load(&inner.counters.block_bytes_written),
             checkpoints: load(&inner.counters.checkpoints),
+            checkpoint_bytes: load(&inner.counters.checkpoint_bytes),
             checkpoint_bytes_written: load(&inner.counters.checkpoint_bytes_written),
             compactions: load(&inner.counters.compactions),
             compactions_failed: load(&inner.counters.compactions_failed),

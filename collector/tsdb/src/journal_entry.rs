@@ -8,12 +8,14 @@
 //! ```text
 //! record   epoch u32 little-endian (differs between epochs), number of the record in it, entries
 //! entry    kind u8, then
-//!   2 define    group, columns n, then n packed label sets, each with its length
 //!   4 mark      stream 16 bytes, lane u8, sequence
 //!   5 metadata  metric, kind u8, unit, help: each text with its length
+//!   7 define    group, columns n, then n packed label sets; of each how many bytes at the beginning and how
+//!               many at the end are those of the set before in the record, and the bytes between with their length
 //!   8… row      bit 0: of the group numbered one above that of the row before in the record, else its group
 //!               follows; bit 1: of the same time, else the difference (zigzag) follows; the bits above: 2 and
 //!               the length of the row, or 63, then the length less 61 follows before all; row
+//!   2           define of versions 1 and 2: group, columns n, then n packed label sets, each with its length
 //!   3, 6        rows of version 1: group, difference of times (zigzag), `codec::row` against the row before or (6)
 //!               against zeros; not written any more
 //! ```
@@ -31,11 +33,12 @@ use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashMap;
 
-const DEFINE: u8 = 2;
+const DEFINE_V1: u8 = 2;
 const ROW_V1: u8 = 3;
 const MARK: u8 = 4;
 const METADATA: u8 = 5;
 const FULL_ROW_V1: u8 = 6;
+const DEFINE: u8 = 7;
 
 /// The first byte of a row: flags, and above them its length.
 const NEXT_GROUP: u8 = 1;
@@ -58,6 +61,8 @@ pub(crate) struct EntryWriter {
     group: Option<u32>,
     /// A row on its way, until its length is known.
     row: Vec<u8>,
+    /// The label set told last in the record.
+    labels: Vec<u8>,
 }
 
 impl EntryWriter {
@@ -71,6 +76,7 @@ impl EntryWriter {
             timestamp_ms: 0,
             group: None,
             row: Vec::new(),
+            labels: Vec::new(),
         };
         writer.begin_record();
         writer
@@ -96,6 +102,7 @@ impl EntryWriter {
         self.header_bytes = self.bytes.len();
         self.timestamp_ms = 0;
         self.group = None;
+        self.labels.clear();
     }
 
     pub(crate) fn define<'a>(&mut self, group: u32, columns: impl ExactSizeIterator<Item = &'a Labels>) {
@@ -103,7 +110,17 @@ impl EntryWriter {
         push(&mut self.bytes, u64::from(group));
         push(&mut self.bytes, columns.len() as u64);
         for labels in columns {
-            push_bytes(&mut self.bytes, labels.as_bytes());
+            let (labels, before) = (labels.as_bytes(), self.labels.as_slice());
+            let same = |(left, right): &(&u8, &u8)| left == right;
+            let head = labels.iter().zip(before).take_while(same).count();
+            let longest_tail = labels.len().min(before.len()) - head;
+            let tail =
+                labels.iter().rev().zip(before.iter().rev()).take(longest_tail).take_while(same).count();
+            push(&mut self.bytes, head as u64);
+            push(&mut self.bytes, tail as u64);
+            push_bytes(&mut self.bytes, labels.get(head..labels.len() - tail).unwrap_or_default());
+            self.labels.clear();
+            self.labels.extend_from_slice(labels);
         }
     }
 
@@ -189,6 +206,8 @@ pub(crate) struct ReadState {
     timestamp_ms: TimestampMs,
     /// The group of the row before in the record.
     group: Option<u32>,
+    /// The label set told last in the record.
+    labels: Vec<u8>,
     rows: HashMap<u32, RowBase, foldhash::fast::RandomState>,
     /// Rows that could not be told since a record before them is missing.
     pub(crate) rows_lost: u64,
@@ -233,6 +252,7 @@ impl ReadState {
         self.expected = Some((epoch, number.checked_add(1)?));
         self.timestamp_ms = 0;
         self.group = None;
+        self.labels.clear();
         Some(())
     }
 }
@@ -266,8 +286,8 @@ fn read_entry(
     visit: &mut impl FnMut(Entry<'_>),
 ) -> Option<()> {
     match cursor.byte()? {
-        DEFINE => {
-            let (group, columns) = read_define(cursor)?;
+        kind @ (DEFINE | DEFINE_V1) => {
+            let (group, columns) = read_define(kind, cursor, &mut state.labels)?;
             state.rows.insert(group, RowBase::new(columns.len(), true));
             visit(Entry::Define { group, columns });
         }
@@ -343,13 +363,23 @@ fn read_row_v1(
     Some(())
 }
 
-fn read_define(cursor: &mut Cursor<'_>) -> Option<(u32, Vec<Labels>)> {
+fn read_define(kind: u8, cursor: &mut Cursor<'_>, before: &mut Vec<u8>) -> Option<(u32, Vec<Labels>)> {
     let group = cursor.varint()?.try_into().ok()?;
     let count = cursor.usize()?;
     if count > crate::row::GROUP_COLUMNS_MAX {
         return None;
     }
-    let columns = (0..count).map(|_| Labels::from_bytes(cursor.bytes()?)).collect::<Option<_>>()?;
+    let mut columns = Vec::with_capacity(count);
+    for _ in 0..count {
+        if kind == DEFINE {
+            let (head, tail) = (cursor.usize()?, cursor.usize()?);
+            let tail_start = before.len().checked_sub(tail).filter(|&start| start >= head)?;
+            before.splice(head..tail_start, cursor.bytes()?.iter().copied());
+            columns.push(Labels::from_bytes(before)?);
+        } else {
+            columns.push(Labels::from_bytes(cursor.bytes()?)?);
+        }
+    }
     Some((group, columns))
 }
 
@@ -433,6 +463,28 @@ mod tests {
         new.row(7, 1_000, &mut RowModel::new(2), &[1.0, 1.0], true);
         let (seen, lost) = read(&[old.swap(Vec::new()), new.swap(Vec::new())]);
         assert_eq!((seen.len(), lost), (1, 1), "the record that defines the group is missing: {first:?}");
+    }
+
+    #[test]
+    fn label_sets_that_are_much_alike_take_little() {
+        let column = |number: usize| {
+            let (name, mode) = (format!("metric_{}", number / 8), format!("mode-{}", number % 8));
+            Labels::from_pairs([("__name__", name.as_str()), ("instance", "a-node-of-many"), ("mode", &mode)])
+        };
+        let columns: Vec<Labels> = (0..64).map(column).collect();
+        let mut writer = EntryWriter::new(5);
+        writer.define(1, columns[..40].iter());
+        writer.define(2, columns[40..].iter());
+        let record = writer.swap(Vec::new());
+        assert!(record.len() < 64 * 10, "{}", record.len());
+        let mut defined = Vec::new();
+        let visit = |entry: Entry<'_>| {
+            if let Entry::Define { columns, .. } = entry {
+                defined.extend(columns);
+            }
+        };
+        read_entries(&record, &mut ReadState::default(), visit).unwrap();
+        assert_eq!(defined, columns);
     }
 
     proptest! {

@@ -40,6 +40,20 @@ fn checkpoints(io: &MemoryIo) -> Vec<PathBuf> {
 }
 
 #[test]
+fn what_the_files_take_is_known() {
+    let (io, _) = chain();
+    let on_disk = || checkpoints(&io).iter().map(|path| io.read(path).unwrap().len() as u64).sum::<u64>();
+    let (database, _) = open(&io).unwrap();
+    assert!(on_disk() > 0);
+    assert_eq!(database.stats().checkpoint_bytes, on_disk());
+    append(&database, &mut Truth::new(), START_MS + 400_000).unwrap();
+    database.checkpoint().unwrap();
+    assert_eq!(database.stats().checkpoint_bytes, on_disk());
+    database.flush().unwrap();
+    assert_eq!(database.stats().checkpoint_bytes, on_disk());
+}
+
+#[test]
 fn a_restart_replays_only_what_came_behind_the_newest_checkpoint() {
     let (io, truth) = chain();
     let (database, report) = open(&io).unwrap();

@@ -182,7 +182,7 @@ fn a_folder_of_version_1_is_read_whole() {
     check("v1");
 }
 
-/// Journal rows told by models, checkpoints of version 2.
+/// Journal rows told by models, definitions that leave out what is as in the labels before, checkpoints of version 2.
 #[test]
 fn a_folder_of_version_2_is_read_whole() {
     check("v2");

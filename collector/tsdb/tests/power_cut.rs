@@ -5,6 +5,7 @@
 
 mod world;
 
+use pharos_common::matcher::Matcher;
 use pharos_common::storage_io::MemoryIo;
 use pharos_tsdb::{Database, TsdbError};
 use std::io::ErrorKind;
@@ -21,7 +22,20 @@ struct Told {
     acknowledged: Truth,
 }
 
-/// Everything that the engine does with files: appends, checkpoints, cuts, merges, restarts.
+/// Deletes a few samples of one series. Until that is acknowledged they may be there or not.
+fn delete(database: &Database, told: &mut Told) -> Result<(), TsdbError> {
+    let (start_ms, end_ms) = (START_MS + 10_000, START_MS + 40_000);
+    let stays = |&(group, column, at): &(usize, usize, i64), _: &mut u64| {
+        (group, column) != (1, 3) || !(start_ms..=end_ms).contains(&at)
+    };
+    told.acknowledged.retain(stays);
+    let matchers = [Matcher::equal("group", "1"), Matcher::equal("column", "3")];
+    database.delete_series(&matchers, start_ms, end_ms)?;
+    told.appended.retain(stays);
+    Ok(())
+}
+
+/// Everything that the engine does with files: appends, checkpoints, cuts, merges, deletions, restarts.
 fn work(io: &MemoryIo, told: &mut Told) -> Result<(), TsdbError> {
     let rows = |database: &Database, told: &mut Told, from: i64, to: i64| -> Result<(), TsdbError> {
         for row in from..to {
@@ -44,6 +58,7 @@ fn work(io: &MemoryIo, told: &mut Told) -> Result<(), TsdbError> {
     drop(database);
     let (database, _) = open(io)?;
     rows(&database, told, 140, 150)?;
+    delete(&database, told)?;
     database.snapshot("one")?;
     rows(&database, told, 150, 152)?;
     database.checkpoint()?;
@@ -51,6 +66,7 @@ fn work(io: &MemoryIo, told: &mut Told) -> Result<(), TsdbError> {
     // Completes the window, so its blocks are merged.
     rows(&database, told, 7_300, 7_301)?;
     database.flush()?;
+    database.clean_tombstones()?;
     rows(&database, told, 7_301, 7_302)?;
     database.close()
 }

@@ -4,6 +4,7 @@
 //! Pure: values and the time go in. Each signal is a number that rules compare, and absent where what it is
 //! made of is.
 
+use super::clock_window::ClockWindow;
 use super::metric::{GpuValues, Metric};
 
 /// A GPU this busy by its own account …
@@ -47,6 +48,8 @@ pub(super) struct Derived {
     last_link_kibibytes: Option<f64>,
     /// How long each clock event reason has held.
     pub(super) clock_seconds: [f64; CLOCK_REASONS.len()],
+    /// In how many of the last readings each has held.
+    pub(super) clock_events: ClockWindow,
     /// How long the GPU has looked stuck; `None` if that cannot be told.
     pub(super) stuck_seconds: Option<f64>,
     /// How long it has been held and idle.
@@ -64,6 +67,7 @@ impl Derived {
         let last_link = std::mem::replace(&mut self.last_link_kibibytes, link);
         let step = elapsed.unwrap_or(0.0);
         if let Some(reasons) = values.get(Metric::ClockReasons as usize) {
+            self.clock_events.update(reasons as u64, now_seconds);
             for (seconds, (bit, _)) in self.clock_seconds.iter_mut().zip(CLOCK_REASONS) {
                 if reasons as u64 & bit != 0 {
                     *seconds += step;
@@ -83,8 +87,8 @@ impl Derived {
 
     /// The GPU does not answer: what was counted holds no more.
     pub(super) fn lose(&mut self) {
-        let clock_seconds = self.clock_seconds;
-        *self = Derived { clock_seconds, ..Derived::default() };
+        let (clock_seconds, clock_events) = (self.clock_seconds, std::mem::take(&mut self.clock_events));
+        *self = Derived { clock_seconds, clock_events, ..Derived::default() };
     }
 
     /// Moves the straggler's score towards what is seen now.

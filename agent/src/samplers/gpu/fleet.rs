@@ -3,7 +3,9 @@
 //! What a source says comes in through [`Sink`]; a GPU that says nothing in a reading ends its series with it
 //! and is shown as down. GPUs once seen stay expected, so one that falls off the bus is missed.
 
+use super::clock_window;
 use super::derived::{self, CLOCK_REASONS, Derived};
+use super::health::{Health, Verdict, Verdicts, WATCHES};
 use super::labels::Labels;
 use super::metric::{GpuValues, InstanceMetric, LinkMetric, Metric};
 use super::pci::PciPlace;
@@ -22,7 +24,8 @@ mod column {
     pub(super) const IDLE: usize = UP + 6;
     pub(super) const STRAGGLER: usize = UP + 7;
     pub(super) const CLOCKS: usize = UP + 8;
-    pub(super) const COUNT: usize = CLOCKS + CLOCK_REASONS.len();
+    pub(super) const EVENTS: usize = CLOCKS + CLOCK_REASONS.len();
+    pub(super) const COUNT: usize = EVENTS + CLOCK_REASONS.len();
 }
 
 /// A GPU once seen.
@@ -42,7 +45,14 @@ pub(super) struct Known {
     failed: bool,
     errors: u64,
     derived: Derived,
+    health: Health,
+    /// NVLinks that were up, a bit each, and whether one of them is down now.
+    links_up: u64,
+    links_down: Option<bool>,
+    /// Verdicts that the group of health has columns for.
+    verdicts: Verdicts,
     group: Option<GroupHandle>,
+    health_group: Option<GroupHandle>,
     links: Option<GroupHandle>,
     instances: Vec<GroupHandle>,
 }
@@ -117,8 +127,9 @@ impl Fleet {
             }
         }
         self.compare(elapsed_seconds);
-        for gpu in &self.known {
+        for gpu in &mut self.known {
             let about = about(gpu);
+            gpu.judge(groups, now_seconds);
             let Some(group) = gpu.group.and_then(|handle| groups.group(handle)) else { continue };
             if gpu.answered || gpu.failed || absence == Absence::Down {
                 group.put(column::UP, f64::from(u8::from(gpu.answered)));
@@ -136,6 +147,7 @@ impl Fleet {
             if gpu.values.get(Metric::ClockReasons as usize).is_some() {
                 for (at, seconds) in gpu.derived.clock_seconds.iter().enumerate() {
                     group.put(column::CLOCKS + at, *seconds);
+                    group.put(column::EVENTS + at, gpu.derived.clock_events.count(at));
                 }
             }
         }
@@ -247,6 +259,7 @@ impl Sink for Listening<'_> {
         if let Some(group) = gpu.group.and_then(|handle| self.groups.group(handle)) {
             reading.values.known().for_each(|(column, value)| group.put(column, value));
         }
+        gpu.watch_links(reading);
         if let Some(group) = gpu.links.and_then(|handle| self.groups.group(handle)) {
             for (link, values) in reading.links.iter().take(gpu.description.links.len()).enumerate() {
                 let first = link * (LinkMetric::COUNT + 1);
@@ -291,7 +304,12 @@ impl Known {
             failed: false,
             errors: 0,
             derived: Derived::default(),
+            health: Health::default(),
+            links_up: 0,
+            links_down: None,
+            verdicts: Verdicts::default(),
             group: None,
+            health_group: None,
             links: None,
             instances: Vec::new(),
         }
@@ -343,8 +361,16 @@ impl Known {
         columns.extend(CLOCK_REASONS.iter().map(|(_, reason)| {
             ColumnSpec::plain("pharos_gpu_clock_event_seconds_total").with("reason", *reason)
         }));
+        columns.extend(clock_window::EVENTS.iter().map(|event| {
+            ColumnSpec::plain("DCGM_EXP_CLOCK_EVENTS_COUNT")
+                .with("clock_event", *event)
+                .with("window_size_in_ms", (clock_window::WINDOW_SECONDS * 1_000).to_string())
+        }));
         debug_assert_eq!(columns.len(), column::COUNT);
         self.group = Some(groups.define(key.clone(), shared.clone(), columns));
+        // Its columns come with the first verdicts.
+        self.health_group = Some(groups.define(format!("{key}/health"), shared.clone(), Vec::new()));
+        self.verdicts = Verdicts::default();
         if !description.links.is_empty() {
             let columns = description.links.iter().flat_map(|link| {
                 let of_link = LinkMetric::NAMES
@@ -364,8 +390,41 @@ impl Known {
         }
     }
 
+    /// Notes which NVLinks are up.
+    fn watch_links(&mut self, reading: &GpuReading) {
+        let up = reading.links.iter().take(64).map(|values| values.get(LinkMetric::Up as usize));
+        let (mut known, mut now) = (false, 0u64);
+        for (link, up) in up.enumerate() {
+            known |= up.is_some();
+            now |= u64::from(up.is_some_and(|up| up > 0.0)) << link;
+        }
+        self.links_up |= now;
+        self.links_down = known.then_some(self.links_up & !now != 0);
+    }
+
+    /// Judges its health, and publishes what was found.
+    fn judge(&mut self, groups: &mut GroupSet, now_seconds: f64) {
+        let (Some(handle), true) = (self.health_group, self.answered) else { return };
+        let verdicts = self.health.judge(&self.values, self.links_down, now_seconds);
+        let code = |verdict: &Option<Verdict>| verdict.map(|verdict| verdict.code);
+        if !verdicts.iter().map(code).eq(self.verdicts.iter().map(code)) {
+            let known =
+                WATCHES.iter().zip(&verdicts).filter_map(|(watch, verdict)| Some((watch, (*verdict)?)));
+            let columns = known.map(|(watch, verdict)| {
+                ColumnSpec::plain("DCGM_EXP_GPU_HEALTH_STATUS")
+                    .with("health_watch", *watch)
+                    .with("health_error_code", verdict.code)
+            });
+            groups.redefine(handle, columns.collect());
+        }
+        self.verdicts = verdicts;
+        if let Some(group) = groups.group(handle) {
+            verdicts.iter().flatten().enumerate().for_each(|(at, verdict)| group.put(at, verdict.result));
+        }
+    }
+
     fn end_groups(&mut self, groups: &mut GroupSet) {
-        let handles = self.group.take().into_iter().chain(self.links.take());
+        let handles = self.group.take().into_iter().chain(self.links.take()).chain(self.health_group.take());
         handles.chain(self.instances.drain(..)).for_each(|handle| groups.end(handle));
     }
 

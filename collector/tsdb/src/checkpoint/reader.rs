@@ -73,6 +73,11 @@ impl Checkpoint {
         Some(Checkpoint { version, bytes, records, links, next_record, segments })
     }
 
+    /// Size of the file.
+    pub(crate) fn bytes_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Hands all entries to `visitor`; open rows only if `open` says so, for all but a chain's last file
     /// have them in vain. `widths` knows the groups of the files of the scope before this, and learns those
     /// of this one. `None` if an entry makes no sense or the visitor refuses it.

@@ -11,6 +11,7 @@ use crate::head::group::Group;
 use crate::row::GroupId;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +32,8 @@ const NEWS_PER_OPEN: u64 = 2;
 pub(super) struct Checkpoints {
     /// The chain; its last file is what a restart begins with.
     pub(super) links: Vec<Link>,
+    /// Bytes of each of its files, by number.
+    pub(super) sizes: BTreeMap<u64, u64>,
     /// Number of the next file; never used twice.
     pub(super) next_number: u64,
     /// The scope that groups are defined in; `None` if they are to be defined anew.
@@ -148,6 +151,7 @@ impl Inner {
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         housekeeping.checkpoints.scope = Some(link.scope);
         housekeeping.checkpoints.links.push(link);
+        housekeeping.checkpoints.sizes.insert(link.number, bytes);
         tracing::debug!(number = link.number, bytes, "Checkpoint written");
         self.remove_checkpoints(housekeeping)
     }
@@ -156,14 +160,23 @@ impl Inner {
     pub(super) fn remove_checkpoints(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
         let links = &mut housekeeping.checkpoints.links;
         let needed = first_needed(links, housekeeping.in_blocks);
-        for link in links.drain(..needed) {
+        let gone: Vec<Link> = links.drain(..needed).collect();
+        for link in gone {
             match self.io.remove_file(&self.checkpoints_folder().join(file_name(link.number))) {
                 Ok(()) => {}
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
+            housekeeping.checkpoints.sizes.remove(&link.number);
         }
+        self.note_checkpoint_bytes(housekeeping);
         Ok(())
+    }
+
+    /// Lets everybody know what the files take.
+    pub(super) fn note_checkpoint_bytes(&self, housekeeping: &Housekeeping) {
+        let bytes = housekeeping.checkpoints.sizes.values().sum();
+        self.counters.checkpoint_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Later groups are defined anew, so that the files before need not stay for their definitions.

@@ -38,7 +38,7 @@ pub struct Options {
     pub retention_ms: Option<i64>,
     /// Roll-ups outlive the samples of a block until its newest is as old as this; `None` drops both at once.
     pub rollup_retention_ms: Option<i64>,
-    /// When blocks and journal together take more bytes, the oldest blocks are dropped.
+    /// When blocks, journal and checkpoints together take more bytes, the oldest blocks are dropped.
     pub retention_bytes: Option<u64>,
     /// Most series in the head; further ones are refused.
     pub series_max: usize,
@@ -172,6 +172,7 @@ impl Database {
             _lock: lock,
         });
         inner.list_blocks(&mut inner.housekeeping(), &[]);
+        inner.note_checkpoint_bytes(&inner.housekeeping());
         let threads = start_threads(&inner, journal, housekeeping)?;
         Ok((Database { inner, _threads: Arc::new(threads) }, report))
     }

@@ -152,6 +152,7 @@ impl Loader<'_> {
                 read = self.read(link.number)?;
                 &read
             };
+            restored.checkpoints.sizes.insert(link.number, file.bytes_len());
             file.visit(&mut widths, link.number == newest, &mut target)
                 .ok_or(Unusable::Damaged(link.number))?;
         }

@@ -59,7 +59,8 @@ impl Inner {
         }
         let blocks = self.blocks();
         if let Some(bytes_max) = self.options.retention_bytes {
-            let others = self.commits.journal_bytes.load(Ordering::Relaxed);
+            let others = self.commits.journal_bytes.load(Ordering::Relaxed)
+                + self.counters.checkpoint_bytes.load(Ordering::Relaxed);
             let sizes: Vec<(TimestampMs, u64)> =
                 blocks.iter().map(|block| (block.newest_ms(), block.bytes())).collect();
             let over = compact::over_size(&sizes, bytes_max.saturating_sub(others));

@@ -123,6 +123,16 @@ impl GroupState {
         }
     }
 
+    /// Turns the open rows into a page if all of them are older than `before_ms`, and frees their memory: a cut
+    /// then shares the page instead of copying rows.
+    pub(crate) fn seal_before(&mut self, before_ms: TimestampMs) {
+        if self.open_timestamps.last().is_some_and(|&last_ms| last_ms < before_ms) {
+            self.seal();
+            self.open_timestamps.shrink_to_fit();
+            self.open_values.shrink_to_fit();
+        }
+    }
+
     /// Takes what no checkpoint has. `era` is the journal's.
     pub(crate) fn capture(&self, era: u64) -> GroupCapture {
         GroupCapture {
@@ -243,7 +253,8 @@ impl GroupState {
         columns: &[u16],
     ) -> GroupSnapshot {
         let overlaps = |page: &&Arc<Page>| page.last_ms >= start_ms && page.first_ms <= end_ms;
-        let open = if self.open_timestamps.last().is_some_and(|&last| last >= start_ms) {
+        let ends = self.open_timestamps.first().zip(self.open_timestamps.last());
+        let open = if ends.is_some_and(|(&first, &last)| last >= start_ms && first <= end_ms) {
             columns
                 .iter()
                 .map(|&column| {
