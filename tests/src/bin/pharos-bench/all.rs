@@ -23,7 +23,7 @@ const QUICK: [&str; 7] = [
     "agent --seconds 30",
     "engine --nodes 50 --seconds 300",
 ];
-const FULL: [&str; 13] = [
+const FULL: [&str; 14] = [
     "compare",
     "compare --data recording --servers victoria-metrics,pharos-remote-write,pharos-native",
     "query",
@@ -37,6 +37,7 @@ const FULL: [&str; 13] = [
     "alerts --server prometheus --alertmanager debian --interval 15s --group-wait 30s",
     "agent",
     "engine",
+    "bomb",
 ];
 
 /// Runs them; one line of JSON. One that fails does not stop the others.
