@@ -273,8 +273,10 @@ impl Engine {
         let parts = self.database.selection(&[], start_ms, end_ms, &Unlimited).unwrap().split(3);
         let mut in_parts: Vec<(Labels, Vec<(i64, u64)>)> = Vec::new();
         for mut part in parts {
-            assert!(part.len() <= 3);
             while let Some(series) = part.next_series(&Unlimited).unwrap() {
+                if !series.histograms.is_empty() {
+                    continue;
+                }
                 let bits = series.values.iter().map(|value| value.to_bits());
                 in_parts.push((series.labels, series.timestamps.iter().copied().zip(bits).collect()));
             }
