@@ -217,6 +217,7 @@ impl Gathered<'_> {
                     found.series.iter().try_for_each(|series| aggregation.add(series))?;
                 }
                 budget.put_back(cost(&found.series));
+                all.looked_at.append(&found.looked_at);
             } else {
                 // Nothing is lost if these are the first.
                 is_accepted &= aggregation.is_empty();
