@@ -10,6 +10,9 @@ use pharos_common::sample::TimestampMs;
 
 /// For how long a surprise keeps a sampler fast, milliseconds.
 const HOLD_MS: i64 = 10_000;
+/// Time in which only one surprise makes a group fast, milliseconds. Fast readings cost ten times as much, and
+/// where something always moves they would go on for ever; what matters to a rule is hinted at in any case.
+const SURPRISE_EVERY_MS: i64 = 60_000;
 /// Longest that one hint counts, milliseconds: a collector that is gone must not keep a node busy.
 const HINT_MS_MAX: i64 = 300_000;
 /// Hints less urgent than this say only that a series is watched.
@@ -81,6 +84,8 @@ pub(super) struct Pace {
 struct Urgency {
     trend: GroupTrend,
     moves_until_ms: TimestampMs,
+    /// When it was surprised last.
+    surprised_ms: Option<TimestampMs>,
     hinted_until_ms: TimestampMs,
 }
 
@@ -140,7 +145,11 @@ impl Pace {
             );
         }
         for (urgency, group) in self.groups.iter_mut().zip(groups.iter()) {
-            if urgency.trend.observe(group) {
+            // A clock that was set back must not silence it.
+            let again =
+                urgency.surprised_ms.is_none_or(|last| now_ms < last || now_ms - last >= SURPRISE_EVERY_MS);
+            if urgency.trend.observe(group) && again {
+                urgency.surprised_ms = Some(now_ms);
                 urgency.moves_until_ms = now_ms + HOLD_MS;
             }
         }
@@ -252,6 +261,11 @@ mod tests {
         assert_eq!((decision.interval_ms, decision.grid_ms, decision.reason), (100, 1_000, Reason::Volatile));
         assert!(pace.is_urgent(1, 20_100) && !pace.is_urgent(0, 20_100));
         assert_eq!(pace.decide(30_000).reason, Reason::Grid);
+        // What moves all the time is not fast all the time.
+        read(&mut pace, &mut set, [40.0, 2_000.0], 31_000);
+        assert_eq!(pace.decide(31_000).reason, Reason::Grid);
+        read(&mut pace, &mut set, [40.0, 200_000.0], 80_000);
+        assert_eq!(pace.decide(80_000).reason, Reason::Volatile);
     }
 
     #[test]
