@@ -214,3 +214,12 @@ fn most_queries_made_at_random_are_queries() {
         queries.iter().filter_map(|query| Some((query, parse(query).err()?.to_string()))).collect();
     assert!(refused.len() < 60, "{} refused: {refused:#?}", refused.len());
 }
+
+#[test]
+fn infinite_bases_and_selectors_without_anything_read_as_they_were() {
+    for query in ["-Inf ^ up", "Inf ^ up", "2 * Inf ^ 2", "info(up, {})", "-Inf"] {
+        let expr = parse(query).unwrap();
+        let again = parse(&expr.to_string()).unwrap_or_else(|error| panic!("{query} -> {expr}: {error}"));
+        assert_eq!(tree(&again), tree(&expr), "{query} -> {expr}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Queries as text over several lines, as `format_query` and `promtool promql format` lay them out.
 
-use super::print::{aggregate_head, operator, subquery_suffix, write_node};
+use super::print::{aggregate_head, infinite_base, operator, subquery_suffix, write_node};
 use super::{Expr, NodeId, NodeKind};
 
 /// Longest line, characters: what is shorter stays on one line.
@@ -34,7 +34,13 @@ pub fn prettify(expr: &Expr) -> String {
                     let operator = format!("\n{}{}\n", INDENT.repeat(level), operator(binary));
                     pieces.push(Piece::Node { id: binary.rhs, level: level + 1, indent_first: true });
                     pieces.push(Piece::Text(operator));
-                    pieces.push(Piece::Node { id: binary.lhs, level: level + 1, indent_first });
+                    pieces.push(match infinite_base(expr, binary) {
+                        Some(base) if indent_first => {
+                            Piece::Text(format!("{}{base}", INDENT.repeat(level + 1)))
+                        }
+                        Some(base) => Piece::Text(base.to_owned()),
+                        None => Piece::Node { id: binary.lhs, level: level + 1, indent_first },
+                    });
                     continue;
                 }
                 if indent_first {

@@ -2,8 +2,8 @@
 
 use super::duration::write_seconds;
 use super::{
-    Aggregate, AtModifier, Binary, Cardinality, DurationValue, Expr, Node, NodeId, NodeKind, RangeExtension,
-    Subquery, VectorMatching, VectorSelector,
+    Aggregate, AtModifier, Binary, BinaryOp, Cardinality, DurationValue, Expr, Node, NodeId, NodeKind,
+    RangeExtension, Subquery, VectorMatching, VectorSelector,
 };
 use crate::number::format_general;
 use crate::quote::{go_quote, go_quote_bytes};
@@ -30,14 +30,14 @@ pub(super) fn write_node(f: &mut dyn Write, expr: &Expr, root: NodeId) -> fmt::R
         match piece {
             Piece::Text(text) => f.write_str(text)?,
             Piece::Owned(text) => f.write_str(&text)?,
-            Piece::Node(id) => write_head(f, expr.node(id), &mut pieces)?,
+            Piece::Node(id) => write_head(f, expr, expr.node(id), &mut pieces)?,
         }
     }
     Ok(())
 }
 
 /// Writes what a node starts with and leaves the rest, last piece first, on the stack.
-fn write_head(f: &mut dyn Write, node: &Node, pieces: &mut Vec<Piece>) -> fmt::Result {
+fn write_head(f: &mut dyn Write, expr: &Expr, node: &Node, pieces: &mut Vec<Piece>) -> fmt::Result {
     match &node.kind {
         NodeKind::Number(_) | NodeKind::String(_) | NodeKind::Selector(_) | NodeKind::Range(_) => {
             write_leaf(f, node)
@@ -72,7 +72,7 @@ fn write_head(f: &mut dyn Write, node: &Node, pieces: &mut Vec<Piece>) -> fmt::R
         NodeKind::Binary(binary) => {
             pieces.push(Piece::Node(binary.rhs));
             pieces.push(Piece::Owned(format!(" {} ", operator(binary))));
-            pieces.push(Piece::Node(binary.lhs));
+            pieces.push(infinite_base(expr, binary).map_or(Piece::Node(binary.lhs), Piece::Text));
             Ok(())
         }
         NodeKind::Unary(unary) => {
@@ -87,6 +87,12 @@ fn write_head(f: &mut dyn Write, node: &Node, pieces: &mut Vec<Piece>) -> fmt::R
             Ok(())
         }
     }
+}
+
+/// Infinity that is raised to a power stands without a sign: one would be read as the whole power's.
+pub(super) fn infinite_base(expr: &Expr, binary: &Binary) -> Option<&'static str> {
+    let NodeKind::Number(base) = &expr.node(binary.lhs).kind else { return None };
+    (binary.op == BinaryOp::Pow && base.value == f64::INFINITY).then_some("Inf")
 }
 
 /// Writes a node without children.
@@ -136,7 +142,8 @@ fn write_series(f: &mut dyn Write, selector: &VectorSelector) -> fmt::Result {
             format!("{name}{}{}", matcher.op().as_str(), go_quote(matcher.value()))
         })
         .collect();
-    if matchers.is_empty() {
+    // Only `info` takes a selector without anything.
+    if matchers.is_empty() && !selector.name.is_empty() {
         return Ok(());
     }
     matchers.sort_unstable();

@@ -230,10 +230,11 @@ fn over_time(function: &str, samples: &[(i64, f64)], start_ms: i64, end_ms: i64)
             let reach = |gap: f64| if gap >= between * 1.1 { between / 2.0 } else { gap };
             let mut before = reach(seconds(start_ms, first_ms));
             if is_counter && rise > 0.0 && first >= 0.0 {
-                before = before.min(sampled * first / rise);
+                before = before.min(sampled * (first / rise));
             }
-            let whole = rise * (sampled + before + reach(seconds(last_ms, end_ms))) / sampled;
-            if function == "rate" { whole / seconds(start_ms, end_ms) } else { whole }
+            // In Prometheus' order: a filter around it may hang on the last bit.
+            let factor = (sampled + before + reach(seconds(last_ms, end_ms))) / sampled;
+            rise * if function == "rate" { factor / seconds(start_ms, end_ms) } else { factor }
         }
         other => panic!("{other}"),
     })

@@ -89,6 +89,31 @@ impl Query {
     }
 }
 
+impl Query {
+    /// The query with subqueries that reach back further, so that their windows, `by_s` seconds apart or less, leave
+    /// no time between them. Like Prometheus, the engine evaluates what is inside at such times too.
+    pub(crate) fn without_gaps(&self, by_s: i64) -> Query {
+        let inside = |query: &Query| Box::new(query.without_gaps(by_s));
+        match self.clone() {
+            Query::OverTime { function, range: Range::Subquery { of, range_s, step_s, offset_s } } => {
+                let of = Box::new(of.without_gaps(by_s + step_s));
+                let range = Range::Subquery { of, range_s: range_s + by_s, step_s, offset_s };
+                Query::OverTime { function, range }
+            }
+            query @ (Query::Selector(_) | Query::OverTime { .. }) => query,
+            Query::Aggregate { op, by, of } => Query::Aggregate { op, by, of: inside(&of) },
+            Query::OneToOne { op, on, lhs, rhs } => {
+                Query::OneToOne { op, on, lhs: inside(&lhs), rhs: inside(&rhs) }
+            }
+            Query::ManyToOne { op, on, lhs, rhs } => {
+                Query::ManyToOne { op, on, lhs: inside(&lhs), rhs: inside(&rhs) }
+            }
+            Query::Set { op, on, lhs, rhs } => Query::Set { op, on, lhs: inside(&lhs), rhs: inside(&rhs) },
+            Query::WithNumber { op, lhs, number } => Query::WithNumber { op, lhs: inside(&lhs), number },
+        }
+    }
+}
+
 impl Selector {
     fn text(&self, range: &str) -> String {
         let id = self.id.map_or(String::new(), |id| format!(",id=\"{id}\""));
