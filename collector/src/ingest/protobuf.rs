@@ -1,5 +1,9 @@
 //! A walk over protobuf bytes without copying: fields come out as slices of the message.
 
+use crate::limits::{
+    LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
+};
+
 /// A message that is cut short or damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -21,6 +25,17 @@ pub enum WireError {
     /// An odd number of references to label names and values.
     #[error("a label name without a value")]
     Unpaired,
+    /// A series with more labels than are taken.
+    #[error("a series with {0} labels; at most {LABELS_PER_SERIES_MAX} are taken")]
+    TooManyLabels(usize),
+    /// A label that is longer than is taken.
+    #[error(
+        "a label is too long; names have at most {LABEL_NAME_BYTES_MAX} bytes, values {LABEL_VALUE_BYTES_MAX}"
+    )]
+    LongLabel,
+    /// Labels that name a few long texts again and again.
+    #[error("the labels, written out, are larger than {WRITE_DECOMPRESSED_BYTES_MAX} bytes")]
+    ManyLabelBytes,
     /// Text that is no UTF-8.
     #[error("field {0} is no UTF-8")]
     Text(u32),

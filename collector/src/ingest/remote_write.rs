@@ -82,13 +82,15 @@ async fn write(
         let message = format!("{sender} sends more samples a second than permitted; wait {wait:.1?}");
         return Err(WriteRefusal::TooMany(message));
     }
+    // Whoever sends slowly holds no place meanwhile.
+    let body = read_body(body).await?;
     let _place = collector
         .remote_write
         .places
         .try_acquire()
         // Not 429: Prometheus drops what is answered that unless it is told otherwise.
         .map_err(|_| WriteRefusal::Unavailable("too many writes at once".to_owned()))?;
-    let message = decompress_snappy(&read_body(body).await?)?;
+    let message = decompress_snappy(&body)?;
     let refusal = |fault: WriteFault| match fault {
         WriteFault::Malformed(_) | WriteFault::MalformedHistogram(_) => WriteRefusal::Bad(fault.to_string()),
         WriteFault::TooManySamples => WriteRefusal::TooLarge(fault.to_string()),

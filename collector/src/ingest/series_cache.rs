@@ -117,9 +117,10 @@ impl SeriesCache {
             };
             for &(timestamp_ms, value) in request.samples.get(series.samples.clone()).unwrap_or_default() {
                 self.plan.add(slot, width, timestamp_ms, value);
-            }
-            if self.plan.is_full() {
-                self.append_planned(appender, &mut written.appended).await?;
+                // Even of one series: each of its samples may take a row of its group.
+                if self.plan.is_full() {
+                    self.append_planned(appender, &mut written.appended).await?;
+                }
             }
         }
         self.append_planned(appender, &mut written.appended).await?;

@@ -40,6 +40,8 @@ pub(super) struct Request<'a> {
     pub(super) histograms: Vec<&'a [u8]>,
     pub(super) exemplars: Vec<RawExemplar<'a>>,
     pub(super) metadata: Vec<(&'a str, Metadata)>,
+    /// Bytes of the labels that were written out from a table.
+    pub(super) label_bytes: usize,
 }
 
 /// An exemplar of one of a request's series.
@@ -89,7 +91,8 @@ impl<'a> Request<'a> {
 
     /// What counts against the limit of samples.
     pub(super) fn entries(&self) -> usize {
-        self.samples.len() + self.histograms.len() + self.exemplars.len()
+        let described = self.series.len() + self.metadata.len();
+        self.samples.len() + self.histograms.len() + self.exemplars.len() + described
     }
 }
 

@@ -10,7 +10,10 @@ use super::protobuf::{Field, Fields, Wire, WireError};
 use super::stream_groups::shortened;
 use super::type_labels::{self, TYPE_LABEL, UNIT_LABEL};
 use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, metric_kind, sample};
-use crate::limits::{HELP_BYTES_MAX, SAMPLES_PER_WRITE_MAX};
+use crate::limits::{
+    HELP_BYTES_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX,
+    SAMPLES_PER_WRITE_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
+};
 use pharos_common::labels::METRIC_NAME;
 use pharos_tsdb::Metadata;
 use std::borrow::Cow;
@@ -61,7 +64,17 @@ impl<'a> Request<'a> {
                 _ => {}
             }
         }
+        // Before they are written out: a text may be long and named again and again.
+        if references.len() > 2 * LABELS_PER_SERIES_MAX {
+            return Err(WireError::TooManyLabels(references.len() / 2));
+        }
         let pairs = pairs(&references, symbols)?;
+        let is_long = |[name, value]: &[&str; 2]| {
+            name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX
+        };
+        if pairs.iter().any(is_long) {
+            return Err(WireError::LongLabel);
+        }
         let metric = pairs.iter().find(|[name, _]| *name == METRIC_NAME).map_or("", |[_, value]| *value);
         let metadata =
             metadata.map(|metadata| read_metadata(metadata, symbols)).transpose()?.unwrap_or_default();
@@ -69,6 +82,10 @@ impl<'a> Request<'a> {
             true => label_fields(&with_type(&pairs, &metadata)),
             false => label_fields(&pairs),
         };
+        self.label_bytes += labels.len();
+        if self.label_bytes > WRITE_DECOMPRESSED_BYTES_MAX {
+            return Err(WireError::ManyLabelBytes);
+        }
         if !metric.is_empty() && metadata != Metadata::default() {
             self.metadata.push((metric, metadata));
         }

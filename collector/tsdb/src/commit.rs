@@ -22,6 +22,12 @@ use tokio::sync::watch;
 /// Entries that may wait for the disk; beyond, appends are refused.
 const PENDING_BYTES_MAX: usize = 32 << 20;
 
+/// Metadata of all metrics, in bytes: what is more is left out. A new epoch repeats all of it in one record.
+const METADATA_BYTES_MAX: usize = 8 << 20;
+
+/// What an entry of metadata takes beside its texts.
+const METADATA_ENTRY_BYTES: usize = 64;
+
 /// How long entries gather when nobody is held up by them. An agent keeps its frame until it is acknowledged
 /// and goes on sending meanwhile; a sync for each frame would write more pages than samples.
 const LINGER: Duration = Duration::from_millis(50);
@@ -111,6 +117,8 @@ pub(crate) struct Pending {
     newest_ms: TimestampMs,
     marks: HashMap<StreamId, StreamMarks>,
     metadata: BTreeMap<String, Metadata>,
+    /// About what it takes.
+    metadata_bytes: usize,
 }
 
 /// What is to lie at a boundary.
@@ -169,6 +177,7 @@ impl CommitQueue {
                 newest_ms: TimestampMs::MIN,
                 marks: HashMap::new(),
                 metadata: BTreeMap::new(),
+                metadata_bytes: 0,
             }),
             wake: Condvar::new(),
             moved: Condvar::new(),
@@ -483,6 +492,10 @@ struct Batch {
     rotate: bool,
 }
 
+fn metadata_bytes(metric: &str, metadata: &Metadata) -> usize {
+    METADATA_ENTRY_BYTES + metric.len() + metadata.help.len() + metadata.unit.len()
+}
+
 impl Pending {
     /// Number of the commit that what is appended now belongs to; the last one if nothing waits.
     pub(crate) fn last_commit(&self) -> u64 {
@@ -539,17 +552,27 @@ impl Pending {
         self.marks.get(stream).map_or((0, 0), |marks| (marks.live, marks.backfill))
     }
 
-    /// Adds metadata if it is news.
+    /// Adds metadata if it is news and there is room: nothing hangs on it, and a record has its bound.
     pub(crate) fn metadata(&mut self, metric: &str, metadata: Metadata) {
-        if self.metadata.get(metric) != Some(&metadata) {
+        let is_news = self.metadata.get(metric) != Some(&metadata);
+        if is_news && self.entries.len() <= PENDING_BYTES_MAX && self.has_room_for(metric, &metadata) {
             self.entries.metadata(metric, &metadata);
-            self.metadata.insert(metric.to_owned(), metadata);
+            self.remember_metadata(metric, metadata);
         }
     }
 
-    /// Takes replayed metadata in.
+    /// Takes replayed metadata in, as far as there is room.
     pub(crate) fn remember_metadata(&mut self, metric: &str, metadata: Metadata) {
-        self.metadata.insert(metric.to_owned(), metadata);
+        if self.has_room_for(metric, &metadata) {
+            self.metadata_bytes += metadata_bytes(metric, &metadata);
+            if let Some(before) = self.metadata.insert(metric.to_owned(), metadata) {
+                self.metadata_bytes -= metadata_bytes(metric, &before);
+            }
+        }
+    }
+
+    fn has_room_for(&self, metric: &str, metadata: &Metadata) -> bool {
+        self.metadata_bytes + metadata_bytes(metric, metadata) <= METADATA_BYTES_MAX
     }
 
     /// All metadata, sorted by metric.

@@ -85,6 +85,9 @@ pub(super) struct RequestGate<S> {
     /// Time for a head, and for which the connection may lie idle.
     head_time_max: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    /// A request passed and nothing of its answer was written yet: however long that takes, the connection is not
+    /// idle, and hyper, which reads on meanwhile, must not take it for ended.
+    is_awaited: bool,
     faults: Faults,
 }
 
@@ -99,6 +102,7 @@ impl<S> RequestGate<S> {
             handed_on: 0,
             head_time_max,
             timer: None,
+            is_awaited: false,
             faults: Faults::default(),
         }
     }
@@ -193,6 +197,7 @@ impl<S> RequestGate<S> {
         };
         self.searched = 0;
         self.timer = None;
+        self.is_awaited = true;
         self.pass(end);
         match request_head::mend(&mut self.output) {
             Ok(Body::Length(length)) => self.state = State::Body(length),
@@ -203,8 +208,20 @@ impl<S> RequestGate<S> {
         true
     }
 
+    /// Something is written. Behind a request that is whole it is the answer (before, a word to go on), and the
+    /// connection lies idle only from its last part on.
+    fn note_written(&mut self) {
+        self.timer = None;
+        if matches!(self.state, State::Head) {
+            self.is_awaited = false;
+        }
+    }
+
     /// Whether the time for a head is over. Asked only while it is waited for.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_awaited && self.input.is_empty() {
+            return Poll::Pending;
+        }
         let time_max = self.head_time_max;
         let timer =
             self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + time_max)));
@@ -301,7 +318,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
+        self.note_written();
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -317,7 +336,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RequestGate<S> {
         context: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, buffers))?;
+        self.note_written();
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -409,6 +430,19 @@ mod tests {
         }
         let endless = vec![b'{'; 3 * request_head::HEAD_BYTES_MAX];
         assert_eq!(pass(&endless, 50_000).await, FAULT_HEAD);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_idle_while_an_answer_is_awaited() {
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        let mut gate = RequestGate::new(server, Duration::from_millis(1));
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut bytes = [0; 100];
+        assert!(gate.read(&mut bytes).await.unwrap() > 0);
+        let early = tokio::time::timeout(Duration::from_millis(50), gate.read(&mut bytes)).await;
+        assert!(early.is_err(), "taken for ended before it was answered");
+        gate.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        assert_eq!(gate.read(&mut bytes).await.unwrap(), 0);
     }
 
     #[tokio::test]
