@@ -76,6 +76,11 @@ pub struct Options {
     #[arg(long = "storage.page-cache-max", value_name = "BYTES", default_value = "256MB")]
     pub page_cache_max: ByteSize,
 
+    /// Memory for indexes of blocks, beside those that queries are working with: others are read again when they are
+    /// asked for. The index of a day takes about 400 bytes a series
+    #[arg(long = "storage.index-cache-max", value_name = "BYTES", default_value = "256MB")]
+    pub index_cache_max: ByteSize,
+
     /// Alertmanager to send alerts to (repeatable)
     #[arg(long = "alertmanager.url", value_name = "URL")]
     pub alertmanager_urls: Vec<String>,
@@ -135,6 +140,7 @@ impl Default for Options {
             samples_per_second_max: 0,
             head_memory_max: ByteSize(2 << 30),
             page_cache_max: ByteSize(256 << 20),
+            index_cache_max: ByteSize(256 << 20),
             alertmanager_urls: Vec::new(),
             rule_files: Vec::new(),
             shipped_rules: true,
@@ -169,6 +175,7 @@ impl Options {
             ("rules.file", self.rule_files.join(",")),
             ("rules.shipped", self.shipped_rules.to_string()),
             ("storage.head-memory-max", self.head_memory_max.to_string()),
+            ("storage.index-cache-max", self.index_cache_max.to_string()),
             ("storage.page-cache-max", self.page_cache_max.to_string()),
             ("storage.path", self.storage_path.display().to_string()),
             ("storage.retention.time", self.retention_time.to_string()),

@@ -214,6 +214,7 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
         series_per_value: Some((NODE_LABEL.to_owned(), options.series_per_node_max)),
         head_bytes_max: usize::try_from(options.head_memory_max.0).unwrap_or(usize::MAX),
         page_cache_bytes: usize::try_from(options.page_cache_max.0).unwrap_or(usize::MAX),
+        index_cache_bytes: usize::try_from(options.index_cache_max.0).unwrap_or(usize::MAX),
         ..pharos_tsdb::Options::default()
     };
     let (folder, clock) = (options.storage_path.clone(), Arc::clone(clock));

@@ -4,6 +4,7 @@
 //! sorted lists and nothing is hashed. A selection can be cut into parts that are read side by side.
 
 use super::Inner;
+use crate::block::index::Index;
 use crate::block::reader::Block;
 use crate::block::samples::{Window, Windows};
 use crate::error::ReadError;
@@ -37,6 +38,8 @@ pub struct Selection {
 struct Sources {
     inner: Arc<Inner>,
     blocks: Vec<Arc<Block>>,
+    /// Of each block.
+    indexes: Vec<Arc<Index>>,
     head: HeadSelection,
     start_ms: TimestampMs,
     end_ms: TimestampMs,
@@ -100,8 +103,9 @@ impl Selection {
         let windows =
             blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&inner.pages))))).collect();
         let (joined, was_read) = (Mutex::default(), blocks.iter().map(|_| AtomicBool::new(false)).collect());
-        let sources = Sources {
+        let mut sources = Sources {
             inner: Arc::clone(inner),
+            indexes: Vec::with_capacity(blocks.len()),
             blocks,
             head,
             start_ms,
@@ -154,6 +158,7 @@ impl Selection {
         let sources = Sources {
             inner: Arc::clone(inner),
             blocks: Vec::new(),
+            indexes: Vec::new(),
             head: HeadSelection::default(),
             start_ms: 0,
             end_ms: -1,
@@ -264,7 +269,7 @@ impl Sources {
     fn labels(&self, place: Place) -> Option<&Labels> {
         match place {
             Place::Block { block, series } => {
-                let index = self.blocks.get(block as usize)?.index().ok()?;
+                let index = self.indexes.get(block as usize)?;
                 index.series.get(series as usize).map(|series| &series.labels)
             }
             Place::Head(series) => self.head.labels(series as usize),
@@ -278,7 +283,7 @@ impl Sources {
             return self.head.rows(series as usize);
         };
         let rows = || {
-            let index = self.blocks.get(block as usize)?.index().ok()?;
+            let index = self.indexes.get(block as usize)?;
             let series = index.series.get(series as usize)?;
             let column = index.timestamps.get(series.timestamps as usize)?;
             let (first_ms, last_ms) = (column.first_ms(), column.last_ms);
@@ -291,10 +296,15 @@ impl Sources {
 
     /// Series of a block that match and may have samples in the range, and whether there are parts of
     /// histograms among them.
-    fn in_block<R>(&self, block: usize, matchers: &[Matcher]) -> Result<(Vec<Place>, bool), ReadError<R>> {
+    fn in_block<R>(
+        &mut self,
+        block: usize,
+        matchers: &[Matcher],
+    ) -> Result<(Vec<Place>, bool), ReadError<R>> {
         let Some(source) = self.blocks.get(block) else { return Ok((Vec::new(), false)) };
         let noted = |error| self.inner.noted(source, error);
         let index = source.index().map_err(noted)?;
+        self.indexes.push(Arc::clone(&index));
         let selected = self.wanted.of(&index.postings, matchers);
         let has_parts = index.postings.values(PART_LABEL).is_some();
         let mut of_parts = false;
@@ -404,8 +414,8 @@ impl Sources {
             match place {
                 Place::Block { block: at, series } => {
                     let Some((block, window)) = self.window(at, series)? else { continue };
-                    take(window.timestamps.len())?;
-                    self.note_block(at, window.timestamps.len(), &mut scratch.reads);
+                    take(window.timestamps().len())?;
+                    self.note_block(at, window.timestamps().len(), &mut scratch.reads);
                     let piece = block.samples_of(series, &window, Some(&self.inner.pages));
                     let piece = piece.map_err(|error| self.inner.noted(block, error))?;
                     scratch.pieces.extend(piece.filter(|piece| !piece.values.is_empty()));
