@@ -1,5 +1,8 @@
 //! Numbers of one width, packed without gaps, lowest bit first.
 
+/// Numbers so wide lie within eight bytes, wherever they begin.
+const WORD_BITS_MAX: u32 = 57;
+
 /// Bytes that `count` numbers of `width` bits take.
 pub(crate) fn packed_bytes(count: usize, width: u32) -> usize {
     (count * width as usize).div_ceil(8)
@@ -40,6 +43,27 @@ pub(crate) fn unpack(bytes: &[u8], width: u32, count: usize, mut each: impl FnMu
         return None;
     }
     let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+    if width > WORD_BITS_MAX {
+        return unpack_wide(bytes, width, count, mask, each);
+    }
+    // A number lies in the eight bytes from its first byte on; of the last numbers they end behind the others.
+    let width = width as usize;
+    let within = (bytes.len() * 8).checked_sub(64).map_or(0, |last| (last + 7) / width + 1).min(count);
+    let number = |bytes: &[u8], bit: usize| {
+        let word = bytes.get(bit / 8..).and_then(|rest| rest.first_chunk().copied()).unwrap_or_default();
+        u64::from_le_bytes(word) >> (bit % 8) & mask
+    };
+    (0..within).for_each(|at| each(number(bytes, at * width)));
+    let start = (within * width / 8).min(bytes.len());
+    let rest = &bytes[start..bytes.len().min(start + 8)];
+    let mut end = [0; 16];
+    end[..rest.len()].copy_from_slice(rest);
+    (within..count).for_each(|at| each(number(&end, at * width - start * 8)));
+    Some(())
+}
+
+/// The same for numbers that may reach over nine bytes.
+fn unpack_wide(bytes: &[u8], width: u32, count: usize, mask: u64, mut each: impl FnMut(u64)) -> Option<()> {
     let mut buffer = 0u128;
     let mut filled = 0;
     let mut words = bytes.chunks(8);

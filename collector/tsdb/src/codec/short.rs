@@ -146,6 +146,7 @@ pub(crate) fn decode_values(cursor: &mut Cursor<'_>, count: usize, out: &mut Vec
     if count == 0 {
         return Some(());
     }
+    out.reserve(count);
     match cursor.byte()? {
         CONSTANT => {
             let value = f64::from_bits(cursor.u64()?);
@@ -215,6 +216,7 @@ pub(crate) fn decode_timestamps(cursor: &mut Cursor<'_>, count: usize, out: &mut
     if count == 0 {
         return Some(());
     }
+    out.reserve(count);
     decode_integers(cursor, count, |timestamp| out.push(timestamp))
 }
 
@@ -227,18 +229,11 @@ fn encode_integers(integers: &[i64], out: &mut Vec<u8>) {
 
 fn decode_integers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
     let mut value = cursor.signed()?;
-    let mut first = true;
+    each(value);
     decode_numbers(cursor, count - 1, |step| {
-        if std::mem::take(&mut first) {
-            each(value);
-        }
         value = value.wrapping_add(step);
         each(value);
-    })?;
-    if first {
-        each(value);
-    }
-    Some(())
+    })
 }
 
 fn decode_numbers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
