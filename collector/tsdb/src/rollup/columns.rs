@@ -24,7 +24,11 @@ const JOINTS: SummaryFields =
 pub(crate) struct BucketColumns {
     width_ms: i64,
     fields: SummaryFields,
+    /// The numbers; none if they follow each other without a gap.
     number: Vec<i64>,
+    /// The first number, and how many buckets there are.
+    first_number: i64,
+    buckets: usize,
     flags: Vec<i64>,
     /// Whether the flags say nothing but of corrections.
     is_plain: bool,
@@ -45,6 +49,21 @@ pub(crate) struct BucketColumns {
     /// Where each bucket's corrections begin, if any has one.
     correction_starts: Vec<u32>,
     corrections: Vec<f64>,
+}
+
+/// The first number of buckets that follow each other without a gap; `None` if they do not.
+fn first_without_gap(column: &[u8], count: usize) -> Option<i64> {
+    let mut cursor = Cursor::new(column);
+    let (mut first, mut next) = (None, None);
+    for run in runs(count).filter(|run| !run.is_empty()) {
+        let (start, step) = short::even_timestamps(&mut cursor, run.len())?;
+        if run.len() > 1 && step != 1 || next.is_some_and(|next| next != start) {
+            return None;
+        }
+        first = first.or(Some(start));
+        next = Some(start.checked_add(i64::try_from(run.len()).ok()?)?);
+    }
+    first
 }
 
 impl BucketColumns {
@@ -78,7 +97,10 @@ impl BucketColumns {
             }
             runs(count).try_for_each(|run| short::decode_timestamps(&mut cursor, run.len(), into))
         };
-        numbers(&mut self.number, NUMBER, true)?;
+        self.buckets = count;
+        let without_gap = first_without_gap(columns[NUMBER], count);
+        self.first_number = without_gap.unwrap_or(0);
+        numbers(&mut self.number, NUMBER, without_gap.is_none())?;
         numbers(&mut self.flags, FLAGS, true)?;
         numbers(&mut self.count, COUNT, true)?;
         numbers(&mut self.first_ms, FIRST_MS, ends)?;
@@ -104,12 +126,12 @@ impl BucketColumns {
         let corrections = self.correction_starts.last().map_or(0, |&end| end as usize);
         values(&mut self.corrections, CORRECTIONS, corrections, corrections > 0)?;
         let has_all = |length: usize, wanted: bool| !wanted || length == count;
-        let is_whole = has_all(self.number.len(), true)
+        let is_whole = has_all(self.number.len(), without_gap.is_none())
             && has_all(self.count.len(), true)
             && (!ends || self.first_ms.len() == count && self.last_ms.len() == count)
             && self.number.windows(2).all(|pair| pair[0] < pair[1]);
         self.is_plain = self.flags.iter().all(|flags| flags & !FALLS_SUMMED == 0);
-        self.all_serve = (0..count).all(|at| self.serves(at));
+        self.all_serve = !fields.has(SummaryFields::CORRECTIONS) || (0..count).all(|at| self.serves(at));
         is_whole.then_some(())
     }
 
@@ -138,21 +160,23 @@ impl BucketColumns {
 
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.number.len()
+        self.buckets
     }
 
     /// The first bucket whose number is `number` or more, by position.
     pub(crate) fn seek(&self, number: i64) -> usize {
-        // Buckets mostly follow each other without a gap.
-        let guess = self.number.first().and_then(|&first| usize::try_from(number.checked_sub(first)?).ok());
-        match guess {
-            Some(guess) if self.number.get(guess) == Some(&number) => guess,
-            _ => self.number.partition_point(|&have| have < number),
+        if !self.number.is_empty() {
+            return self.number.partition_point(|&have| have < number);
         }
+        usize::try_from(number.saturating_sub(self.first_number).max(0)).unwrap_or(0).min(self.buckets)
     }
 
+    #[inline]
     pub(crate) fn number(&self, at: usize) -> Option<i64> {
-        self.number.get(at).copied()
+        match self.number.is_empty() {
+            true => (at < self.buckets).then(|| self.first_number.saturating_add(at as i64)),
+            false => self.number.get(at).copied(),
+        }
     }
 
     /// Whether all wanted fields of a bucket are kept.
@@ -239,7 +263,7 @@ impl BucketColumns {
     }
 
     fn sample(&self, at: usize, times: &[i64], values: &[f64]) -> Sample {
-        let base_ms = self.number.get(at).copied().unwrap_or(0).wrapping_mul(self.width_ms);
+        let base_ms = self.number(at).unwrap_or(0).wrapping_mul(self.width_ms);
         let timestamp_ms: TimestampMs = base_ms.wrapping_add(times.get(at).copied().unwrap_or(0));
         Sample { timestamp_ms, value: values.get(at).copied().unwrap_or(0.0) }
     }
