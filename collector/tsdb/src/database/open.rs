@@ -176,6 +176,7 @@ impl Database {
                     .with_inventory(listed, missing),
             ),
             exemplars,
+            room: super::room::Room::default(),
             counters,
             _lock: lock,
         });
