@@ -6,6 +6,7 @@ use crate::block::reader::Block;
 use crate::block::writer::RolledUp;
 use crate::compact;
 use crate::error::TsdbError;
+use crate::starts;
 use pharos_common::sample::TimestampMs;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -31,10 +32,9 @@ enum State {
 
 impl State {
     fn of(block: &Block) -> Result<State, TsdbError> {
-        let index = block.index()?;
-        let has_rollups = index.rollups.iter().any(|level| !level.chunks.is_empty());
-        Ok(match index.is_thinned() {
-            _ if !has_rollups => State::Samples,
+        let facts = block.facts()?;
+        Ok(match facts.is_thinned {
+            _ if !facts.has_rollups => State::Samples,
             true => State::Thinned,
             false => State::Whole,
         })
@@ -91,8 +91,9 @@ impl Inner {
             return self.rewrite(block);
         }
         let mut writer = self.block_writer(&name, RolledUp::All)?;
-        writer.add_thinned(block, |_| true)?;
-        let renewed = self.renew(writer, &name, block.index()?.provenance.clone())?;
+        // What they speak of goes.
+        writer.add_thinned(block, |labels| !starts::is_column(labels))?;
+        let renewed = self.renew(writer, &name, block.facts()?.provenance.clone())?;
         tracing::info!(
             block = name,
             bytes = renewed.bytes(),
