@@ -45,8 +45,9 @@ pub struct Options {
     #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
     pub retention_time: PrometheusDuration,
 
-    /// How long roll-ups are kept when their samples are gone, for queries on their grid of five minutes; 0
-    /// keeps them for ever, less than the retention time drops them with their samples
+    /// How long roll-ups are kept when their samples are gone. They answer windows of five minutes or more that begin
+    /// and end at multiples of five minutes, exactly, and no others; 0 keeps them for ever, less than the retention
+    /// time drops them with their samples
     #[arg(long = "storage.rollup.retention.time", value_name = "DURATION", default_value = "400d")]
     pub rollup_retention_time: PrometheusDuration,
 

@@ -1,6 +1,7 @@
 //! Joins the query engine to the storage engine: selections and budgets go down, columns come up.
 
 use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
 use pharos_common::summary::Summary;
 use pharos_promql::storage::{Budget, ReadStats, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
 use pharos_promql::summaries::{SummaryRequest, SummarySet, SummarySets, SummaryStats, SummaryStorage};
@@ -122,6 +123,10 @@ impl Storage for DatabaseStorage {
 impl SummaryStorage for DatabaseStorage {
     fn grain_ms(&self) -> i64 {
         SUMMARY_GRAIN_MS
+    }
+
+    fn samples_since_ms(&self) -> TimestampMs {
+        self.database.samples_since_ms()
     }
 
     fn summarize<'s>(

@@ -4,7 +4,7 @@ use crate::ast::{Expr, ValueType};
 use crate::error::QueryError;
 use crate::eval;
 use crate::parser::parse;
-use crate::plan::Plan;
+use crate::plan::{Plan, SummaryTraits};
 use crate::storage::{Budget, Storage};
 use crate::value::QueryResult;
 use pharos_common::sample::TimestampMs;
@@ -168,7 +168,10 @@ impl Engine {
                 step_ms: times.step_ms,
                 lookback_ms: millis(lookback),
                 default_subquery_step_ms: millis(self.options.default_subquery_step).max(1),
-                summary_grain_ms: storage.summaries().map(|summaries| summaries.grain_ms()),
+                summaries: storage.summaries().map(|summaries| SummaryTraits {
+                    grain_ms: summaries.grain_ms(),
+                    samples_since_ms: summaries.samples_since_ms(),
+                }),
             },
         )?;
         let planned = started.elapsed();

@@ -12,9 +12,11 @@ use crate::summarize::cursor::BlockCursor;
 use crate::summarize::{Failure, InBlock, Sources, Summarizer, SummaryStats, single_buckets};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
+use pharos_common::sample::TimestampMs;
 use pharos_common::summary::{Span, Summary, SummaryFields};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Width of the finest roll-ups, in milliseconds: spans whose ends are multiples of it are summed up
 /// without reading a sample.
@@ -35,6 +37,11 @@ impl std::fmt::Debug for Summaries {
 }
 
 impl Database {
+    /// Of what was sampled before, samples may be gone and roll-ups left.
+    pub fn samples_since_ms(&self) -> TimestampMs {
+        self.inner.samples_since_ms.load(Ordering::Relaxed)
+    }
+
     /// Finds the series that match and sums them up over each of the spans, which rise and do not overlap:
     /// the same as from [`Database::select`], without reading every sample. `fields` says what is wanted.
     /// `None` if native histograms are among them, which are not summed up. Reads files: not for a thread
