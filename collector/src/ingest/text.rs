@@ -2,6 +2,7 @@
 //!
 //! A text with a fault is refused whole: nothing of it is stored.
 
+use super::created;
 use super::exposition;
 use super::http_write::{WriteRefusal, decode_text, read_body, refuse_out_of_bounds};
 use super::type_labels;
@@ -47,10 +48,11 @@ async fn import(collector: &Collector, headers: &HeaderMap, body: Body) -> Resul
         }
     }
     refuse_out_of_bounds(&bounds)?;
+    let starts = created::starts(&exposition);
     for (metric, metadata) in exposition.metadata {
         collector.database.set_metadata(&metric, metadata);
     }
-    let appended = collector.texts.write(&exposition.samples).await?;
+    let appended = collector.texts.write_with_starts(&exposition.samples, &starts).await?;
     collector.database.durable(appended.commit).await?;
     refuse_out_of_bounds(&appended)
 }
