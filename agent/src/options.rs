@@ -352,6 +352,7 @@ impl AgentOptions {
                 procfs: self.procfs.clone(),
                 sysfs: self.sysfs.clone(),
                 rootfs: self.rootfs.clone(),
+            sockstat: ["net/sockstat", "net/sockstat6"].map(|name| SharedFile::whole(self.procfs.join(name))),
                 udev_data: self.udev_data.clone(),
             },
             mount_points: filter(

@@ -21,6 +21,12 @@ pub trait Sampler: Send {
     /// # Errors
     /// Why there is no reading.
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError>;
+
+    /// Whether the next reading may hang, asked of samplers of which some readings may
+    /// ([`SamplerKind::may_block`]): one that cannot is taken where it stands, without waking a thread for it.
+    fn may_hang(&mut self) -> bool {
+        true
+    }
 }
 
 /// Where the host's file systems lie: elsewhere when the agent runs in a container.
@@ -104,6 +110,8 @@ pub struct SamplerOptions {
     pub paths: Paths,
     /// `/proc/stat`, of which several samplers need a part.
     pub stat: SharedFile,
+    /// `/proc/net/sockstat` and `sockstat6`, whose counts say whether there are sockets to list.
+    pub sockstat: [SharedFile; 2],
     /// `--collector.filesystem.mount-points-*`
     pub mount_points: Filter,
     /// `--collector.filesystem.fs-types-*`
