@@ -144,6 +144,10 @@ pub struct SamplerOptions {
     pub sysctl_infos: Vec<String>,
     /// `--collector.qdisc.device-*`
     pub qdiscs: Filter,
+    /// `--collector.ethtool.device-*`
+    pub ethtool_devices: Filter,
+    /// `--collector.ethtool.metrics-include`
+    pub ethtool_metrics: Filter,
     /// `--collector.powersupply.ignored-supplies`
     pub power_supplies: Filter,
     /// `--collector.tapestats.ignored-devices`
@@ -229,6 +233,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("dmi", samplers::dmi::build),
     blocking("edac", samplers::edac::build),
     hot("entropy", samplers::scalars::entropy),
+    opt_in("ethtool", samplers::ethtool::build),
     blocking("fibrechannel", samplers::fibrechannel::build),
     hot("filefd", samplers::scalars::filefd),
     blocking("filesystem", samplers::filesystem::build),
@@ -291,7 +296,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "dmmultipath",
     "drbd",
     "drm",
-    "ethtool",
     "kernel_hung",
     "ksmd",
     "lnstat",
