@@ -17,6 +17,7 @@ pub mod expected_nodes;
 pub mod ingest;
 pub mod kubernetes_nodes;
 pub mod limits;
+mod machine_memory;
 pub mod metrics;
 pub mod network_coverage;
 mod options;

@@ -1,6 +1,7 @@
 //! The collector's flags. All have defaults; `pharos` sets them from its own.
 
 use crate::byte_size::ByteSize;
+use crate::machine_memory;
 use pharos_common::duration::PrometheusDuration;
 use pharos_common::flags::{ConfigFlag, LogFlags};
 use std::path::PathBuf;
@@ -69,9 +70,10 @@ pub struct Options {
     pub samples_per_second_max: u64,
 
     /// Memory for series and for samples that are not in blocks: samples are written out early before it is
-    /// exceeded, and new series are refused when their names and indexes take half of it
-    #[arg(long = "storage.head-memory-max", value_name = "BYTES", default_value = "2GB")]
-    pub head_memory_max: ByteSize,
+    /// exceeded, whoever loads the past waits, and new series are refused when their names and indexes take half of
+    /// it; without it a quarter of what the machine or the container has
+    #[arg(long = "storage.head-memory-max", value_name = "BYTES")]
+    pub head_memory_max: Option<ByteSize>,
 
     /// Memory for decoded pages of blocks, so that what is asked again is not read again
     #[arg(long = "storage.page-cache-max", value_name = "BYTES", default_value = "256MB")]
@@ -139,7 +141,7 @@ impl Default for Options {
             series_max: 10_000_000,
             series_per_node_max: 250_000,
             samples_per_second_max: 0,
-            head_memory_max: ByteSize(2 << 30),
+            head_memory_max: None,
             page_cache_max: ByteSize(256 << 20),
             index_cache_max: ByteSize(256 << 20),
             alertmanager_urls: Vec::new(),
@@ -157,6 +159,12 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Memory for series and for samples that are not in blocks.
+    pub fn head_memory(&self) -> ByteSize {
+        self.head_memory_max
+            .unwrap_or_else(|| ByteSize(machine_memory::share_for_head(machine_memory::total())))
+    }
+
     /// Flags and their values, as `/api/v1/status/flags` shows them.
     pub fn as_flags(&self) -> Vec<(&'static str, String)> {
         let path =
@@ -175,7 +183,7 @@ impl Options {
             ("query.timeout", self.query_timeout.to_string()),
             ("rules.file", self.rule_files.join(",")),
             ("rules.shipped", self.shipped_rules.to_string()),
-            ("storage.head-memory-max", self.head_memory_max.to_string()),
+            ("storage.head-memory-max", self.head_memory().to_string()),
             ("storage.index-cache-max", self.index_cache_max.to_string()),
             ("storage.page-cache-max", self.page_cache_max.to_string()),
             ("storage.path", self.storage_path.display().to_string()),

@@ -12,6 +12,7 @@ use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::ingest::stream::IngestService;
 use crate::ingest::stream_registry::StreamRegistry;
+use crate::ingest::write_gate::WriteGate;
 use crate::kubernetes_nodes;
 use crate::limits::ARRIVALS_QUEUED_MAX;
 use crate::metrics::Metrics;
@@ -139,6 +140,7 @@ pub async fn run_with_clock(
         started_ms: clock.now_ms(),
         clock,
         texts: SeriesWriter::new(appender.clone(), Source::Text),
+        writes: WriteGate::default(),
         remote_write: RemoteWrite::default(),
         reads: api::ReadPlaces::default(),
         rates,
@@ -212,7 +214,7 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
         rollup_retention_ms: Some(if rollup_retention_ms > 0 { rollup_retention_ms } else { i64::MAX }),
         series_max: options.series_max,
         series_per_value: Some((NODE_LABEL.to_owned(), options.series_per_node_max)),
-        head_bytes_max: usize::try_from(options.head_memory_max.0).unwrap_or(usize::MAX),
+        head_bytes_max: usize::try_from(options.head_memory().0).unwrap_or(usize::MAX),
         page_cache_bytes: usize::try_from(options.page_cache_max.0).unwrap_or(usize::MAX),
         index_cache_bytes: usize::try_from(options.index_cache_max.0).unwrap_or(usize::MAX),
         ..pharos_tsdb::Options::default()

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const START_MS: i64 = 1_000 * HOUR_MS;
-const COLUMNS: usize = 6;
+const COLUMNS: usize = 8;
 
 /// The storage without its summaries.
 struct Samples<'d>(&'d DatabaseStorage);
@@ -63,7 +63,8 @@ impl Stored {
 }
 
 /// A counter of whole numbers and one of fractions, both reset now and then; decimals; noise around zero; a
-/// constant that comes and goes; and whatever else there is.
+/// constant that comes and goes; whatever else there is; and gauges of whole numbers, one of which is of fractions
+/// at times, one of both signs.
 fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
     let mut mixed = (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(seed);
     mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20;
@@ -81,7 +82,21 @@ fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
         _ => ABSENT,
     };
     let noise = (mixed % 1_000) as f64 / 7.0 - 71.0;
-    [since_reset, since_reset * 0.1 + 3.7, (mixed % 5_000) as f64 / 100.0, noise, sometimes, odd]
+    let gauge = match at / (35 * MINUTE_MS) % 5 {
+        0 => (mixed % 800) as f64 / 8.0,
+        _ => (mixed % 101) as f64,
+    };
+    let signed = (mixed % 21) as f64 - if at / HOUR_MS % 3 == 0 { 10.0 } else { -1.0 };
+    [
+        since_reset,
+        since_reset * 0.1 + 3.7,
+        (mixed % 5_000) as f64 / 100.0,
+        noise,
+        sometimes,
+        odd,
+        gauge,
+        signed,
+    ]
 }
 
 const RANGED: [&str; 18] = [

@@ -9,6 +9,10 @@ use pharos_tsdb::{ABSENT, is_absent, starts};
 /// Values a plan holds before it is appended, 8 bytes each.
 const VALUES_MAX: usize = 1 << 20;
 
+/// Room for so many values, and for so many rows, is kept from request to request: more than live senders fill.
+const VALUES_KEPT: usize = 64 << 10;
+const ROWS_KEPT: usize = 16 << 10;
+
 /// Rows looked through for a timestamp before a row of its own is made.
 const ROWS_LOOKED_BACK_MAX: usize = 32;
 
@@ -56,12 +60,15 @@ pub(super) struct RowPlan {
 impl RowPlan {
     pub(super) fn clear(&mut self) {
         self.rows.clear();
+        self.rows.shrink_to(ROWS_KEPT);
         self.values.clear();
+        self.values.shrink_to(VALUES_KEPT);
         for group in self.touched.drain(..) {
             if let Some(rows) = self.by_group.get_mut(group as usize) {
                 *rows = None;
             }
         }
+        self.touched.shrink_to(ROWS_KEPT);
     }
 
     /// Whether it should be appended before more is added.
@@ -197,6 +204,27 @@ mod tests {
         let cells = |row: usize| plan.values(&plan.rows()[row])[1..].to_vec();
         assert_eq!(cells(0), [1.0, 5.0]);
         assert!(cells(1)[0] == 1.0 && is_absent(cells(1)[1]));
+    }
+
+    #[test]
+    fn one_long_series_of_a_wide_group_fills_a_plan_and_its_room_comes_back() {
+        let mut plan = RowPlan::default();
+        let mut rows = 0;
+        while !plan.is_full() {
+            plan.add(Slot { group: 0, column: 7, starts: false }, 256, (rows, 1.0), 0);
+            rows += 1;
+        }
+        assert_eq!(rows as usize, VALUES_MAX / 256);
+        plan.clear();
+        assert!(plan.values.capacity() <= VALUES_KEPT && plan.rows.capacity() <= ROWS_KEPT);
+        // As many rows as there may be.
+        let mut timestamp_ms = 0;
+        while !plan.is_full() {
+            plan.add(Slot { group: 1, column: 0, starts: false }, 1, (timestamp_ms, 1.0), 0);
+            timestamp_ms += 1;
+        }
+        plan.clear();
+        assert!(plan.values.capacity() <= VALUES_KEPT && plan.rows.capacity() <= ROWS_KEPT);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::wire_histogram::{HistogramFault, from_wire};
 use super::write_request::{LabelsFault, RawExemplar, RawSeries, Request, WriteFault, label_pairs};
 use crate::limits::{
     ADOPTED_COLUMNS_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
+    VALUES_PER_APPEND_MAX,
 };
 use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
@@ -23,6 +24,9 @@ use pharos_common::sample::TimestampMs;
 use pharos_proto::prometheus as wire;
 use pharos_tsdb::{Appended, Exemplar, TsdbError, starts};
 use prost::Message;
+
+/// Room for the slots of so many series is kept from request to request.
+const SLOTS_KEPT: usize = 64 << 10;
 
 /// Series known by the raw bytes of their labels, and the groups they are in.
 #[derive(Debug, Default)]
@@ -140,6 +144,8 @@ impl SeriesCache {
             }
         }
         self.append_planned(appender, &mut written.appended).await?;
+        found.clear();
+        found.shrink_to(SLOTS_KEPT);
         self.found = found;
         written.exemplars = exemplars(request);
         if self.known.len() > SERIES_CACHE_ENTRIES_MAX || self.known.bytes() > SERIES_CACHE_BYTES_MAX {
@@ -272,8 +278,10 @@ impl SeriesCache {
     }
 
     async fn append_planned(&mut self, appender: &Appender, total: &mut Appended) -> Result<(), TsdbError> {
-        let rows = self.plan.rows();
-        for chunk in rows.chunks(ROWS_PER_APPEND_MAX) {
+        let mut rest = self.plan.rows();
+        while !rest.is_empty() {
+            let chunk;
+            (chunk, rest) = rest.split_at(rows_of_append(rest, |row| self.plan.values(row).len()));
             let mut positions: Vec<usize> = chunk.iter().map(|row| row.group as usize).collect();
             positions.sort_unstable();
             positions.dedup();
@@ -293,6 +301,16 @@ impl SeriesCache {
         self.plan.clear();
         Ok(())
     }
+}
+
+/// How many of these rows go into one append; at least one.
+fn rows_of_append<R>(rows: &[R], width: impl Fn(&R) -> usize) -> usize {
+    let mut values = 0;
+    let fits = |row: &&R| {
+        values += width(row);
+        values <= VALUES_PER_APPEND_MAX
+    };
+    rows.iter().take(ROWS_PER_APPEND_MAX).take_while(fits).count().max(1).min(rows.len())
 }
 
 /// Exemplars with the labels of their series. One whose labels cannot be used is left out: a sender that

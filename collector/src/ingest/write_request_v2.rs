@@ -12,7 +12,7 @@ use super::type_labels::{self, TYPE_LABEL, UNIT_LABEL};
 use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, common_sample, metric_kind, sample};
 use crate::limits::{
     HELP_BYTES_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX,
-    SAMPLES_PER_WRITE_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
+    SAMPLES_PER_WRITE_MAX, SYMBOLS_PER_WRITE_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
 };
 use pharos_common::labels::METRIC_NAME;
 use pharos_common::sample::TimestampMs;
@@ -28,6 +28,9 @@ impl<'a> Request<'a> {
         for field in Fields::of(message) {
             let field = field?;
             if field.number == 4 {
+                if symbols.len() == SYMBOLS_PER_WRITE_MAX {
+                    return Err(WireError::ManySymbols.into());
+                }
                 symbols.push(field.text()?);
             }
         }
@@ -74,7 +77,11 @@ impl<'a> Request<'a> {
                     let start_ms = start_of(message, HISTOGRAM_START)?;
                     note_start(&mut self.histogram_starts, self.histograms.len(), start_ms);
                 }
-                4 => self.exemplars.push(exemplar(field.bytes()?, number, symbols)?),
+                4 => {
+                    let exemplar = exemplar(field.bytes()?, number, symbols)?;
+                    self.charge_labels(exemplar.labels.len())?;
+                    self.exemplars.push(exemplar);
+                }
                 5 => metadata = Some(field.bytes()?),
                 6 => created_ms = field.varint()? as i64,
                 _ => {}
@@ -84,17 +91,7 @@ impl<'a> Request<'a> {
             fill_starts(&mut self.starts, first_sample..self.samples.len(), created_ms);
             fill_starts(&mut self.histogram_starts, first_histogram..self.histograms.len(), created_ms);
         }
-        // Before they are written out: a text may be long and named again and again.
-        if references.len() > 2 * LABELS_PER_SERIES_MAX {
-            return Err(WireError::TooManyLabels(references.len() / 2));
-        }
         let pairs = pairs(&references, symbols)?;
-        let is_long = |[name, value]: &[&str; 2]| {
-            name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX
-        };
-        if pairs.iter().any(is_long) {
-            return Err(WireError::LongLabel);
-        }
         let metric = pairs.iter().find(|[name, _]| *name == METRIC_NAME).map_or("", |[_, value]| *value);
         let metadata =
             metadata.map(|metadata| read_metadata(metadata, symbols)).transpose()?.unwrap_or_default();
@@ -102,10 +99,7 @@ impl<'a> Request<'a> {
             true => label_fields(&with_type(&pairs, &metadata)),
             false => label_fields(&pairs),
         };
-        self.label_bytes += labels.len();
-        if self.label_bytes > WRITE_DECOMPRESSED_BYTES_MAX {
-            return Err(WireError::ManyLabelBytes);
-        }
+        self.charge_labels(labels.len())?;
         if !metric.is_empty() && metadata != Metadata::default() {
             self.metadata.push((metric, metadata));
         }
@@ -115,6 +109,12 @@ impl<'a> Request<'a> {
             histograms: first_histogram..self.histograms.len(),
         });
         Ok(())
+    }
+
+    /// Counts the bytes of a label set that was written out from the table of texts.
+    fn charge_labels(&mut self, bytes: usize) -> Result<(), WireError> {
+        self.label_bytes += bytes;
+        if self.label_bytes > WRITE_DECOMPRESSED_BYTES_MAX { Err(WireError::ManyLabelBytes) } else { Ok(()) }
     }
 }
 
@@ -187,22 +187,31 @@ fn symbol<'a>(reference: u64, symbols: &[&'a str]) -> Result<&'a str, WireError>
     at.and_then(|at| symbols.get(at)).copied().ok_or(WireError::Reference(reference))
 }
 
-/// Names and values.
+/// Names and values. They are looked at before they are written out: a text may be long, and named again and again.
 fn pairs<'a>(references: &[u64], symbols: &[&'a str]) -> Result<Vec<[&'a str; 2]>, WireError> {
     let (pairs, rest) = references.as_chunks::<2>();
     if !rest.is_empty() {
         return Err(WireError::Unpaired);
     }
-    pairs.iter().map(|[name, value]| Ok([symbol(*name, symbols)?, symbol(*value, symbols)?])).collect()
+    let pair = |[name, value]: &[u64; 2]| {
+        let (name, value) = (symbol(*name, symbols)?, symbol(*value, symbols)?);
+        let is_long = name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX;
+        if is_long { Err(WireError::LongLabel) } else { Ok([name, value]) }
+    };
+    pairs.iter().map(pair).collect()
 }
 
-/// Repeated numbers: packed, or one by one.
+/// Numbers of label names and values: repeated, packed or one by one.
 fn add_numbers(field: &Field<'_>, numbers: &mut Vec<u64>) -> Result<(), WireError> {
+    let mut add = |number| {
+        numbers.push(number);
+        let labels = numbers.len() / 2;
+        if labels > LABELS_PER_SERIES_MAX { Err(WireError::TooManyLabels(labels)) } else { Ok(()) }
+    };
     match field.value {
-        Wire::Varint(number) => numbers.push(number),
-        _ => numbers.extend(super::protobuf::packed_numbers(field.bytes()?).collect::<Result<Vec<_>, _>>()?),
+        Wire::Varint(number) => add(number),
+        _ => super::protobuf::packed_numbers(field.bytes()?).try_for_each(|number| add(number?)),
     }
-    Ok(())
 }
 
 /// Labels as version 1.0 writes them: fields 1 of a series, each with the name in field 1 and the value in

@@ -22,6 +22,7 @@ mod read;
 mod replay;
 mod restore;
 mod retention;
+mod room;
 mod selection;
 mod snapshot;
 mod statistics;
@@ -89,6 +90,7 @@ struct Inner {
     indexes: Arc<IndexCache>,
     housekeeping: Mutex<Housekeeping>,
     exemplars: ExemplarLog,
+    room: room::Room,
     counters: Counters,
     _lock: Box<dyn FolderLock>,
 }
@@ -244,6 +246,9 @@ impl Database {
         drop(pending);
         drop(registry);
         inner.counters.count(&appended);
+        if inner.take_room(appended.samples) {
+            self._threads.alarm.ring();
+        }
         outcome.map(|()| appended)
     }
 

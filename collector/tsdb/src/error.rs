@@ -80,6 +80,9 @@ pub enum SeriesLimit {
     /// Bytes of one series' labels.
     #[error("bytes of labels a series")]
     LabelBytes,
+    /// Bytes of the labels of series that come as one group.
+    #[error("bytes of labels of series that come together")]
+    GroupLabelBytes,
 }
 
 impl From<IoError> for TsdbError {

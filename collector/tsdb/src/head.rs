@@ -10,10 +10,10 @@ pub(crate) mod page;
 pub(crate) mod registry;
 pub(crate) mod selection;
 
-use crate::error::TsdbError;
+use crate::error::{SeriesLimit, TsdbError};
 use crate::hidden;
 use crate::merge::Piece;
-use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
+use crate::row::{Appended, GROUP_COLUMNS_MAX, GROUP_LABEL_BYTES_MAX, GroupId, Row, is_absent};
 use group::Group;
 use guard::{Guard, Refusals};
 use late::{LateLog, LateSamples};
@@ -91,6 +91,12 @@ impl Head {
     pub(crate) fn define_group(&self, columns: &[Labels], guard: &Guard) -> Result<GroupId, TsdbError> {
         if columns.is_empty() || columns.len() > GROUP_COLUMNS_MAX {
             return Err(TsdbError::GroupWidth(columns.len()));
+        }
+        if columns.iter().map(|labels| labels.as_bytes().len()).sum::<usize>() > GROUP_LABEL_BYTES_MAX {
+            return Err(TsdbError::TooManySeries {
+                limit: GROUP_LABEL_BYTES_MAX,
+                of: SeriesLimit::GroupLabelBytes,
+            });
         }
         {
             // An explosion must not hold back those who append: what is refused needs no more than this.
@@ -332,9 +338,26 @@ impl Head {
         self.registry().groups().map(|(_, group)| group.lock().open_cells()).sum()
     }
 
-    /// Late samples in memory.
+    /// Late samples in memory that no cut has taken.
     pub(crate) fn late_len(&self) -> usize {
         self.late().len()
+    }
+
+    /// Those that a cut is writing into blocks.
+    pub(crate) fn late_being_cut_len(&self) -> usize {
+        self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How far the groups have come that were written to in the last `active_ms` by the clock, the one that is
+    /// furthest behind; `None` if there is none. To be asked regularly, for this is how it notices.
+    pub(crate) fn reached_ms(&self, now_ms: TimestampMs, active_ms: i64) -> Option<TimestampMs> {
+        let reached = |(_, group): (_, Arc<Group>)| group.lock().reached_ms(now_ms, active_ms);
+        self.registry().groups().filter_map(reached).min()
+    }
+
+    /// Bytes of memory, about, of rows older than this: what a cut there gives back.
+    pub(crate) fn row_bytes_before(&self, before_ms: TimestampMs) -> usize {
+        self.registry().groups().map(|(_, group)| group.lock().row_bytes_before(before_ms)).sum()
     }
 
     /// Range of the late samples in memory.

@@ -7,7 +7,7 @@ use super::index_cache::{IndexCache, IndexSlot};
 use super::rollups::Records;
 use super::{CHECKSUM_BYTES, FOOTER_BYTES, Facts, Footer, HEADER_BYTES, MAGIC, VERSION, header};
 use crate::error::ReadError;
-use crate::rollup::record::BucketColumns;
+use crate::rollup::columns::BucketColumns;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{IoError, ReadableFile, StorageIo};

@@ -177,6 +177,7 @@ impl Database {
                     .with_inventory(listed, missing),
             ),
             exemplars,
+            room: super::room::Room::default(),
             counters,
             _lock: lock,
         });

@@ -33,6 +33,8 @@ pub(crate) struct GroupState {
     pub(crate) checkpoint_scope: u64,
     /// Newest timestamp ever appended, also of rows that were cut into blocks since.
     pub(crate) newest_ms: TimestampMs,
+    /// The newest timestamp when somebody looked, and when that was first seen, by the clock.
+    looked: (TimestampMs, TimestampMs),
     open_timestamps: Vec<TimestampMs>,
     /// Open rows, one after the other.
     open_values: Vec<f64>,
@@ -68,6 +70,7 @@ impl Group {
                 rows_in_era: 0,
                 checkpoint_scope: 0,
                 newest_ms: TimestampMs::MIN,
+                looked: (TimestampMs::MIN, TimestampMs::MIN),
                 open_timestamps: Vec::new(),
                 open_values: Vec::new(),
                 pages: Vec::new(),
@@ -206,6 +209,23 @@ impl GroupState {
         self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
             + self.open_values.capacity() * 8
             + self.open_timestamps.capacity() * 8
+    }
+
+    /// The newest timestamp, if it was another one in the last `active_ms` by the clock.
+    pub(crate) fn reached_ms(&mut self, now_ms: TimestampMs, active_ms: i64) -> Option<TimestampMs> {
+        if self.looked.0 != self.newest_ms {
+            self.looked = (self.newest_ms, now_ms);
+        }
+        (now_ms.saturating_sub(self.looked.1) < active_ms && self.newest_ms > TimestampMs::MIN)
+            .then_some(self.newest_ms)
+    }
+
+    /// As [`GroupState::row_bytes`], of what is older.
+    pub(crate) fn row_bytes_before(&self, before_ms: TimestampMs) -> usize {
+        if self.newest_ms < before_ms {
+            return self.row_bytes();
+        }
+        self.pages.iter().filter(|page| page.last_ms < before_ms).map(|page| page.memory_bytes()).sum()
     }
 
     /// Forgets all rows before `before_ms`: they are in a block now.

@@ -7,7 +7,8 @@ use crate::block::reader::{Block, BlockError};
 use crate::block::rollups::Records;
 use crate::block::samples::Windows;
 use crate::merge::Piece;
-use crate::rollup::record::{BucketColumns, FINEST_MS};
+use crate::rollup::columns::BucketColumns;
+use crate::rollup::record::FINEST_MS;
 use crate::rollup::{LEVELS_MS, bucket_of};
 use crate::select::ReadBudget;
 use pharos_common::summary::{Span, Summary, SummaryFields};
@@ -101,7 +102,14 @@ impl BlockCursor {
             return self.cover(level, place, span, work);
         }
         self.cover(level, place, Span { after_ms: span.after_ms, until_ms: from * width_ms }, work)?;
-        let mut at = self.levels[level].columns.seek(from);
+        let columns = &self.levels[level].columns;
+        let mut at = columns.seek(from);
+        if columns.all_serve() {
+            let places = at..columns.seek(to).max(at);
+            work.stats.buckets[level] += places.len() as u64;
+            columns.append_all(places, work.into, work.scratch);
+            return self.cover(level, place, Span { after_ms: to * width_ms, until_ms: span.until_ms }, work);
+        }
         while let Some(number) = self.levels[level].columns.number(at).filter(|&number| number < to) {
             let columns = &self.levels[level].columns;
             if columns.serves(at) {
