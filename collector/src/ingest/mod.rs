@@ -4,6 +4,7 @@
 //! watch on to them.
 
 pub mod appender;
+mod created;
 pub mod exposition;
 pub mod histogram_table;
 pub mod http_write;

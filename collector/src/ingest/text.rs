@@ -2,6 +2,7 @@
 //!
 //! A text with a fault is refused whole: nothing of it is stored.
 
+use super::created;
 use super::exposition;
 use super::http_write::{WriteRefusal, decode_text, refuse_out_of_bounds};
 use super::type_labels;
@@ -60,8 +61,9 @@ async fn store(collector: &Collector, headers: &HeaderMap, body: Bytes) -> Resul
         }
     }
     refuse_out_of_bounds(&bounds)?;
+    let starts = created::starts(&exposition);
     for (metric, metadata) in exposition.metadata {
         collector.database.set_metadata(&metric, metadata);
     }
-    Ok(collector.texts.write(&exposition.samples).await?)
+    Ok(collector.texts.write_with_starts(&exposition.samples, &starts).await?)
 }

@@ -11,7 +11,7 @@ pub(crate) mod registry;
 pub(crate) mod selection;
 
 use crate::error::{SeriesLimit, TsdbError};
-use crate::histogram;
+use crate::hidden;
 use crate::merge::Piece;
 use crate::row::{Appended, GROUP_COLUMNS_MAX, GROUP_LABEL_BYTES_MAX, GroupId, Row, is_absent};
 use group::Group;
@@ -21,6 +21,7 @@ use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use registry::Registry;
+use selection::Wanted;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -113,7 +114,7 @@ impl Head {
         let registry = self.registry();
         let unknown = registry.unknown(columns);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        for labels in unknown.into_iter().filter(|labels| !histogram::is_inner_part(labels)) {
+        for labels in unknown.into_iter().filter(|labels| !hidden::is_uncounted(labels)) {
             refusals.count(&guard.culprit(labels));
         }
     }
@@ -138,7 +139,7 @@ impl Head {
         if row.values.len() != group.columns.len() {
             return Err(TsdbError::RowWidth { want: group.columns.len(), got: row.values.len() });
         }
-        let present = row.values.iter().filter(|&&value| !is_absent(value)).count() as u64;
+        let present = group.samples_in(row.values);
         if row.timestamp_ms > window.newest_ms {
             appended.too_new += present;
             return Ok(());
@@ -163,12 +164,13 @@ impl Head {
         }
         // What is there stays, whatever a repetition says; what the newest row lacks is filled in, for a
         // sender may spread one tick over two requests.
-        if state.last_row().is_some_and(|(timestamp, _)| timestamp == row.timestamp_ms) {
+        if let Some((_, last)) = state.last_row().filter(|(timestamp, _)| *timestamp == row.timestamp_ms) {
+            let before = group.samples_in(last);
             let filled = match state.filled_last_row(row.values) {
-                Some((merged, filled)) => {
+                Some(merged) => {
                     journal(&group, &mut state, &merged);
                     state.replace_last_row(&merged);
-                    filled as u64
+                    group.samples_in(&merged) - before
                 }
                 None => 0,
             };
@@ -211,11 +213,15 @@ impl Head {
 
     fn append_late(&self, group: &Group, row: &Row<'_>, appended: &mut Appended) {
         let mut late = self.late();
-        for (&series, &value) in group.columns.iter().zip(row.values) {
+        for (column, (&series, &value)) in group.columns.iter().zip(row.values).enumerate() {
             if is_absent(value) {
                 continue;
             }
-            if late.insert(series, row.timestamp_ms, value) {
+            let is_new = late.insert(series, row.timestamp_ms, value);
+            if !group.has_samples(column) {
+                continue;
+            }
+            if is_new {
                 self.samples.fetch_add(1, Ordering::Relaxed);
                 appended.samples += 1;
                 appended.late += 1;
@@ -226,20 +232,26 @@ impl Head {
     }
 
     /// Finds matching series: their groups and columns, their labels, and their late samples in the range.
-    fn find(&self, matchers: &[Matcher], start_ms: TimestampMs, end_ms: TimestampMs) -> Found {
+    fn find(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        wanted: Wanted,
+    ) -> Found {
         let registry = self.registry();
-        let selected = registry.postings().select(matchers);
-        let mut wanted: BTreeMap<GroupId, WantedColumns> = BTreeMap::new();
+        let selected = wanted.of(registry.postings(), matchers);
+        let mut columns: BTreeMap<GroupId, WantedColumns> = BTreeMap::new();
         let mut found = Found::default();
         for series in &selected {
             let Some(entry) = registry.series(series) else { continue };
             found.labels.insert(series, entry.labels.clone());
             for &(group, column) in &entry.locations {
-                wanted.entry(group).or_default().push((column, series));
+                columns.entry(group).or_default().push((column, series));
             }
         }
         found.groups =
-            wanted.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
+            columns.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
         // Late samples are taken while the registry cannot change: series numbers are used again.
         let being_cut = Arc::clone(&self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner));
         let late = self.late();
@@ -280,7 +292,7 @@ impl Head {
                 .map(|(series, _)| *series)
                 .collect()
         };
-        for number in &registry.postings().select(matchers) {
+        for number in &registry.postings().select_shown(matchers) {
             let Some(series) = registry.series(number) else { continue };
             let in_range = late.contains(&number)
                 || series.locations.iter().filter_map(|(id, _)| registry.group(*id)).any(|group| {

@@ -3,6 +3,7 @@
 //! Head and blocks use the same structure. Names and values are sorted, so a regular expression with a
 //! literal prefix reads only the values that start with it.
 
+use crate::starts::START_LABEL;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::{MatchOp, Matcher};
 use roaring::RoaringBitmap;
@@ -115,6 +116,15 @@ impl Postings {
             selected = Some(next);
         }
         selected.unwrap_or_else(|| self.all.clone())
+    }
+
+    /// The same without the columns of start timestamps, which nobody wants who does not ask for them.
+    pub(crate) fn select_shown(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        let selected = self.select(matchers);
+        match self.names.get(START_LABEL) {
+            Some(columns) => columns.values().fold(selected, |left, columns| left - columns),
+            None => selected,
+        }
     }
 
     /// Series with a value of the label that satisfies the matcher.

@@ -7,7 +7,7 @@ use crate::block::Provenance;
 use crate::block::reader::Block;
 use crate::block::writer::{BlockWriter, RolledUp};
 use crate::error::TsdbError;
-use crate::histogram;
+use crate::hidden;
 use crate::tombstones::{self, Tombstone};
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -31,7 +31,7 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<(), TsdbError> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(()) };
+        let Some(matchers) = hidden::from_outside(matchers) else { return Ok(()) };
         let matchers = &*matchers;
         let inner = &*self.inner;
         let mut housekeeping = inner.housekeeping();

@@ -6,6 +6,7 @@ use crate::block::reader::Block;
 use crate::block::writer::RolledUp;
 use crate::compact;
 use crate::error::TsdbError;
+use crate::starts;
 use pharos_common::sample::TimestampMs;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -91,7 +92,8 @@ impl Inner {
             return self.rewrite(block);
         }
         let mut writer = self.block_writer(&name, RolledUp::All)?;
-        writer.add_thinned(block, |_| true)?;
+        // What they speak of goes.
+        writer.add_thinned(block, |labels| !starts::is_column(labels))?;
         let renewed = self.renew(writer, &name, block.index()?.provenance.clone())?;
         tracing::info!(
             block = name,

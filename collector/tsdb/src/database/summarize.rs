@@ -4,7 +4,8 @@ use super::{Database, Inner};
 use crate::block::reader::Block;
 use crate::error::ReadError;
 use crate::head::selection::Wanted;
-use crate::histogram::{self, PART_LABEL};
+use crate::hidden;
+use crate::histogram::PART_LABEL;
 use crate::rollup::record::FINEST_MS;
 use crate::select::ReadBudget;
 use crate::summarize::cursor::BlockCursor;
@@ -48,7 +49,7 @@ impl Database {
         fields: SummaryFields,
         budget: &B,
     ) -> Result<Option<Summaries>, ReadError<B::Refusal>> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(None) };
+        let Some(matchers) = hidden::from_outside(matchers) else { return Ok(None) };
         let matchers = &*matchers;
         let range = (spans.first(), spans.last());
         let (start_ms, end_ms) = match range {
@@ -75,7 +76,7 @@ impl Database {
             budget.check().map_err(ReadError::Refused)?;
             let index = block.index().inspect_err(|error| inner.note_damage(block, &error.to_string()))?;
             let tombstones = block.tombstones();
-            for number in &index.postings.select(matchers) {
+            for number in &index.postings.select_shown(matchers) {
                 let Some(series) = index.series.get(number as usize) else { continue };
                 let Some(timestamps) = index.timestamps.get(series.timestamps as usize) else { continue };
                 if !timestamps.overlaps(start_ms, end_ms) {

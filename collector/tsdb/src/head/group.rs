@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Group {
     /// Head series of each column.
     pub(crate) columns: Box<[u32]>,
+    /// Columns of start timestamps, whose cells are no samples.
+    starts: Box<[u16]>,
     state: Mutex<GroupState>,
 }
 
@@ -55,10 +57,11 @@ pub(crate) struct GroupCapture {
 }
 
 impl Group {
-    pub(crate) fn new(columns: Box<[u32]>) -> Self {
+    pub(crate) fn new(columns: Box<[u32]>, starts: Box<[u16]>) -> Self {
         let width = columns.len();
         Group {
             columns,
+            starts,
             state: Mutex::new(GroupState {
                 journal_model: RowModel::new(width),
                 journal_epoch: 0,
@@ -83,6 +86,19 @@ impl Group {
         std::mem::size_of::<Group>() + 180 + width * 20 + RowModel::memory_bytes(width)
     }
 
+    /// Samples in a row of the group.
+    pub(crate) fn samples_in(&self, values: &[f64]) -> u64 {
+        let is_there = |value: &f64| !is_absent(*value);
+        let cells = values.iter().filter(|value| is_there(value)).count();
+        let of_starts = self.starts.iter().filter_map(|&column| values.get(usize::from(column)));
+        (cells - of_starts.filter(|value| is_there(value)).count()) as u64
+    }
+
+    /// Whether the cells of a column are samples.
+    pub(crate) fn has_samples(&self, column: usize) -> bool {
+        self.starts.iter().all(|&starts| usize::from(starts) != column)
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,14 +117,13 @@ impl GroupState {
         self.newest_ms = timestamp_ms;
     }
 
-    /// The newest row with what it lacks taken from `values`, if it lacks any of it; and how many cells
-    /// that fills.
-    pub(crate) fn filled_last_row(&self, values: &[f64]) -> Option<(Vec<f64>, usize)> {
+    /// The newest row with what it lacks taken from `values`, if it lacks any of it.
+    pub(crate) fn filled_last_row(&self, values: &[f64]) -> Option<Vec<f64>> {
         let (_, last) = self.last_row()?;
-        let fills = |(have, new): &(&f64, &f64)| is_absent(**have) && !is_absent(**new);
-        let filled = last.iter().zip(values).filter(fills).count();
+        let fills = |(have, new): (&f64, &f64)| is_absent(*have) && !is_absent(*new);
         let merged = |(have, new): (&f64, &f64)| if is_absent(*have) { *new } else { *have };
-        (filled > 0).then(|| (last.iter().zip(values).map(merged).collect(), filled))
+        let is_filled = last.iter().zip(values).any(fills);
+        is_filled.then(|| last.iter().zip(values).map(merged).collect())
     }
 
     /// Puts a row in the place of the newest, which has the same timestamp.
