@@ -195,6 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn a_start_timestamp_stands_behind_its_sample() {
+        let mut plan = RowPlan::default();
+        let slot = Slot { group: 0, column: 1, starts: true };
+        for (timestamp_ms, start_ms) in [(10, 5), (20, 0)] {
+            plan.add(slot, 3, (timestamp_ms, 1.0), start_ms);
+        }
+        let cells = |row: usize| plan.values(&plan.rows()[row])[1..].to_vec();
+        assert_eq!(cells(0), [1.0, 5.0]);
+        assert!(cells(1)[0] == 1.0 && is_absent(cells(1)[1]));
+    }
+
+    #[test]
     fn one_long_series_of_a_wide_group_fills_a_plan_and_its_room_comes_back() {
         let mut plan = RowPlan::default();
         let mut rows = 0;
@@ -213,18 +225,6 @@ mod tests {
         }
         plan.clear();
         assert!(plan.values.capacity() <= VALUES_KEPT && plan.rows.capacity() <= ROWS_KEPT);
-    }
-
-    #[test]
-    fn a_start_timestamp_stands_behind_its_sample() {
-        let mut plan = RowPlan::default();
-        let slot = Slot { group: 0, column: 1, starts: true };
-        for (timestamp_ms, start_ms) in [(10, 5), (20, 0)] {
-            plan.add(slot, 3, (timestamp_ms, 1.0), start_ms);
-        }
-        let cells = |row: usize| plan.values(&plan.rows()[row])[1..].to_vec();
-        assert_eq!(cells(0), [1.0, 5.0]);
-        assert!(cells(1)[0] == 1.0 && is_absent(cells(1)[1]));
     }
 
     #[test]

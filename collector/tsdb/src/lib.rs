@@ -17,6 +17,7 @@ mod cut;
 mod database;
 mod error;
 mod exemplars;
+mod framed;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;

@@ -92,6 +92,15 @@ impl Postings {
         self.value_bytes + self.values * VALUE_BYTES + self.all.len() as usize * self.names.len().min(16) * 2
     }
 
+    /// Bytes in memory, about, of [lists](Postings::insert_list), which are as large as they are.
+    pub(crate) fn list_bytes(&self) -> usize {
+        /// A place in the tree, and two allocations.
+        const LIST_BYTES: usize = 120;
+        let lists = self.names.values().flatten();
+        let bytes = lists.map(|(value, postings)| LIST_BYTES + value.len() + postings.serialized_size());
+        bytes.sum::<usize>() + self.all.serialized_size()
+    }
+
     /// Series that satisfy all matchers.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
         let mut selected: Option<RoaringBitmap> = None;

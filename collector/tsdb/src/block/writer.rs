@@ -236,7 +236,7 @@ impl BlockWriter {
             let Some(level) = level else { continue };
             let mut number = 0;
             for chunk in 0..directory.chunks.len() {
-                let records = source.records(stored, chunk)?;
+                let records = source.records(&index, stored, chunk)?;
                 for series in records.series().filter(|&series| kept(series).is_some()) {
                     let record = records.record(series).unwrap_or_default();
                     self.chunks[level].add(number, |out| out.extend_from_slice(record));

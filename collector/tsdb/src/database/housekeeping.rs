@@ -3,7 +3,6 @@
 use super::Inner;
 use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
-use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError};
 use crate::block::writer::RolledUp;
 use crate::block::{BLOCK_SPAN_MS, Provenance};
@@ -12,9 +11,10 @@ use crate::commit::BoundaryKind;
 use crate::compact::{self, Candidate};
 use crate::cut;
 use crate::error::TsdbError;
+use crate::manifest::Listed;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,7 @@ pub(super) struct Housekeeping {
     /// The window that is kept open, by its end, and since when by the clock.
     kept_open: Option<(TimestampMs, TimestampMs)>,
     /// Blocks that the list on disk names.
-    pub(super) listed: BTreeSet<String>,
+    pub(super) listed: Listed,
     /// Those of them that somebody took away.
     pub(super) missing: Vec<String>,
     /// Blocks with damage: served as far as they can be read, but never merged.
@@ -87,14 +87,14 @@ impl Housekeeping {
             last_cut_before_ms: TimestampMs::MIN,
             last_cut: (now_ms, 0),
             kept_open: None,
-            listed: BTreeSet::new(),
+            listed: Listed::new(),
             missing: Vec::new(),
             damaged: HashSet::new(),
         }
     }
 
     /// With what the list of blocks said.
-    pub(super) fn with_inventory(self, listed: BTreeSet<String>, missing: Vec<String>) -> Self {
+    pub(super) fn with_inventory(self, listed: Listed, missing: Vec<String>) -> Self {
         Housekeeping { listed, missing, ..self }
     }
 
@@ -185,6 +185,7 @@ impl Inner {
     /// Does what is due.
     fn tidy(&self, go_on: impl Fn() -> bool) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
+        self.check_indexes()?;
         self.drop_expired(&mut housekeeping)?;
         self.list_blocks(&mut housekeeping, &[]);
         while let Some(before_ms) = self.due_cut(&mut housekeeping) {
@@ -202,6 +203,7 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
+        self.check_indexes()?;
         self.cut_all(&mut housekeeping)?;
         // The new blocks were read back, and whoever asks for this may want the disk to be small.
         if let Some((segment, before_ms)) = housekeeping.released {
@@ -334,7 +336,7 @@ impl Inner {
     /// as it was written, all of them are removed: what they were made from is still there.
     fn publish(&self, files: &[PathBuf], replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
         let read_back = |file: &PathBuf| -> Result<Arc<Block>, TsdbError> {
-            let block = Block::open(&*self.io, file)?;
+            let block = Block::open_in(&*self.io, file, &self.indexes)?;
             block.verify()?;
             Ok(Arc::new(block))
         };
@@ -365,7 +367,7 @@ impl Inner {
             .iter()
             .enumerate()
             .filter(|(_, block)| {
-                let is_thinned = block.index().is_ok_and(Index::is_thinned);
+                let is_thinned = block.facts().is_ok_and(|facts| facts.is_thinned);
                 !is_thinned && !housekeeping.damaged.contains(&block.file_name())
             })
             .map(|(position, block)| Candidate {

@@ -4,6 +4,8 @@
 //! sorted lists and nothing is hashed. A selection can be cut into parts that are read side by side.
 
 use super::Inner;
+use crate::block::cache::BlockCache;
+use crate::block::index::Index;
 use crate::block::reader::Block;
 use crate::block::samples::{Window, Windows};
 use crate::error::ReadError;
@@ -36,7 +38,11 @@ pub struct Selection {
 /// Where the samples are.
 struct Sources {
     inner: Arc<Inner>,
+    /// Pages that are kept, as this reader may use them.
+    pages: Arc<BlockCache>,
     blocks: Vec<Arc<Block>>,
+    /// Of each block.
+    indexes: Vec<Arc<Index>>,
     head: HeadSelection,
     start_ms: TimestampMs,
     end_ms: TimestampMs,
@@ -97,11 +103,13 @@ impl Selection {
         budget.check().map_err(ReadError::Refused)?;
         let head = inner.head.select(&matchers, start_ms, end_ms, wanted);
         let blocks = inner.blocks_in(start_ms, end_ms);
-        let windows =
-            blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&inner.pages))))).collect();
+        let pages = Arc::new(inner.pages.for_reader(budget.may_read_files()));
+        let windows = blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&pages))))).collect();
         let (joined, was_read) = (Mutex::default(), blocks.iter().map(|_| AtomicBool::new(false)).collect());
-        let sources = Sources {
+        let mut sources = Sources {
             inner: Arc::clone(inner),
+            indexes: Vec::with_capacity(blocks.len()),
+            pages,
             blocks,
             head,
             start_ms,
@@ -153,7 +161,9 @@ impl Selection {
     fn of_read(inner: &Arc<Inner>, series: Vec<SelectedSeries>) -> Selection {
         let sources = Sources {
             inner: Arc::clone(inner),
+            pages: Arc::clone(&inner.pages),
             blocks: Vec::new(),
+            indexes: Vec::new(),
             head: HeadSelection::default(),
             start_ms: 0,
             end_ms: -1,
@@ -264,7 +274,7 @@ impl Sources {
     fn labels(&self, place: Place) -> Option<&Labels> {
         match place {
             Place::Block { block, series } => {
-                let index = self.blocks.get(block as usize)?.index().ok()?;
+                let index = self.indexes.get(block as usize)?;
                 index.series.get(series as usize).map(|series| &series.labels)
             }
             Place::Head(series) => self.head.labels(series as usize),
@@ -278,7 +288,7 @@ impl Sources {
             return self.head.rows(series as usize);
         };
         let rows = || {
-            let index = self.blocks.get(block as usize)?.index().ok()?;
+            let index = self.indexes.get(block as usize)?;
             let series = index.series.get(series as usize)?;
             let column = index.timestamps.get(series.timestamps as usize)?;
             let (first_ms, last_ms) = (column.first_ms(), column.last_ms);
@@ -291,10 +301,16 @@ impl Sources {
 
     /// Series of a block that match and may have samples in the range, and whether there are parts of
     /// histograms among them.
-    fn in_block<R>(&self, block: usize, matchers: &[Matcher]) -> Result<(Vec<Place>, bool), ReadError<R>> {
+    fn in_block<R>(
+        &mut self,
+        block: usize,
+        matchers: &[Matcher],
+    ) -> Result<(Vec<Place>, bool), ReadError<R>> {
         let Some(source) = self.blocks.get(block) else { return Ok((Vec::new(), false)) };
         let noted = |error| self.inner.noted(source, error);
+        self.pages.permit_index(source)?;
         let index = source.index().map_err(noted)?;
+        self.indexes.push(Arc::clone(&index));
         let selected = self.wanted.of(&index.postings, matchers);
         let has_parts = index.postings.values(PART_LABEL).is_some();
         let mut of_parts = false;
@@ -404,9 +420,9 @@ impl Sources {
             match place {
                 Place::Block { block: at, series } => {
                     let Some((block, window)) = self.window(at, series)? else { continue };
-                    take(window.timestamps.len())?;
-                    self.note_block(at, window.timestamps.len(), &mut scratch.reads);
-                    let piece = block.samples_of(series, &window, Some(&self.inner.pages));
+                    take(window.timestamps().len())?;
+                    self.note_block(at, window.timestamps().len(), &mut scratch.reads);
+                    let piece = block.samples_of(series, &window, Some(&self.pages));
                     let piece = piece.map_err(|error| self.inner.noted(block, error))?;
                     scratch.pieces.extend(piece.filter(|piece| !piece.values.is_empty()));
                 }
@@ -447,7 +463,7 @@ impl Sources {
                     }
                     let Some((block, window)) = self.window(at, series)? else { continue };
                     self.note_block(at, 1, reads);
-                    let sample = block.newest_of(series, &window, Some(&self.inner.pages));
+                    let sample = block.newest_of(series, &window, Some(&self.pages));
                     sample.map_err(|error| self.inner.noted(block, error))?
                 }
             };
