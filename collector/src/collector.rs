@@ -7,6 +7,7 @@ use crate::ingest::appender::Appender;
 use crate::ingest::rate_limit::RateLimits;
 use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
+use crate::ingest::write_gate::WriteGate;
 use crate::kubernetes_nodes::KubernetesNodes;
 use crate::metrics::Metrics;
 use crate::network_coverage::NetworkInterfaces;
@@ -34,6 +35,8 @@ pub struct Collector {
     pub appender: Appender,
     /// The same for samples of text imports.
     pub texts: SeriesWriter,
+    /// How much of writes is in memory at once.
+    pub writes: WriteGate,
     /// What requests of remote write share.
     pub remote_write: RemoteWrite,
     /// Places for remote reads.

@@ -52,6 +52,24 @@ const ENGINE_METRICS: &[(&str, &str, bool, Read)] = &[
     ("pharos_tsdb_block_written_bytes_total", "Bytes written to blocks", true, |s| {
         s.block_bytes_written as f64
     }),
+    (
+        "pharos_tsdb_index_cache_hits_total",
+        "Times that the index of a block was wanted and was in memory",
+        true,
+        |s| s.index_cache_hits as f64,
+    ),
+    (
+        "pharos_tsdb_index_cache_misses_total",
+        "Times that the index of a block was wanted and had to be read",
+        true,
+        |s| s.index_cache_misses as f64,
+    ),
+    (
+        "pharos_tsdb_index_cache_bytes",
+        "Memory for indexes of blocks, beside those that queries are working with",
+        false,
+        |s| s.index_cache_bytes as f64,
+    ),
     ("pharos_tsdb_compactions_total", "Blocks made or merged", true, |s| s.compactions as f64),
     ("pharos_tsdb_compactions_failed_total", "Compactions that failed", true, |s| {
         s.compactions_failed as f64

@@ -61,6 +61,21 @@ pub const RATE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Bodies of writes that are worked on at once; more are asked to come back.
 pub const WRITES_AT_ONCE_MAX: usize = 64;
 
+/// All bodies of writes that are in memory, as they arrived; more are asked to come back.
+pub const WRITE_BODIES_BYTES_MAX: usize = 256 << 20;
+
+/// A write whose body is larger is parsed off the runtime's threads: this takes some milliseconds.
+pub const WRITE_ON_RUNTIME_BYTES_MAX: usize = 128 << 10;
+
+/// How long a write waits for the storage to have room before it is asked to come back.
+pub const WRITE_ROOM_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long an agent's stream that loads the past is left unread at a time while the storage has no room.
+pub const STREAM_ROOM_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Texts of one write of remote write 2.0 that its series refer to.
+pub const SYMBOLS_PER_WRITE_MAX: usize = 2_000_000;
+
 /// Samples of one write: an empty sample takes two bytes on the wire, but more in memory.
 pub const SAMPLES_PER_WRITE_MAX: usize = 2_000_000;
 
@@ -69,6 +84,9 @@ pub const HISTOGRAM_BUCKETS_MAX: usize = 2_048;
 
 /// Rows that one append carries; larger writes are cut.
 pub const ROWS_PER_APPEND_MAX: usize = 16_384;
+
+/// The same in values: others append in between, after a few milliseconds.
+pub const VALUES_PER_APPEND_MAX: usize = 64 << 10;
 
 /// Series of remote write that are adopted into one group of the engine: as many as it allows.
 pub const ADOPTED_COLUMNS_MAX: usize = 256;

@@ -12,6 +12,7 @@ use crate::ingest::remote_write::RemoteWrite;
 use crate::ingest::series_writer::SeriesWriter;
 use crate::ingest::stream::IngestService;
 use crate::ingest::stream_registry::StreamRegistry;
+use crate::ingest::write_gate::WriteGate;
 use crate::kubernetes_nodes;
 use crate::limits::ARRIVALS_QUEUED_MAX;
 use crate::metrics::Metrics;
@@ -20,7 +21,7 @@ use crate::options::Options;
 use crate::queries::Queries;
 use crate::rules::context::RuleContext;
 use crate::rules::manager::RuleManager;
-use crate::rules::notify::Notifier;
+use crate::rules::notify::{self, Notifier};
 use crate::rules::threshold::NODE_LABEL;
 use crate::rules::watch::WatchIndex;
 use crate::self_samples;
@@ -62,7 +63,9 @@ pub async fn run_with_clock(
     let _ = rustls::crypto::ring::default_provider().install_default();
     let for_load = options.clone();
     let loaded = blocking(move || config::load(&for_load)).await??;
-    let database = open_database(&options, &clock).await?;
+    // Alerts wait for a start: what does not depend on each other goes on side by side.
+    let (client, database) = tokio::join!(blocking(notify::client), open_database(&options, &clock));
+    let (client, database) = (client??, database?);
     let registry = self_metrics::registry("pharos-collector")?;
     let metrics = Arc::new(Metrics::register(&registry)?);
     engine_metrics::register(&registry, database.clone())?;
@@ -76,18 +79,22 @@ pub async fn run_with_clock(
     let queries = Queries::new(
         database.clone(),
         EngineOptions {
-            max_samples: options.query_samples_max,
-            timeout: options.query_timeout.to_std(),
-            lookback_delta: options.lookback_delta.to_std(),
+            max_samples: options.query.samples_max,
+            timeout: options.query.timeout.to_std(),
+            lookback_delta: options.query.lookback_delta.to_std(),
             ..EngineOptions::default()
         },
-        options.query_concurrency_max,
+        options.query.concurrency_max,
         Arc::clone(&metrics),
         Arc::clone(&clock),
         rules_end.clone(),
     );
-    let notifier =
-        Notifier::new(Arc::clone(&metrics), Arc::clone(&clock), Some(options.storage_path.join("alerts")))?;
+    let notifier = Notifier::new(
+        client,
+        Arc::clone(&metrics),
+        Arc::clone(&clock),
+        Some(options.storage_path.join("alerts")),
+    );
     let external_url = external_url(&options, &listener);
     let instance = listener.local_addr().map(|address| address.to_string())?;
     let own = self_samples::run(
@@ -106,7 +113,7 @@ pub async fn run_with_clock(
         Arc::clone(&metrics),
         external_url,
     ));
-    let lookback_ms = options.lookback_delta.as_millis_i64();
+    let lookback_ms = options.query.lookback_delta.as_millis_i64();
     let rules = RuleManager::start(context, watch, database.clone(), lookback_ms, arrived, rules_end.clone());
     let streams = StreamRegistry::default();
     let network_interfaces = Arc::new(ArcSwap::from_pointee(NetworkInterfaces::default()));
@@ -139,6 +146,7 @@ pub async fn run_with_clock(
         started_ms: clock.now_ms(),
         clock,
         texts: SeriesWriter::new(appender.clone(), Source::Text),
+        writes: WriteGate::default(),
         remote_write: RemoteWrite::default(),
         reads: api::ReadPlaces::default(),
         rates,
@@ -212,8 +220,9 @@ async fn open_database(options: &Options, clock: &SharedClock) -> Result<Databas
         rollup_retention_ms: Some(if rollup_retention_ms > 0 { rollup_retention_ms } else { i64::MAX }),
         series_max: options.series_max,
         series_per_value: Some((NODE_LABEL.to_owned(), options.series_per_node_max)),
-        head_bytes_max: usize::try_from(options.head_memory_max.0).unwrap_or(usize::MAX),
+        head_bytes_max: usize::try_from(options.head_memory().0).unwrap_or(usize::MAX),
         page_cache_bytes: usize::try_from(options.page_cache_max.0).unwrap_or(usize::MAX),
+        index_cache_bytes: usize::try_from(options.index_cache_max.0).unwrap_or(usize::MAX),
         ..pharos_tsdb::Options::default()
     };
     let (folder, clock) = (options.storage_path.clone(), Arc::clone(clock));

@@ -286,6 +286,74 @@ async fn version_2_is_stored_as_version_1_and_counted_in_the_answer() {
     collector.stop().await;
 }
 
+#[tokio::test]
+async fn start_timestamps_are_kept_and_count_as_no_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = start(folder.path()).await;
+    let symbols = ["", "__name__", "hits_total", "latency"];
+    // First without start timestamps, as from a sender that learns to tell them later.
+    for (step, start_timestamp) in [(0, 0), (1, NOW_MS - 70_000), (2, NOW_MS - 5_000)] {
+        let at_ms = NOW_MS - 10_000 + step * 5_000;
+        let mut histogram = native_histogram(9, at_ms).encode_to_vec();
+        histogram.extend([0x88, 0x01]);
+        prost::encoding::encode_varint(start_timestamp as u64, &mut histogram);
+        let counter = v2::TimeSeries {
+            labels_refs: vec![1, 2],
+            samples: vec![v2::Sample { value: step as f64, timestamp: at_ms, start_timestamp }],
+            ..v2::TimeSeries::default()
+        };
+        let mut message =
+            v2::Request { symbols: symbols.map(str::to_owned).into(), timeseries: vec![counter] }
+                .encode_to_vec();
+        // By hand, since the message has no field for the start of a histogram.
+        let mut native = [0x0a, 0x02, 0x01, 0x03, 0x1a].to_vec();
+        prost::encoding::encode_varint(histogram.len() as u64, &mut native);
+        native.extend(histogram);
+        message.push(0x2a);
+        prost::encoding::encode_varint(native.len() as u64, &mut message);
+        message.extend(native);
+        let response = collector
+            .client
+            .post(format!("{}/api/v1/write", collector.url))
+            .header("Content-Type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")
+            .header("Content-Encoding", "snappy")
+            .body(snap::raw::Encoder::new().compress_vec(&message).unwrap())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status().as_u16(), 204);
+        assert_eq!(response.headers()["x-prometheus-remote-write-samples-written"], "1");
+        assert_eq!(response.headers()["x-prometheus-remote-write-histograms-written"], "1");
+    }
+    let text = "# TYPE a counter\na_total 5 1700000000000\na_created 1600000000.5\n";
+    assert_eq!(collector.import(text).await, 204);
+    let names = collector.data("/api/v1/labels").await;
+    assert_eq!(names, json!(["__name__"]));
+    let active = collector.data("/api/v1/status/tsdb").await;
+    assert_eq!(active["headStats"]["numSeries"], 4, "{active}");
+    collector.stop().await;
+    let clock: Arc<ManualClock> = ManualClock::new(NOW_MS);
+    let (database, _) = pharos_tsdb::Database::open(
+        Arc::new(pharos_common::storage_io::DiskIo),
+        &folder.path().join("data"),
+        pharos_tsdb::Options::default(),
+        clock,
+    )
+    .unwrap();
+    let starts = |metric: &str| {
+        let matchers = [pharos_common::matcher::Matcher::equal("__name__", metric)];
+        let found = database.selection_with_starts(&matchers, 0, NOW_MS, &pharos_tsdb::Unlimited).unwrap();
+        let mut found = found;
+        let series = found.next_series(&pharos_tsdb::Unlimited).unwrap().unwrap();
+        series.starts.runs().iter().map(|run| (run.first_ms, run.start_ms)).collect::<Vec<_>>()
+    };
+    let want =
+        [(NOW_MS - 10_000, None), (NOW_MS - 5_000, Some(NOW_MS - 70_000)), (NOW_MS, Some(NOW_MS - 5_000))];
+    assert_eq!(starts("hits_total"), want);
+    assert_eq!(starts("latency"), want);
+    assert_eq!(starts("a_total"), [(NOW_MS, Some(1_600_000_000_500))]);
+}
+
 /// A histogram of observations 1 to `observations`, in the buckets (0.5, 1], (1, 2], (2, 4] and so on.
 fn native_histogram(observations: u64, timestamp: i64) -> wire::Histogram {
     let bucket = |value: u64| value.next_power_of_two().trailing_zeros() as usize;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const START_MS: i64 = 1_000 * HOUR_MS;
-const COLUMNS: usize = 6;
+const COLUMNS: usize = 8;
 
 /// The storage without its summaries.
 struct Samples<'d>(&'d DatabaseStorage);
@@ -63,7 +63,8 @@ impl Stored {
 }
 
 /// A counter of whole numbers and one of fractions, both reset now and then; decimals; noise around zero; a
-/// constant that comes and goes; and whatever else there is.
+/// constant that comes and goes; whatever else there is; and gauges of whole numbers, one of which is of fractions
+/// at times, one of both signs.
 fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
     let mut mixed = (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(seed);
     mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 20;
@@ -81,7 +82,21 @@ fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
         _ => ABSENT,
     };
     let noise = (mixed % 1_000) as f64 / 7.0 - 71.0;
-    [since_reset, since_reset * 0.1 + 3.7, (mixed % 5_000) as f64 / 100.0, noise, sometimes, odd]
+    let gauge = match at / (35 * MINUTE_MS) % 5 {
+        0 => (mixed % 800) as f64 / 8.0,
+        _ => (mixed % 101) as f64,
+    };
+    let signed = (mixed % 21) as f64 - if at / HOUR_MS % 3 == 0 { 10.0 } else { -1.0 };
+    [
+        since_reset,
+        since_reset * 0.1 + 3.7,
+        (mixed % 5_000) as f64 / 100.0,
+        noise,
+        sometimes,
+        odd,
+        gauge,
+        signed,
+    ]
 }
 
 const RANGED: [&str; 18] = [
@@ -277,4 +292,57 @@ fn fine_steps_read_samples() {
     let query = "rate(x_total[5m])".to_owned();
     let stats = check(&stored, &Case { query, offset_ms: 0, step_ms: 15_000 });
     assert_eq!(stats.summaries.blocks, 0);
+}
+
+/// What is left of a storage whose samples retention took.
+fn thinned() -> (DatabaseStorage, i64) {
+    let io = Arc::new(MemoryIo::new());
+    let clock = ManualClock::new(START_MS + 6 * HOUR_MS);
+    let open = |housekeeping| {
+        let options = Options {
+            retention_ms: Some(10 * HOUR_MS),
+            rollup_retention_ms: Some(500 * HOUR_MS),
+            housekeeping,
+            ..Options::default()
+        };
+        Database::open(io.clone(), Path::new("/data"), options, clock.clone()).unwrap().0
+    };
+    let database = open(false);
+    let mut stored =
+        Stored { storage: DatabaseStorage::new(database.clone()), database, newest_ms: START_MS };
+    stored.append(START_MS, 10_000, 360 * 5, 7);
+    stored.database.flush().unwrap();
+    stored.database.close().unwrap();
+    drop(stored);
+    clock.advance(std::time::Duration::from_secs(20 * 3_600));
+    let database = open(true);
+    let is_whole = || {
+        let budget = pharos_tsdb::Unlimited;
+        !database.select(&[], i64::MIN, i64::MAX, &budget).unwrap().is_empty()
+    };
+    while is_whole() {
+        std::thread::yield_now();
+    }
+    database.close().unwrap();
+    (DatabaseStorage::new(database), START_MS + 5 * HOUR_MS)
+}
+
+#[test]
+fn where_samples_are_gone_windows_on_the_grid_are_answered_and_others_not_at_all() {
+    let (storage, end_ms) = thinned();
+    let points = |query: &str, start_ms: i64, end_ms: i64, step_ms: i64| {
+        let (engine, options) = (Engine::default(), QueryOptions::default());
+        let result = engine.range(&storage, query, start_ms, end_ms, step_ms, &options).unwrap();
+        let Value::Matrix(matrix) = result.value else { panic!("a range query gives a matrix") };
+        matrix.iter().map(|series| series.floats.len()).max().unwrap_or(0)
+    };
+    let five_ms = 5 * MINUTE_MS;
+    // Shorter than an hour, and as short as the finest roll-ups.
+    assert_eq!(points("count_over_time(x_total[5m])", end_ms - HOUR_MS, end_ms - five_ms, five_ms), 12);
+    assert_eq!(points("rate(x_total[15m])", end_ms - five_ms, end_ms - five_ms, five_ms), 1);
+    assert_eq!(points("x_total", end_ms - 2 * five_ms, end_ms - five_ms, five_ms), 2);
+    // Off the grid, shorter than five minutes, or a function that needs the samples: nothing, and nothing wrong.
+    assert_eq!(points("count_over_time(x_total[5m])", end_ms - HOUR_MS + 1, end_ms - five_ms, five_ms), 0);
+    assert_eq!(points("count_over_time(x_total[1m])", end_ms - HOUR_MS, end_ms - five_ms, five_ms), 0);
+    assert_eq!(points("quantile_over_time(0.5, x_total[15m])", end_ms - HOUR_MS, end_ms, five_ms), 0);
 }

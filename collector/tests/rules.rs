@@ -576,11 +576,14 @@ async fn what_no_alertmanager_took_survives_a_kill() {
     let clock = ManualClock::new(NOW_MS);
     let options = options_with(folder.path(), HOT, &format!("http://{address}"));
     let collector = TestCollector::start_with(options.clone(), clock.clone()).await;
+    let queued =
+        |count| format!("pharos_collector_alerts_queued{{alertmanager=\"http://{address}\"}} {count}\n");
+    let shows = |line: String| move |metrics: &Value| metrics.as_str().unwrap_or("").contains(&line);
     assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 95\n").await, 204);
+    collector.until("/metrics", shows(queued(1))).await;
     clock.advance(Duration::from_secs(1));
     assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 50\n").await, 204);
-    let queued = format!("pharos_collector_alerts_queued{{alertmanager=\"http://{address}\"}} 2");
-    collector.until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(&queued)).await;
+    collector.until("/metrics", shows(queued(2))).await;
     collector.kill().await;
 
     // Nothing breaches any more, so only the queue knows.
@@ -588,9 +591,7 @@ async fn what_no_alertmanager_took_survives_a_kill() {
     let mut alerts = AlertListener::start_on(&address.to_string()).await;
     assert_eq!(alerts.next().await["startsAt"], "2023-11-14T22:13:20.000Z");
     assert_eq!(alerts.next().await["endsAt"], "2023-11-14T22:13:21.000Z");
-    collector
-        .until("/metrics", |metrics| metrics.as_str().unwrap_or("").contains(&queued.replace(" 2", " 0")))
-        .await;
+    collector.until("/metrics", shows(queued(0))).await;
     collector.stop().await;
 }
 

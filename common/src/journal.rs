@@ -24,9 +24,12 @@
 //!
 //! # What recovery promises
 //!
-//! A torn end (a record cut short by a crash, at the end of the newest segment) is cut off and
-//! reported. Damage elsewhere, or to a record that is there whole, costs only the records it lies in: reading resumes at the next marker with
-//! a valid checksum, and the damaged segment is kept aside under `damaged/` for a person to look at.
+//! A torn end (a record cut short by a crash, at the end of the newest segment) is cut off and reported. It is cut
+//! short if the file ends before it does, or if a sector of 512 bytes that it lies in was never written: a power cut
+//! keeps of one write any of its sectors. So at most one record is appended between two calls of [`Journal::sync`]
+//! where each has to be told from damage. Damage elsewhere, or to a record that is there whole, costs only the
+//! records it lies in: reading resumes at the next marker with a valid checksum, and the damaged segment is kept
+//! aside under `damaged/` for a person to look at.
 
 mod reader;
 mod segment;
@@ -44,6 +47,9 @@ use std::sync::Arc;
 
 /// Largest payload of one record. A longer length in a file is damage.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// Memory for encoding that is kept from record to record.
+const SCRATCH_BYTES_KEPT: usize = 4 << 20;
 
 /// Where a record lies: orders records by age.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -181,7 +187,7 @@ impl Journal {
             let rest = bytes.get((outcome.valid_end - base) as usize..).unwrap_or_default();
             let padded = outcome.valid_end >= HEADER_BYTES && is_padding(rest);
             let tail = if padded { 0 } else { rest.len() as u64 };
-            let torn = last && (outcome.valid_end < HEADER_BYTES || is_torn(rest));
+            let torn = last && (outcome.valid_end < HEADER_BYTES || is_torn(outcome.valid_end, rest));
             let damaged = outcome.damaged_bytes + if torn { 0 } else { tail };
             if damaged > 0 {
                 recovery.damaged_bytes += damaged;
@@ -249,6 +255,9 @@ impl Journal {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();
         let outcome = encode_record(payload, &mut scratch).and_then(|()| self.write(&scratch));
+        // One giant record must not be paid for ever after.
+        scratch.clear();
+        scratch.shrink_to(SCRATCH_BYTES_KEPT);
         self.scratch = scratch;
         outcome
     }
@@ -401,7 +410,7 @@ pub fn check_segment(path: &Path, bytes: &[u8]) -> Result<Option<SegmentCheck>, 
     if parsed.valid_end >= HEADER_BYTES && is_padding(rest) {
         return Ok(Some(check));
     }
-    let torn = parsed.valid_end < HEADER_BYTES || is_torn(rest);
+    let torn = parsed.valid_end < HEADER_BYTES || is_torn(parsed.valid_end, rest);
     *if torn { &mut check.torn_bytes } else { &mut check.damaged_bytes } += rest.len() as u64;
     Ok(Some(check))
 }

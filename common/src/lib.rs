@@ -5,6 +5,7 @@
 //! only through [`storage_io`], so tests can cut the power between any two operations. [`template`] is Go's
 //! template language for notifications and annotations. [`clock`] is
 //! passed in wherever time decides something. [`config`] reads YAML files and says where they are wrong.
+//! [`float_text`] prints numbers as Go does.
 //! [`server`] is the one accept loop (HTTP/1.1, HTTP/2, gRPC and TLS on one port); [`flags`],
 //! [`logging`], [`self_metrics`] and [`shutdown`] make the programs behave alike.
 
@@ -12,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod duration;
 pub mod flags;
+pub mod float_text;
 pub mod histogram;
 pub mod journal;
 pub mod labels;

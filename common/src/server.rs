@@ -5,16 +5,19 @@
 
 mod chunked;
 mod open_files;
+mod paced_body;
 mod request_gate;
 mod request_head;
 mod standard_routes;
 mod tls;
 
+pub use paced_body::{BodyPace, BodyTooSlow};
 pub use standard_routes::{Readiness, Reload, StandardRoutes, accepts_coding, from_other_site};
 pub use tls::{TlsError, TlsFiles, load_tls};
 
 use crate::shutdown::Shutdown;
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::ConnectInfo;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -36,6 +39,8 @@ pub struct ServerLimits {
     pub handshake_time_max: Duration,
     /// Time for a request's header, and for which an HTTP/1.1 connection may lie idle.
     pub header_time_max: Duration,
+    /// How fast a request's body has to come; streams of gRPC are left alone.
+    pub body_pace: BodyPace,
     /// Time without any answer to a ping after which an HTTP/2 connection is dropped.
     pub ping_time_max: Duration,
     /// Connections from one address. Behind a proxy or on one machine many agents share an address.
@@ -55,6 +60,7 @@ impl Default for ServerLimits {
         ServerLimits {
             handshake_time_max: Duration::from_secs(10),
             header_time_max: Duration::from_secs(60),
+            body_pace: BodyPace::default(),
             ping_time_max: Duration::from_secs(20),
             connections_per_peer_max: 8_192,
             connections_max: 16_384,
@@ -109,8 +115,10 @@ impl ListenError {
     }
 }
 
-/// Backlog of connections that wait to be accepted.
-const BACKLOG: u32 = 1_024;
+/// Connections that wait to be accepted: as many as are served. After a restart all agents return while the
+/// storage is being opened, and one that found no place would try again a second later. Linux cuts it to
+/// `net.core.somaxconn` (4,096).
+const BACKLOG: u32 = 16_384;
 
 /// Opens a listening socket and logs `Listening on` with the address. Port 0 takes a free one; an address
 /// without a host (`:9490`) listens on all.
@@ -211,6 +219,7 @@ pub async fn serve(
             };
             let gate = request_gate::RequestGate::new(stream, limits.header_time_max);
             let faults = gate.faults();
+            let body_pace = limits.body_pace;
             let service =
                 hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                     let fault = faults.answer(&request);
@@ -219,7 +228,7 @@ pub async fn serve(
                     async move {
                         match fault {
                             Some(answer) => Ok(answer),
-                            None => app.oneshot(request).await,
+                            None => app.oneshot(paced(request, body_pace)).await,
                         }
                     }
                 });
@@ -233,6 +242,16 @@ pub async fn serve(
     if tokio::time::timeout(limits.drain_time_max, graceful.shutdown()).await.is_err() {
         tracing::warn!("Some requests did not finish in time and were dropped");
     }
+}
+
+/// A request whose body must come. One without a body costs nothing.
+fn paced(request: http::Request<hyper::body::Incoming>, pace: BodyPace) -> axum::extract::Request {
+    let content_type = request.headers().get(http::header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc || request.body().is_end_stream() {
+        return request.map(Body::new);
+    }
+    request.map(|body| Body::new(paced_body::PacedBody::new(body, pace)))
 }
 
 fn connection_builder(limits: &ServerLimits) -> Builder<TokioExecutor> {

@@ -105,8 +105,11 @@ pub struct Summary {
     pub changes: u64,
     /// How often a value is less than the one before.
     pub resets: u64,
-    /// The values before each reset, in order.
+    /// The values before each reset, in order, but for those in `fallen`.
     pub corrections: Vec<f64>,
+    /// The sum of the other values before resets: positive whole numbers, which add up to the same in any
+    /// order as long as all of a sum stays below [`EXACT_MAX`]. Gauges fall too often to keep each of them.
+    pub fallen: f64,
 }
 
 impl Default for Summary {
@@ -129,8 +132,16 @@ impl Default for Summary {
             changes: 0,
             resets: 0,
             corrections: Vec::new(),
+            fallen: 0.0,
         }
     }
+}
+
+/// The sum of values before resets if [`Summary::fallen`] may stand for them; `None` if each must be kept.
+pub fn sum_of_falls(corrections: &[f64]) -> Option<f64> {
+    let is_whole = |value: &f64| *value > 0.0 && value.trunc() == *value;
+    let sum: f64 = corrections.iter().sum();
+    (corrections.iter().all(is_whole) && sum < EXACT_MAX).then_some(sum)
 }
 
 /// Whether a value differs from the one before; NaN does not from NaN.
@@ -257,6 +268,7 @@ impl Summary {
             self.changes += later.changes;
             self.resets += later.resets;
             self.corrections.extend_from_slice(&later.corrections);
+            self.fallen += later.fallen;
             self.count += later.count;
             self.last = later.last;
             self.has_nan |= later.has_nan;
@@ -354,6 +366,14 @@ mod tests {
                 let (total, want) = (joined.sum + joined.compensation, whole.sum + whole.compensation);
                 prop_assert!((total - want).abs() <= 1e-28 * whole.magnitude, "{} {}", total, want);
             }
+        }
+    }
+
+    #[test]
+    fn only_positive_whole_falls_are_summed() {
+        assert_eq!(sum_of_falls(&[3.0, 90.0, 1.0]), Some(94.0));
+        for odd in [0.5, 0.0, -0.0, -3.0, f64::INFINITY, EXACT_MAX] {
+            assert_eq!(sum_of_falls(&[3.0, odd]), None, "{odd}");
         }
     }
 

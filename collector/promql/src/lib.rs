@@ -24,7 +24,7 @@ mod xxhash;
 
 pub use engine::{Engine, EngineOptions, QueryOptions};
 pub use error::QueryError;
-pub use number::format_float;
+pub use number::{format_exponent, format_float};
 pub use parser::{ParseError, QUERY_LENGTH_BYTES_MAX, parse, parse_selector};
 pub use span::Span;
 pub use value::{MatrixSeries, QueryResult, QueryStats, SampleValue, Value, VectorSample};

@@ -1,42 +1,12 @@
 //! Numbers as text, the way Go's `strconv` writes and reads them.
 
-/// A float as Prometheus' API prints sample values: the shortest digits that read back to the same
-/// number, never an exponent (Go's format `'f'`, precision -1). `NaN`, `+Inf` and `-Inf` by name.
-pub fn format_float(value: f64) -> String {
-    if value.is_nan() {
-        "NaN".to_owned()
-    } else if value == f64::INFINITY {
-        "+Inf".to_owned()
-    } else if value == f64::NEG_INFINITY {
-        "-Inf".to_owned()
-    } else {
-        value.to_string()
-    }
-}
-
-/// A float as Go's `%g` and `%v` print it: with an exponent if that is below -4 or above 5.
-pub(crate) fn format_general(value: f64) -> String {
-    format_with_exponent(value)
-}
+pub(crate) use pharos_common::float_text::format_general;
+pub use pharos_common::float_text::{format_exponent, format_float};
 
 /// A float as OpenMetrics writes `le` and `quantile` labels: always recognisable as a float.
 pub(crate) fn format_openmetrics(value: f64) -> String {
-    let text = format_with_exponent(value);
+    let text = format_general(value);
     if value.is_finite() && !text.contains(['e', '.']) { text + ".0" } else { text }
-}
-
-fn format_with_exponent(value: f64) -> String {
-    if !value.is_finite() || value == 0.0 {
-        return format_float(value);
-    }
-    let scientific = format!("{value:e}");
-    let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..6).contains(&exponent) {
-        return format_float(value);
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.abs())
 }
 
 /// Reads a number literal: decimal, hexadecimal, octal with a leading 0, underscores, `Inf`, `NaN`.
@@ -82,15 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_print_as_go_prints_them() {
-        assert_eq!(format_float(0.1), "0.1");
-        assert_eq!(format_float(1e21), "1000000000000000000000");
-        assert_eq!(format_float(-0.0), "-0");
-        assert_eq!(format_float(f64::NEG_INFINITY), "-Inf");
-        assert_eq!(format_general(1e21), "1e+21");
-        assert_eq!(format_general(123_456_789.0), "1.23456789e+08");
-        assert_eq!(format_general(123_456.5), "123456.5");
-        assert_eq!(format_general(0.00001), "1e-05");
+    fn bounds_are_recognisable_as_floats() {
         assert_eq!(format_openmetrics(1.0), "1.0");
         assert_eq!(format_openmetrics(0.99), "0.99");
     }

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use pharos_common::server::BodyTooSlow;
 use std::io::{self, Write};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -36,6 +37,11 @@ impl ApiError {
     /// 500: not the client's fault.
     pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message.to_string())
+    }
+
+    /// 408: the body of the request does not come.
+    pub(crate) fn too_slow() -> Self {
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", BodyTooSlow.to_string())
     }
 
     /// 503: not now.

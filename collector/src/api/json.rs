@@ -12,23 +12,9 @@ use std::io::{self, Write};
 pub fn format_value(value: f64) -> String {
     let magnitude = value.abs();
     if value.is_finite() && value != 0.0 && !(1e-6..1e21).contains(&magnitude) {
-        return format_exponent(value);
+        return pharos_promql::format_exponent(value);
     }
     pharos_promql::format_float(value)
-}
-
-/// A value as Go's format `'e'` prints it.
-pub(crate) fn format_exponent(value: f64) -> String {
-    if !value.is_finite() {
-        return pharos_promql::format_float(value);
-    }
-    let text = format!("{value:e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let (sign, digits) = match exponent.strip_prefix('-') {
-        Some(digits) => ('-', digits),
-        None => ('+', exponent),
-    };
-    format!("{mantissa}e{sign}{digits:0>2}")
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
@@ -203,8 +189,6 @@ mod tests {
         check(f64::NAN, "NaN");
         check(f64::INFINITY, "+Inf");
         check(f64::NEG_INFINITY, "-Inf");
-        assert_eq!(format_exponent(91.5), "9.15e+01");
-        assert_eq!(format_exponent(0.0), "0e+00");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::query_log::Origin;
 use axum::extract::{ConnectInfo, FromRequest, OriginalUri, Request};
 use axum::http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use pharos_common::server::BodyTooSlow;
 use std::net::SocketAddr;
 
 /// What a request asks for. Those of the body come before those of the URL, as in Go.
@@ -78,6 +79,7 @@ impl<S: Sync> FromRequest<S> for Parameters {
                     let message = format!("the form is larger than {FORM_BYTES_MAX} bytes");
                     return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "bad_data", message));
                 }
+                Err(error) if BodyTooSlow::caused(&*error) => return Err(ApiError::too_slow()),
                 Err(error) => return Err(ApiError::bad_data(format!("error parsing form values: {error}"))),
             };
             parameters.decode(&body);

@@ -1,7 +1,6 @@
 //! `/rules`, `/alerts` and `/alertmanagers`.
 
 use super::answer::{Answer, ApiError, success};
-use super::json::format_exponent;
 use super::parameters::Parameters;
 use crate::collector::Collector;
 use crate::rules::alert_state::{Alert, Phase};
@@ -11,6 +10,7 @@ use crate::rules::notify::rfc3339;
 use crate::rules::rule::{Group, Rule, RuleState};
 use axum::extract::State;
 use pharos_common::matcher::Matcher;
+use pharos_promql::format_exponent;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 //! OpenMetrics' `# UNIT` and `# EOF` lines are accepted, names in quotes too.
 
 use super::label_rules::{LabelFault, checked_labels};
+use crate::limits::SAMPLES_PER_WRITE_MAX;
 use pharos_common::labels::METRIC_NAME;
 use pharos_common::sample::TimestampMs;
 use pharos_tsdb::{Metadata, MetricKind};
@@ -44,6 +45,9 @@ pub fn parse(text: &str, now_ms: TimestampMs) -> Result<Exposition, ExpositionEr
                 Ok(())
             }
             None if line.is_empty() => Ok(()),
+            None if exposition.samples.len() >= SAMPLES_PER_WRITE_MAX => {
+                Err(format!("the text has more than {SAMPLES_PER_WRITE_MAX} samples"))
+            }
             None => parse_sample(line, now_ms).map(|sample| exposition.samples.push(sample)),
         };
         outcome.map_err(|message| ExpositionError { line: index + 1, message })?;

@@ -1,12 +1,10 @@
-//! What the writes by HTTP share: bounded bodies, and answers that tell a sender to drop or to resend.
+//! What the writes by HTTP share: how bodies are unpacked, and answers that tell a sender to drop or to resend.
 
-use crate::limits::{WRITE_BODY_BYTES_MAX, WRITE_DECOMPRESSED_BYTES_MAX};
+use crate::limits::WRITE_DECOMPRESSED_BYTES_MAX;
 use crate::metrics::Metrics;
-use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pharos_tsdb::{Appended, TsdbError};
 use std::io::Read;
 
@@ -83,20 +81,6 @@ pub fn refuse_out_of_bounds(appended: &Appended) -> Result<(), WriteRefusal> {
         return Err(WriteRefusal::Bad(message));
     }
     Ok(())
-}
-
-/// Reads a body whole.
-///
-/// # Errors
-/// If it is too large or breaks off.
-pub async fn read_body(body: Body) -> Result<Bytes, WriteRefusal> {
-    match Limited::new(body, WRITE_BODY_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(WriteRefusal::TooLarge(format!("the body is larger than {WRITE_BODY_BYTES_MAX} bytes")))
-        }
-        Err(error) => Err(WriteRefusal::Bad(format!("the body broke off: {error}"))),
-    }
 }
 
 /// Undoes snappy's block format.

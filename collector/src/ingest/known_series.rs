@@ -91,7 +91,7 @@ mod tests {
     fn label_sets_are_found_in_any_order() {
         let mut known = KnownSeries::default();
         let raw = |number: u32| format!("labels of {number}").into_bytes();
-        let slot = |number: u32| Slot { group: number / 7, column: (number % 7) as u16 };
+        let slot = |number: u32| Slot { group: number / 7, column: (number % 7) as u16, starts: false };
         for number in 0..500 {
             known.insert(&raw(number), slot(number));
         }

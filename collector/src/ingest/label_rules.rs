@@ -3,6 +3,8 @@
 use crate::limits::{LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX};
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_tsdb::histogram::PART_LABEL;
+use pharos_tsdb::is_reserved_label;
+use pharos_tsdb::starts::START_LABEL;
 
 /// Why a series is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +24,8 @@ pub enum LabelFault {
     /// A label's value is too long.
     #[error("the value of label {0:?} is longer than {LABEL_VALUE_BYTES_MAX} bytes")]
     LongValue(String),
-    /// A label that the engine keeps for itself.
-    #[error("label {PART_LABEL:?} is reserved")]
+    /// One of the labels that the engine keeps for itself.
+    #[error("labels {PART_LABEL:?} and {START_LABEL:?} are reserved")]
     Reserved,
     /// A label twice.
     #[error("label {0:?} is given twice")]
@@ -44,7 +46,7 @@ pub fn checked_labels<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -
         if name.is_empty() {
             return Err(LabelFault::EmptyName(value.chars().take(40).collect()));
         }
-        if *name == PART_LABEL {
+        if is_reserved_label(name) {
             return Err(LabelFault::Reserved);
         }
         if name.len() > LABEL_NAME_BYTES_MAX {
@@ -81,7 +83,9 @@ mod tests {
             checked_labels([("__name__", "up"), ("a", "1"), ("a", "2")]),
             Err(LabelFault::Twice("a".into()))
         );
-        assert_eq!(checked_labels([("__name__", "up"), (PART_LABEL, "1")]), Err(LabelFault::Reserved));
+        for reserved in [PART_LABEL, START_LABEL] {
+            assert_eq!(checked_labels([("__name__", "up"), (reserved, "1")]), Err(LabelFault::Reserved));
+        }
         let long = "v".repeat(LABEL_VALUE_BYTES_MAX + 1);
         assert_eq!(
             checked_labels([("__name__", "up"), ("a", long.as_str())]),

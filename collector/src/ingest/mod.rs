@@ -4,6 +4,7 @@
 //! watch on to them.
 
 pub mod appender;
+mod created;
 pub mod exposition;
 pub mod histogram_table;
 pub mod http_write;
@@ -23,5 +24,6 @@ pub mod stream_registry;
 pub mod text;
 pub(crate) mod type_labels;
 pub(crate) mod wire_histogram;
+pub mod write_gate;
 pub mod write_request;
 mod write_request_v2;

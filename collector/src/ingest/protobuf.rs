@@ -1,7 +1,8 @@
 //! A walk over protobuf bytes without copying: fields come out as slices of the message.
 
 use crate::limits::{
-    LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
+    LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX, SYMBOLS_PER_WRITE_MAX,
+    WRITE_DECOMPRESSED_BYTES_MAX,
 };
 
 /// A message that is cut short or damaged.
@@ -33,6 +34,9 @@ pub enum WireError {
         "a label is too long; names have at most {LABEL_NAME_BYTES_MAX} bytes, values {LABEL_VALUE_BYTES_MAX}"
     )]
     LongLabel,
+    /// A table with more texts than are taken.
+    #[error("more than {SYMBOLS_PER_WRITE_MAX} symbols")]
+    ManySymbols,
     /// Labels that name a few long texts again and again.
     #[error("the labels, written out, are larger than {WRITE_DECOMPRESSED_BYTES_MAX} bytes")]
     ManyLabelBytes,

@@ -1,11 +1,11 @@
 //! `POST /api/v1/write`: Prometheus' remote write 1.0 and 2.0, answered 204 once everything is durable.
 
-use super::http_write::{WriteRefusal, decompress_snappy, read_body, refuse_out_of_bounds};
+use super::http_write::{WriteRefusal, decompress_snappy, refuse_out_of_bounds};
 use super::series_cache::{SeriesCache, Written};
 use super::type_labels;
 use super::write_request::{Request, WriteFault};
 use crate::collector::Collector;
-use crate::limits::WRITES_AT_ONCE_MAX;
+use crate::limits::WRITE_ROOM_TIME_MAX;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,19 +14,12 @@ use pharos_common::labels::Labels;
 use pharos_tsdb::Exemplar;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
 /// What requests of remote write share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RemoteWrite {
     cache: Mutex<SeriesCache>,
-    places: Semaphore,
-}
-
-impl Default for RemoteWrite {
-    fn default() -> Self {
-        RemoteWrite { cache: Mutex::default(), places: Semaphore::new(WRITES_AT_ONCE_MAX) }
-    }
 }
 
 /// Which message a request carries.
@@ -70,7 +63,7 @@ pub async fn handle(
 }
 
 async fn write(
-    collector: &Collector,
+    collector: &Arc<Collector>,
     sender: &str,
     version: Version,
     body: Body,
@@ -83,28 +76,10 @@ async fn write(
         return Err(WriteRefusal::TooMany(message));
     }
     // Whoever sends slowly holds no place meanwhile.
-    let body = read_body(body).await?;
-    let _place = collector
-        .remote_write
-        .places
-        .try_acquire()
-        // Not 429: Prometheus drops what is answered that unless it is told otherwise.
-        .map_err(|_| WriteRefusal::Unavailable("too many writes at once".to_owned()))?;
-    let message = decompress_snappy(&body)?;
-    let refusal = |fault: WriteFault| match fault {
-        WriteFault::Malformed(_) | WriteFault::MalformedHistogram(_) => WriteRefusal::Bad(fault.to_string()),
-        WriteFault::TooManySamples => WriteRefusal::TooLarge(fault.to_string()),
-        WriteFault::Storage(error) => error.into(),
-    };
-    let request = match version {
-        Version::One => Request::parse(&message),
-        Version::Two => Request::parse_v2(&message, type_labels::is_wanted(&collector.options)),
-    }
-    .map_err(refusal)?;
-    *written = {
-        let mut cache = collector.remote_write.cache.lock().await;
-        cache.write(&collector.appender, &request).await.map_err(refusal)?
-    };
+    let admitted = collector.writes.admit(body).await?;
+    collector.database.room(WRITE_ROOM_TIME_MAX).await?;
+    let (bytes, body, working) = (admitted.body.len(), admitted.body.clone(), Arc::clone(collector));
+    *written = collector.writes.work(bytes, async move { store(&working, version, &body).await }).await?;
     let taken = &written.appended;
     collector.rates.charge(sender, taken.samples + taken.duplicates, collector.clock.monotonic());
     collector.database.durable(written.appended.commit).await?;
@@ -114,6 +89,23 @@ async fn write(
         None => Ok(()),
         Some((series, reason)) => Err(WriteRefusal::Bad(format!("{series} series refused: {reason}"))),
     }
+}
+
+/// Unpacks a message and appends what it says.
+async fn store(collector: &Collector, version: Version, body: &[u8]) -> Result<Written, WriteRefusal> {
+    let refusal = |fault: WriteFault| match fault {
+        WriteFault::Malformed(_) | WriteFault::MalformedHistogram(_) => WriteRefusal::Bad(fault.to_string()),
+        WriteFault::TooManySamples => WriteRefusal::TooLarge(fault.to_string()),
+        WriteFault::Storage(error) => error.into(),
+    };
+    let message = decompress_snappy(body)?;
+    let request = match version {
+        Version::One => Request::parse(&message),
+        Version::Two => Request::parse_v2(&message, type_labels::is_wanted(&collector.options)),
+    }
+    .map_err(refusal)?;
+    let mut cache = collector.remote_write.cache.lock().await;
+    cache.write(&collector.appender, &request).await.map_err(refusal)
 }
 
 /// How many were kept. Those that come too late are lost, but no reason to refuse the samples beside them.

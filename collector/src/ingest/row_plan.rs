@@ -4,10 +4,14 @@
 //! group follow each other, so the row a sample belongs to is the one before, the next one, or the first.
 
 use pharos_common::sample::TimestampMs;
-use pharos_tsdb::{ABSENT, is_absent};
+use pharos_tsdb::{ABSENT, is_absent, starts};
 
 /// Values a plan holds before it is appended, 8 bytes each.
 const VALUES_MAX: usize = 1 << 20;
+
+/// Room for so many values, and for so many rows, is kept from request to request: more than live senders fill.
+const VALUES_KEPT: usize = 64 << 10;
+const ROWS_KEPT: usize = 16 << 10;
 
 /// Rows looked through for a timestamp before a row of its own is made.
 const ROWS_LOOKED_BACK_MAX: usize = 32;
@@ -19,6 +23,8 @@ pub(super) struct Slot {
     pub(super) group: u32,
     /// Column in it.
     pub(super) column: u16,
+    /// Whether the column behind it has their start timestamps.
+    pub(super) starts: bool,
 }
 
 /// A row that waits to be appended.
@@ -54,12 +60,15 @@ pub(super) struct RowPlan {
 impl RowPlan {
     pub(super) fn clear(&mut self) {
         self.rows.clear();
+        self.rows.shrink_to(ROWS_KEPT);
         self.values.clear();
+        self.values.shrink_to(VALUES_KEPT);
         for group in self.touched.drain(..) {
             if let Some(rows) = self.by_group.get_mut(group as usize) {
                 *rows = None;
             }
         }
+        self.touched.shrink_to(ROWS_KEPT);
     }
 
     /// Whether it should be appended before more is added.
@@ -77,17 +86,29 @@ impl RowPlan {
         self.values.get(row.start..row.start + row.width).unwrap_or_default()
     }
 
-    /// Adds a sample to its group's row of that timestamp.
-    pub(super) fn add(&mut self, slot: Slot, width: usize, timestamp_ms: TimestampMs, value: f64) {
+    /// Adds a sample to its group's row of that timestamp, with its start timestamp (0 for none) if the slot has
+    /// a place for it.
+    pub(super) fn add(
+        &mut self,
+        slot: Slot,
+        width: usize,
+        (timestamp_ms, value): (TimestampMs, f64),
+        start_ms: TimestampMs,
+    ) {
         let number = self.find(slot.group, timestamp_ms).filter(|&number| self.has_room(number, slot.column));
         let number = number.unwrap_or_else(|| self.begin(slot.group, width, timestamp_ms));
         if let Some(group) = self.by_group.get_mut(slot.group as usize).and_then(Option::as_mut) {
             group.current = number;
         }
-        if let Some(row) = self.rows.get(number as usize)
-            && let Some(cell) = self.values.get_mut(row.start + usize::from(slot.column))
-        {
+        let Some(row) = self.rows.get(number as usize) else { return };
+        let at = row.start + usize::from(slot.column);
+        if let Some(cell) = self.values.get_mut(at) {
             *cell = value;
+        }
+        if slot.starts
+            && let Some(cell) = self.values.get_mut(at + 1)
+        {
+            *cell = starts::cell(start_ms, timestamp_ms);
         }
     }
 
@@ -145,7 +166,7 @@ mod tests {
     fn check(samples: &[(u16, TimestampMs, f64)], want: &[(TimestampMs, [f64; 2])]) {
         let mut plan = RowPlan::default();
         for &(column, timestamp_ms, value) in samples {
-            plan.add(Slot { group: 3, column }, 2, timestamp_ms, value);
+            plan.add(Slot { group: 3, column, starts: false }, 2, (timestamp_ms, value), 9);
         }
         let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         let got: Vec<_> = plan.rows().iter().map(|row| (row.timestamp_ms, bits(plan.values(row)))).collect();
@@ -171,6 +192,39 @@ mod tests {
             &[(0, 1, 1.0), (0, 3, 3.0), (1, 2, 20.0)],
             &[(1, [1.0, ABSENT]), (3, [3.0, ABSENT]), (2, [ABSENT, 20.0])],
         );
+    }
+
+    #[test]
+    fn a_start_timestamp_stands_behind_its_sample() {
+        let mut plan = RowPlan::default();
+        let slot = Slot { group: 0, column: 1, starts: true };
+        for (timestamp_ms, start_ms) in [(10, 5), (20, 0)] {
+            plan.add(slot, 3, (timestamp_ms, 1.0), start_ms);
+        }
+        let cells = |row: usize| plan.values(&plan.rows()[row])[1..].to_vec();
+        assert_eq!(cells(0), [1.0, 5.0]);
+        assert!(cells(1)[0] == 1.0 && is_absent(cells(1)[1]));
+    }
+
+    #[test]
+    fn one_long_series_of_a_wide_group_fills_a_plan_and_its_room_comes_back() {
+        let mut plan = RowPlan::default();
+        let mut rows = 0;
+        while !plan.is_full() {
+            plan.add(Slot { group: 0, column: 7, starts: false }, 256, (rows, 1.0), 0);
+            rows += 1;
+        }
+        assert_eq!(rows as usize, VALUES_MAX / 256);
+        plan.clear();
+        assert!(plan.values.capacity() <= VALUES_KEPT && plan.rows.capacity() <= ROWS_KEPT);
+        // As many rows as there may be.
+        let mut timestamp_ms = 0;
+        while !plan.is_full() {
+            plan.add(Slot { group: 1, column: 0, starts: false }, 1, (timestamp_ms, 1.0), 0);
+            timestamp_ms += 1;
+        }
+        plan.clear();
+        assert!(plan.values.capacity() <= VALUES_KEPT && plan.rows.capacity() <= ROWS_KEPT);
     }
 
     #[test]

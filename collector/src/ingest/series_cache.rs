@@ -16,13 +16,17 @@ use super::wire_histogram::{HistogramFault, from_wire};
 use super::write_request::{LabelsFault, RawExemplar, RawSeries, Request, WriteFault, label_pairs};
 use crate::limits::{
     ADOPTED_COLUMNS_MAX, ROWS_PER_APPEND_MAX, SERIES_CACHE_BYTES_MAX, SERIES_CACHE_ENTRIES_MAX,
+    VALUES_PER_APPEND_MAX,
 };
 use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_proto::prometheus as wire;
-use pharos_tsdb::{Appended, Exemplar, TsdbError};
+use pharos_tsdb::{Appended, Exemplar, TsdbError, starts};
 use prost::Message;
+
+/// Room for the slots of so many series is kept from request to request.
+const SLOTS_KEPT: usize = 64 << 10;
 
 /// Series known by the raw bytes of their labels, and the groups they are in.
 #[derive(Debug, Default)]
@@ -62,9 +66,16 @@ struct NewSeries<'a> {
     raw: Vec<&'a [u8]>,
     labels: Labels,
     first_ms: TimestampMs,
+    /// Whether its samples tell since when they count.
+    starts: bool,
 }
 
 impl NewSeries<'_> {
+    /// Columns that it takes: its samples and their start timestamps.
+    fn columns(&self) -> impl Iterator<Item = Labels> {
+        [Some(self.labels.clone()), self.starts.then(|| starts::column(&self.labels))].into_iter().flatten()
+    }
+
     /// Whether two series come from the same reading of the same target.
     fn belongs_with(&self, other: &NewSeries<'_>) -> bool {
         let same = |name: &str| self.labels.get(name) == other.labels.get(name);
@@ -96,6 +107,12 @@ impl SeriesCache {
             before = Some(position);
             Some(slot)
         }));
+        if !request.starts.is_empty() {
+            // A series that tells start timestamps now and did not before gets a place for them.
+            for (slot, series) in found.iter_mut().zip(&request.series) {
+                *slot = slot.filter(|slot| slot.starts || !request.has_starts(series));
+            }
+        }
         if found.contains(&None) {
             self.learn(appender, request, &found, &mut written)?;
             for (slot, series) in found.iter_mut().zip(&request.series).filter(|(slot, _)| slot.is_none()) {
@@ -109,14 +126,17 @@ impl SeriesCache {
         for (series, slot) in request.series.iter().zip(&found) {
             if !series.histograms.is_empty() {
                 let of_series = histograms.get(series.histograms.clone()).unwrap_or_default();
-                self.write_histograms(appender, series, of_series, &mut written).await?;
+                let starts = request.histogram_starts.get(series.histograms.start..).unwrap_or_default();
+                self.write_histograms(appender, series, (of_series, starts), &mut written).await?;
             }
             let Some(slot) = *slot else { continue };
             let Some(width) = self.groups.get(slot.group as usize).map(|group| group.columns().len()) else {
                 continue;
             };
-            for &(timestamp_ms, value) in request.samples.get(series.samples.clone()).unwrap_or_default() {
-                self.plan.add(slot, width, timestamp_ms, value);
+            let samples = request.samples.get(series.samples.clone()).unwrap_or_default();
+            for (&sample, at) in samples.iter().zip(series.samples.start..) {
+                let start_ms = request.starts.get(at).copied().unwrap_or(0);
+                self.plan.add(slot, width, sample, start_ms);
                 // Even of one series: each of its samples may take a row of its group.
                 if self.plan.is_full() {
                     self.append_planned(appender, &mut written.appended).await?;
@@ -124,6 +144,8 @@ impl SeriesCache {
             }
         }
         self.append_planned(appender, &mut written.appended).await?;
+        found.clear();
+        found.shrink_to(SLOTS_KEPT);
         self.found = found;
         written.exemplars = exemplars(request);
         if self.known.len() > SERIES_CACHE_ENTRIES_MAX || self.known.bytes() > SERIES_CACHE_BYTES_MAX {
@@ -136,7 +158,7 @@ impl SeriesCache {
         &mut self,
         appender: &Appender,
         series: &RawSeries<'_>,
-        histograms: &[Result<HistogramSample, HistogramFault>],
+        (histograms, starts): (&[Result<HistogramSample, HistogramFault>], &[TimestampMs]),
         written: &mut Written,
     ) -> Result<(), WriteFault> {
         let labels = match label_pairs(&series.labels).and_then(|pairs| Ok(checked_labels(pairs)?)) {
@@ -147,10 +169,12 @@ impl SeriesCache {
             }
             Err(LabelsFault::Wire(error)) => return Err(error.into()),
         };
-        for histogram in histograms {
+        for (at, histogram) in histograms.iter().enumerate() {
             match histogram {
                 Ok(sample) => {
-                    match self.histograms.append(appender, &labels, sample, Source::RemoteWrite).await {
+                    let start_ms = starts.get(at).copied().unwrap_or(0);
+                    let source = Source::RemoteWrite;
+                    match self.histograms.append(appender, &labels, sample, start_ms, source).await {
                         Ok(appended) => {
                             written.histograms += appended.samples + appended.duplicates;
                             add(&mut written.appended, &appended);
@@ -189,13 +213,15 @@ impl SeriesCache {
                 }
                 Err(LabelsFault::Wire(error)) => return Err(error.into()),
             };
-            let new = NewSeries { raw: vec![raw], labels, first_ms };
+            let new = NewSeries { raw: vec![raw], labels, first_ms, starts: request.has_starts(series) };
             if let Some(known) = together.iter_mut().find(|known| known.labels == new.labels) {
                 known.raw.push(raw);
+                known.starts |= new.starts;
                 continue;
             }
             let fits = together.first().is_none_or(|first| first.belongs_with(&new));
-            if !fits || together.len() == ADOPTED_COLUMNS_MAX {
+            let columns: usize = together.iter().map(|series| 1 + usize::from(series.starts)).sum();
+            if !fits || columns + 2 > ADOPTED_COLUMNS_MAX {
                 self.adopt(appender, &mut together, written)?;
             }
             together.push(new);
@@ -214,12 +240,19 @@ impl SeriesCache {
         if together.is_empty() {
             return Ok(());
         }
-        let columns = together.iter().map(|series| series.labels.clone()).collect();
-        match appender.try_define(columns) {
+        match appender.try_define(together.iter().flat_map(NewSeries::columns).collect()) {
             Ok(group) => self.remember(group, together),
             Err(TsdbError::TooManySeries { .. }) => {
-                for series in together.iter() {
-                    match appender.define([series.labels.clone()].into()) {
+                for series in together.iter_mut() {
+                    let is_known = series.raw.iter().all(|raw| self.known.find(raw, None).is_some());
+                    if series.starts && appender.try_define(series.columns().collect()).is_err() {
+                        // Rather without start timestamps than not at all.
+                        series.starts = false;
+                        if is_known {
+                            continue;
+                        }
+                    }
+                    match appender.define(series.columns().collect()) {
                         Ok(group) => self.remember(group, std::slice::from_ref(series)),
                         Err(error @ TsdbError::TooManySeries { .. }) => written.refuse(error.to_string()),
                         Err(error) => return Err(error.into()),
@@ -235,16 +268,20 @@ impl SeriesCache {
     fn remember(&mut self, group: Group, columns: &[NewSeries<'_>]) {
         let number = self.groups.len() as u32;
         self.groups.push(group);
-        for (column, series) in columns.iter().enumerate() {
+        let mut column = 0;
+        for series in columns {
             for &raw in &series.raw {
-                self.known.insert(raw, Slot { group: number, column: column as u16 });
+                self.known.insert(raw, Slot { group: number, column, starts: series.starts });
             }
+            column += 1 + u16::from(series.starts);
         }
     }
 
     async fn append_planned(&mut self, appender: &Appender, total: &mut Appended) -> Result<(), TsdbError> {
-        let rows = self.plan.rows();
-        for chunk in rows.chunks(ROWS_PER_APPEND_MAX) {
+        let mut rest = self.plan.rows();
+        while !rest.is_empty() {
+            let chunk;
+            (chunk, rest) = rest.split_at(rows_of_append(rest, |row| self.plan.values(row).len()));
             let mut positions: Vec<usize> = chunk.iter().map(|row| row.group as usize).collect();
             positions.sort_unstable();
             positions.dedup();
@@ -264,6 +301,16 @@ impl SeriesCache {
         self.plan.clear();
         Ok(())
     }
+}
+
+/// How many of these rows go into one append; at least one.
+fn rows_of_append<R>(rows: &[R], width: impl Fn(&R) -> usize) -> usize {
+    let mut values = 0;
+    let fits = |row: &&R| {
+        values += width(row);
+        values <= VALUES_PER_APPEND_MAX
+    };
+    rows.iter().take(ROWS_PER_APPEND_MAX).take_while(fits).count().max(1).min(rows.len())
 }
 
 /// Exemplars with the labels of their series. One whose labels cannot be used is left out: a sender that

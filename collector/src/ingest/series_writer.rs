@@ -5,10 +5,10 @@
 
 use super::appender::{Appender, Group, PlannedRow, Source};
 use crate::limits::{ROWS_PER_APPEND_MAX, SERIES_CACHE_ENTRIES_MAX};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
-use pharos_tsdb::{Appended, Database, TsdbError};
+use pharos_tsdb::{Appended, Database, TsdbError, starts};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -54,6 +54,18 @@ impl SeriesWriter {
     /// What the engine says. Commits before the one that failed are stored; if it takes no more new series, so
     /// is everything of the series that it knows.
     pub async fn write(&self, samples: &[LoneSample]) -> Result<Appended, TsdbError> {
+        self.write_with_starts(samples, &HashMap::new()).await
+    }
+
+    /// The same, where it is known of some series since when their samples have counted, in milliseconds.
+    ///
+    /// # Errors
+    /// As [`SeriesWriter::write`].
+    pub async fn write_with_starts(
+        &self,
+        samples: &[LoneSample],
+        starts: &HashMap<Labels, TimestampMs>,
+    ) -> Result<Appended, TsdbError> {
         let mut total = Appended::default();
         let mut refused = None;
         let mut table = self.groups.lock().await;
@@ -61,7 +73,7 @@ impl SeriesWriter {
             if table.len() + chunk.len() > SERIES_CACHE_ENTRIES_MAX {
                 table.clear();
             }
-            let appended = self.write_chunk(&mut table, chunk, &mut refused).await?;
+            let appended = self.write_chunk(&mut table, chunk, starts, &mut refused).await?;
             add(&mut total, &appended);
         }
         refused.map_or(Ok(total), Err)
@@ -71,38 +83,42 @@ impl SeriesWriter {
         &self,
         table: &mut HashMap<Labels, Group>,
         chunk: &[LoneSample],
+        starts: &HashMap<Labels, TimestampMs>,
         refused: &mut Option<TsdbError>,
     ) -> Result<Appended, TsdbError> {
         // Groups leave the table while they are appended to, since the appender wants them one by one.
         let mut positions: HashMap<&Labels, usize> = HashMap::default();
         let mut groups: Vec<Group> = Vec::with_capacity(chunk.len());
-        let mut rows = Vec::with_capacity(chunk.len());
+        let mut cells: Vec<(usize, TimestampMs, [f64; 2])> = Vec::with_capacity(chunk.len());
         for sample in chunk {
+            let start_ms = starts.get(&sample.labels).copied();
             let position = match positions.get(&sample.labels) {
                 Some(&position) => position,
                 None => {
-                    let group = match table.remove(&sample.labels) {
-                        Some(group) => group,
-                        None => match self.appender.define(Arc::from([sample.labels.clone()])) {
-                            Ok(group) => group,
-                            Err(error @ TsdbError::TooManySeries { .. }) => {
-                                *refused = Some(error);
-                                continue;
-                            }
-                            Err(error) => return Err(error),
-                        },
+                    let known = table.remove(&sample.labels);
+                    let group = match self.group(&sample.labels, known, start_ms.is_some()) {
+                        Ok(group) => group,
+                        Err(error @ TsdbError::TooManySeries { .. }) => {
+                            *refused = Some(error);
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     };
                     groups.push(group);
                     positions.insert(&sample.labels, groups.len() - 1);
                     groups.len() - 1
                 }
             };
-            rows.push(PlannedRow {
-                group: position,
-                timestamp_ms: sample.timestamp_ms,
-                values: std::slice::from_ref(&sample.value),
-            });
+            let start = starts::cell(start_ms.unwrap_or(0), sample.timestamp_ms);
+            cells.push((position, sample.timestamp_ms, [sample.value, start]));
         }
+        let rows: Vec<PlannedRow<'_>> = cells
+            .iter()
+            .filter_map(|&(group, timestamp_ms, ref cells)| {
+                let width = groups.get(group)?.columns().len();
+                Some(PlannedRow { group, timestamp_ms, values: cells.get(..width)? })
+            })
+            .collect();
         let mut borrowed: Vec<&mut Group> = groups.iter_mut().collect();
         let outcome = self.appender.append(&mut borrowed, &rows, None, self.source).await;
         for group in groups {
@@ -111,6 +127,26 @@ impl SeriesWriter {
             }
         }
         outcome
+    }
+}
+
+impl SeriesWriter {
+    /// The group of a series: the known one, if it has a place for start timestamps or none is wanted.
+    fn group(&self, labels: &Labels, known: Option<Group>, with_start: bool) -> Result<Group, TsdbError> {
+        let serves = |group: &Group| !with_start || group.columns().len() > 1;
+        match known {
+            Some(group) if serves(&group) => return Ok(group),
+            None if !with_start => return self.appender.define(Arc::from([labels.clone()])),
+            _ => {}
+        }
+        match self.appender.try_define(Arc::from([labels.clone(), starts::column(labels)])) {
+            // Rather without start timestamps than not at all.
+            Err(TsdbError::TooManySeries { .. }) => match known {
+                Some(group) => Ok(group),
+                None => self.appender.define(Arc::from([labels.clone()])),
+            },
+            outcome => outcome,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::stream_hints::HintBook;
 use super::stream_registry::{About, StreamEntry, StreamRegistry, Turn};
 use crate::limits::{
     RATE_WAIT_MAX, STREAM_HELLO_TIME_MAX, STREAM_MESSAGE_BYTES_MAX, STREAM_REPLIES_QUEUED_MAX,
-    STREAM_TICKS_IN_FLIGHT_MAX,
+    STREAM_ROOM_TIME_MAX, STREAM_TICKS_IN_FLIGHT_MAX,
 };
 use crate::metrics::Metrics;
 use pharos_common::clock::SharedClock;
@@ -20,6 +20,7 @@ use pharos_proto::v1::ingest_server::{Ingest, IngestServer};
 use pharos_proto::v1::{self, agent_message, collector_message};
 use pharos_tsdb::{CommitNumber, Lane, StreamId, StreamMark, TsdbError};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -112,7 +113,7 @@ impl IngestService {
             .ok_or_else(|| Status::unavailable("the older connection of this stream does not end"))?;
         tracing::info!(node = about.node, version = about.version, "Agent connected");
         entry.set_about(about);
-        self.welcome(stream, replies).await?;
+        self.welcome(stream, &entry, replies).await?;
         entry.groups.lock().await.begin_connection();
 
         let (in_flight, waiting) = mpsc::channel(STREAM_TICKS_IN_FLIGHT_MAX);
@@ -138,9 +139,14 @@ impl IngestService {
         Ok((stream, About { node: hello.node, version, spoke: self.clock.monotonic() }))
     }
 
-    async fn welcome(&self, stream: StreamId, replies: &Replies) -> Result<(), Status> {
+    async fn welcome(&self, stream: StreamId, entry: &StreamEntry, replies: &Replies) -> Result<(), Status> {
         let database = self.appender.database();
-        database.durable(database.last_commit()).await.map_err(|error| storage_status(&error))?;
+        // Only this stream's own frames: when a thousand agents return at once, none waits for the syncs that
+        // the others cause.
+        let newest = entry.groups.lock().await.newest_commit();
+        if let Some(commit) = newest {
+            database.durable(commit).await.map_err(|error| storage_status(&error))?;
+        }
         let (live_durable, backfill_durable) = database.stream_marks(&stream);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let welcome = v1::Welcome { version, live_durable, backfill_durable };
@@ -175,6 +181,9 @@ impl IngestService {
                     return Ok(());
                 }
                 self.hold_back(entry, lane, samples, replies).await;
+                if lane == Lane::Backfill {
+                    self.wait_for_room(replies).await;
+                }
             }
             self.hint(entry, &mut hints, replies).await;
         }
@@ -190,17 +199,31 @@ impl IngestService {
         let bucket = if backfill { format!("{node} (backfill)") } else { node };
         let Some(wait) = self.rates.charge(&bucket, samples, now) else { return };
         self.rates.note(&bucket, now);
-        if backfill && let Ok(permit) = replies.try_reserve() {
+        if backfill {
             let pause_backfill_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
             let reason = "more samples a second than permitted".to_owned();
-            let message = collector_message::Message::Throttle(v1::Throttle { pause_backfill_ms, reason });
-            permit.send(Ok(v1::CollectorMessage { message: Some(message) }));
-            if wait < RATE_WAIT_MAX {
+            let is_told = throttle(replies, v1::Throttle { pause_backfill_ms, reason });
+            if is_told && wait < RATE_WAIT_MAX {
                 return;
             }
         }
         tokio::select! {
             () = self.clock.sleep(wait.min(RATE_WAIT_MAX)) => {}
+            () = self.shutdown.cancelled() => {}
+        }
+    }
+
+    /// Slows an agent down that loads the past faster than it is written into blocks.
+    async fn wait_for_room(&self, replies: &Replies) {
+        let database = self.appender.database();
+        if database.room(Duration::ZERO).await.is_ok() {
+            return;
+        }
+        let pause_backfill_ms = STREAM_ROOM_TIME_MAX.as_millis() as u32;
+        let reason = "the past comes faster than it is written into blocks".to_owned();
+        throttle(replies, v1::Throttle { pause_backfill_ms, reason });
+        tokio::select! {
+            _ = database.room(STREAM_ROOM_TIME_MAX) => {}
             () = self.shutdown.cancelled() => {}
         }
     }
@@ -245,7 +268,7 @@ impl IngestService {
         tick: v1::Tick,
         stream: StreamId,
         entry: &StreamEntry,
-        now: std::time::Duration,
+        now: Duration,
     ) -> Result<InFlight, Status> {
         let lane = match v1::Lane::try_from(tick.lane) {
             Ok(v1::Lane::Live) => Lane::Live,
@@ -303,6 +326,12 @@ async fn acknowledge(
         }
     }
     Ok(())
+}
+
+/// Asks the agent to pause; `false` if too much waits to be sent to it.
+fn throttle(replies: &Replies, throttle: v1::Throttle) -> bool {
+    let message = v1::CollectorMessage { message: Some(collector_message::Message::Throttle(throttle)) };
+    replies.try_send(Ok(message)).is_ok()
 }
 
 async fn send(replies: &Replies, message: collector_message::Message) -> Result<(), Status> {

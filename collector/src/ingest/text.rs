@@ -2,15 +2,17 @@
 //!
 //! A text with a fault is refused whole: nothing of it is stored.
 
+use super::created;
 use super::exposition;
-use super::http_write::{WriteRefusal, decode_text, read_body, refuse_out_of_bounds};
+use super::http_write::{WriteRefusal, decode_text, refuse_out_of_bounds};
 use super::type_labels;
 use crate::collector::Collector;
-use crate::limits::FUTURE_MS_MAX;
+use crate::limits::{FUTURE_MS_MAX, WRITE_ROOM_TIME_MAX};
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use pharos_tsdb::Appended;
 use std::sync::Arc;
 
@@ -22,8 +24,20 @@ pub async fn handle(State(collector): State<Arc<Collector>>, headers: HeaderMap,
     }
 }
 
-async fn import(collector: &Collector, headers: &HeaderMap, body: Body) -> Result<(), WriteRefusal> {
-    let body = decode_text(headers, read_body(body).await?)?;
+async fn import(collector: &Arc<Collector>, headers: &HeaderMap, body: Body) -> Result<(), WriteRefusal> {
+    let admitted = collector.writes.admit(body).await?;
+    collector.database.room(WRITE_ROOM_TIME_MAX).await?;
+    let (bytes, body, working) = (admitted.body.len(), admitted.body.clone(), Arc::clone(collector));
+    let headers = headers.clone();
+    let work = async move { store(&working, &headers, body).await };
+    let appended = collector.writes.work(bytes, work).await?;
+    collector.database.durable(appended.commit).await?;
+    refuse_out_of_bounds(&appended)
+}
+
+/// Unpacks a text and appends what it says.
+async fn store(collector: &Collector, headers: &HeaderMap, body: Bytes) -> Result<Appended, WriteRefusal> {
+    let body = decode_text(headers, body)?;
     let text = std::str::from_utf8(&body).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
     let now_ms = collector.clock.now_ms();
     let mut exposition =
@@ -47,10 +61,9 @@ async fn import(collector: &Collector, headers: &HeaderMap, body: Body) -> Resul
         }
     }
     refuse_out_of_bounds(&bounds)?;
+    let starts = created::starts(&exposition);
     for (metric, metadata) in exposition.metadata {
         collector.database.set_metadata(&metric, metadata);
     }
-    let appended = collector.texts.write(&exposition.samples).await?;
-    collector.database.durable(appended.commit).await?;
-    refuse_out_of_bounds(&appended)
+    Ok(collector.texts.write_with_starts(&exposition.samples, &starts).await?)
 }

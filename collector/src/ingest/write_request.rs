@@ -36,8 +36,12 @@ pub(super) struct Request<'a> {
     pub(super) series: Vec<RawSeries<'a>>,
     /// Of all series, one after the other.
     pub(super) samples: Vec<(TimestampMs, f64)>,
+    /// Since when these samples have counted, if any of them says so; 0 where one does not.
+    pub(super) starts: Vec<TimestampMs>,
     /// Of all series, one after the other, as they stand.
     pub(super) histograms: Vec<&'a [u8]>,
+    /// As `starts`, of histograms.
+    pub(super) histogram_starts: Vec<TimestampMs>,
     pub(super) exemplars: Vec<RawExemplar<'a>>,
     pub(super) metadata: Vec<(&'a str, Metadata)>,
     /// Bytes of the labels that were written out from a table.
@@ -87,6 +91,13 @@ impl<'a> Request<'a> {
             }
         }
         Ok(request)
+    }
+
+    /// Whether any sample of a series tells since when it counts.
+    pub(super) fn has_starts(&self, series: &RawSeries<'_>) -> bool {
+        let end = series.samples.end.min(self.starts.len());
+        let of_series = self.starts.get(series.samples.start..end).unwrap_or_default();
+        of_series.iter().any(|&start_ms| start_ms != 0)
     }
 
     /// What counts against the limit of samples.
@@ -260,7 +271,7 @@ pub(super) fn sample(message: &[u8]) -> Result<(TimestampMs, f64), WireError> {
 
 /// A sample as nearly all are: the value, then a timestamp of six bytes, which is from 2004 to 2109.
 #[inline]
-fn common_sample(message: &[u8]) -> Option<(TimestampMs, f64)> {
+pub(super) fn common_sample(message: &[u8]) -> Option<(TimestampMs, f64)> {
     const VALUE: u8 = 1 << 3 | 1;
     const TIMESTAMP: u8 = 2 << 3;
     let [VALUE, value @ .., TIMESTAMP, a, b, c, d, e, f] = <&[u8; 16]>::try_from(message).ok()? else {

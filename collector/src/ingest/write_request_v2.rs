@@ -4,19 +4,21 @@
 //! Its label sets are numbers of texts in the request's own table. They are written out as 1.0 has them,
 //! so that a series is recognised whichever version it comes by.
 //!
-//! Start timestamps are read over: no function asks for them yet.
+//! Each sample may say since when it has counted; drafts of the specification had that once a series.
 
 use super::protobuf::{Field, Fields, Wire, WireError};
 use super::stream_groups::shortened;
 use super::type_labels::{self, TYPE_LABEL, UNIT_LABEL};
-use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, metric_kind, sample};
+use super::write_request::{RawExemplar, RawSeries, Request, WriteFault, common_sample, metric_kind, sample};
 use crate::limits::{
     HELP_BYTES_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_PER_SERIES_MAX,
-    SAMPLES_PER_WRITE_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
+    SAMPLES_PER_WRITE_MAX, SYMBOLS_PER_WRITE_MAX, WRITE_DECOMPRESSED_BYTES_MAX,
 };
 use pharos_common::labels::METRIC_NAME;
+use pharos_common::sample::TimestampMs;
 use pharos_tsdb::Metadata;
 use std::borrow::Cow;
+use std::ops::Range;
 
 impl<'a> Request<'a> {
     /// Reads a request of version 2.0. With `type_labels` series get labels for type and unit.
@@ -26,6 +28,9 @@ impl<'a> Request<'a> {
         for field in Fields::of(message) {
             let field = field?;
             if field.number == 4 {
+                if symbols.len() == SYMBOLS_PER_WRITE_MAX {
+                    return Err(WireError::ManySymbols.into());
+                }
                 symbols.push(field.text()?);
             }
         }
@@ -51,30 +56,42 @@ impl<'a> Request<'a> {
     ) -> Result<(), WireError> {
         let (first_sample, first_histogram) = (self.samples.len(), self.histograms.len());
         let mut references: Vec<u64> = Vec::new();
-        let mut metadata = None;
+        let (mut metadata, mut created_ms) = (None, 0);
         let number = self.series.len();
         for field in Fields::of(message) {
             let field = field?;
             match field.number {
                 1 => add_numbers(&field, &mut references)?,
-                2 => self.samples.push(sample(field.bytes()?)?),
-                3 => self.histograms.push(field.bytes()?),
-                4 => self.exemplars.push(exemplar(field.bytes()?, number, symbols)?),
+                2 => {
+                    let message = field.bytes()?;
+                    let (sample, start_ms) = match common_sample(message) {
+                        Some(sample) => (sample, 0),
+                        None => (sample(message)?, start_of(message, SAMPLE_START)?),
+                    };
+                    self.samples.push(sample);
+                    note_start(&mut self.starts, self.samples.len(), start_ms);
+                }
+                3 => {
+                    let message = field.bytes()?;
+                    self.histograms.push(message);
+                    let start_ms = start_of(message, HISTOGRAM_START)?;
+                    note_start(&mut self.histogram_starts, self.histograms.len(), start_ms);
+                }
+                4 => {
+                    let exemplar = exemplar(field.bytes()?, number, symbols)?;
+                    self.charge_labels(exemplar.labels.len())?;
+                    self.exemplars.push(exemplar);
+                }
                 5 => metadata = Some(field.bytes()?),
+                6 => created_ms = field.varint()? as i64,
                 _ => {}
             }
         }
-        // Before they are written out: a text may be long and named again and again.
-        if references.len() > 2 * LABELS_PER_SERIES_MAX {
-            return Err(WireError::TooManyLabels(references.len() / 2));
+        if created_ms != 0 {
+            fill_starts(&mut self.starts, first_sample..self.samples.len(), created_ms);
+            fill_starts(&mut self.histogram_starts, first_histogram..self.histograms.len(), created_ms);
         }
         let pairs = pairs(&references, symbols)?;
-        let is_long = |[name, value]: &[&str; 2]| {
-            name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX
-        };
-        if pairs.iter().any(is_long) {
-            return Err(WireError::LongLabel);
-        }
         let metric = pairs.iter().find(|[name, _]| *name == METRIC_NAME).map_or("", |[_, value]| *value);
         let metadata =
             metadata.map(|metadata| read_metadata(metadata, symbols)).transpose()?.unwrap_or_default();
@@ -82,10 +99,7 @@ impl<'a> Request<'a> {
             true => label_fields(&with_type(&pairs, &metadata)),
             false => label_fields(&pairs),
         };
-        self.label_bytes += labels.len();
-        if self.label_bytes > WRITE_DECOMPRESSED_BYTES_MAX {
-            return Err(WireError::ManyLabelBytes);
-        }
+        self.charge_labels(labels.len())?;
         if !metric.is_empty() && metadata != Metadata::default() {
             self.metadata.push((metric, metadata));
         }
@@ -96,6 +110,50 @@ impl<'a> Request<'a> {
         });
         Ok(())
     }
+
+    /// Counts the bytes of a label set that was written out from the table of texts.
+    fn charge_labels(&mut self, bytes: usize) -> Result<(), WireError> {
+        self.label_bytes += bytes;
+        if self.label_bytes > WRITE_DECOMPRESSED_BYTES_MAX { Err(WireError::ManyLabelBytes) } else { Ok(()) }
+    }
+}
+
+/// The field of a sample that has its start timestamp.
+const SAMPLE_START: u32 = 3;
+
+/// The field of a histogram that has its start timestamp.
+const HISTOGRAM_START: u32 = 17;
+
+/// The start timestamp in a message; 0 if it has none.
+fn start_of(message: &[u8], number: u32) -> Result<TimestampMs, WireError> {
+    let mut start_ms = 0;
+    for field in Fields::of(message) {
+        let field = field?;
+        if field.number == number {
+            start_ms = field.varint()? as i64;
+        }
+    }
+    Ok(start_ms)
+}
+
+/// Notes the start timestamp of the last of `count` samples. A request that has none costs no list.
+#[inline]
+fn note_start(starts: &mut Vec<TimestampMs>, count: usize, start_ms: TimestampMs) {
+    if start_ms != 0 {
+        starts.resize(count, 0);
+        if let Some(last) = starts.last_mut() {
+            *last = start_ms;
+        }
+    }
+}
+
+/// Gives those samples a start timestamp that have none.
+fn fill_starts(starts: &mut Vec<TimestampMs>, samples: Range<usize>, start_ms: TimestampMs) {
+    if !samples.is_empty() {
+        starts.resize(samples.end, 0);
+    }
+    let of_series = starts.get_mut(samples).unwrap_or_default();
+    of_series.iter_mut().filter(|start| **start == 0).for_each(|start| *start = start_ms);
 }
 
 /// The labels with those of type and unit, sorted.
@@ -129,22 +187,31 @@ fn symbol<'a>(reference: u64, symbols: &[&'a str]) -> Result<&'a str, WireError>
     at.and_then(|at| symbols.get(at)).copied().ok_or(WireError::Reference(reference))
 }
 
-/// Names and values.
+/// Names and values. They are looked at before they are written out: a text may be long, and named again and again.
 fn pairs<'a>(references: &[u64], symbols: &[&'a str]) -> Result<Vec<[&'a str; 2]>, WireError> {
     let (pairs, rest) = references.as_chunks::<2>();
     if !rest.is_empty() {
         return Err(WireError::Unpaired);
     }
-    pairs.iter().map(|[name, value]| Ok([symbol(*name, symbols)?, symbol(*value, symbols)?])).collect()
+    let pair = |[name, value]: &[u64; 2]| {
+        let (name, value) = (symbol(*name, symbols)?, symbol(*value, symbols)?);
+        let is_long = name.len() > LABEL_NAME_BYTES_MAX || value.len() > LABEL_VALUE_BYTES_MAX;
+        if is_long { Err(WireError::LongLabel) } else { Ok([name, value]) }
+    };
+    pairs.iter().map(pair).collect()
 }
 
-/// Repeated numbers: packed, or one by one.
+/// Numbers of label names and values: repeated, packed or one by one.
 fn add_numbers(field: &Field<'_>, numbers: &mut Vec<u64>) -> Result<(), WireError> {
+    let mut add = |number| {
+        numbers.push(number);
+        let labels = numbers.len() / 2;
+        if labels > LABELS_PER_SERIES_MAX { Err(WireError::TooManyLabels(labels)) } else { Ok(()) }
+    };
     match field.value {
-        Wire::Varint(number) => numbers.push(number),
-        _ => numbers.extend(super::protobuf::packed_numbers(field.bytes()?).collect::<Result<Vec<_>, _>>()?),
+        Wire::Varint(number) => add(number),
+        _ => super::protobuf::packed_numbers(field.bytes()?).try_for_each(|number| add(number?)),
     }
-    Ok(())
 }
 
 /// Labels as version 1.0 writes them: fields 1 of a series, each with the name in field 1 and the value in
@@ -250,6 +317,46 @@ mod tests {
         assert_eq!(parsed.series.len(), 1);
         let (metric, metadata) = &parsed.metadata[0];
         assert_eq!((*metric, metadata.help.as_str()), ("up", "Whether it is up"));
+    }
+
+    #[test]
+    fn start_timestamps_come_from_the_sample_or_else_from_its_series() {
+        let sample = |timestamp, start_timestamp| v2::Sample { value: 1.0, timestamp, start_timestamp };
+        let now_ms = 1_700_000_000_000;
+        #[track_caller]
+        fn check(samples: &[v2::Sample], created_ms: u64, want: &[i64]) {
+            let mut series = v2::TimeSeries {
+                labels_refs: vec![1, 2],
+                samples: samples.to_vec(),
+                histograms: vec![v1::Histogram::default()],
+                ..v2::TimeSeries::default()
+            }
+            .encode_to_vec();
+            if created_ms > 0 {
+                // Field 6 of drafts, which the message has no more.
+                series.push(6 << 3);
+                prost::encoding::encode_varint(created_ms, &mut series);
+            }
+            let mut message = [0x22, 0x00, 0x22, 0x08].to_vec();
+            message.extend_from_slice(b"__name__\x22\x01a");
+            message.push(0x2a);
+            prost::encoding::encode_varint(series.len() as u64, &mut message);
+            message.extend(series);
+            let request = Request::parse_v2(&message, false).unwrap();
+            assert_eq!(request.samples.len(), samples.len());
+            assert_eq!(request.starts, want);
+            assert_eq!(request.histogram_starts, vec![created_ms as i64; usize::from(created_ms > 0)]);
+        }
+        check(&[sample(now_ms, 0), sample(now_ms + 1, 0)], 0, &[]);
+        check(&[sample(now_ms, 0), sample(5, 3)], 0, &[0, 3]);
+        check(&[sample(now_ms, now_ms - 1), sample(now_ms + 1, 0)], 0, &[now_ms - 1]);
+        check(&[sample(now_ms, 0), sample(now_ms + 1, 4)], 7, &[7, 4]);
+    }
+
+    #[test]
+    fn a_histogram_has_its_start_timestamp_in_field_17() {
+        let message = [&v1::Histogram::default().encode_to_vec()[..], &[0x88, 0x01, 0x2a]].concat();
+        assert_eq!(start_of(&message, HISTOGRAM_START), Ok(42));
     }
 
     #[test]

@@ -150,7 +150,8 @@ impl RuleContext {
     pub async fn write_histograms(&self, samples: &[(Labels, HistogramSample)]) {
         let mut table = self.histograms.lock().await;
         for (labels, sample) in samples {
-            if let Err(error) = table.append(self.writer.appender(), labels, sample, Source::Derived).await {
+            if let Err(error) = table.append(self.writer.appender(), labels, sample, 0, Source::Derived).await
+            {
                 tracing::warn!(%error, "Histograms of rules cannot be stored");
                 return;
             }

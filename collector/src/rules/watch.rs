@@ -12,7 +12,7 @@ use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
 use pharos_tsdb::CommitNumber;
-use pharos_tsdb::histogram::PART_LABEL;
+use pharos_tsdb::is_hidden;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -177,8 +177,8 @@ impl Watched {
             .filter(|selector| selector.matchers.iter().all(|matcher| matcher.matches_labels(labels)))
             .map(|selector| Watcher { rule: selector.rule as u32, selector: selector.selector as u32 })
             .collect();
-        // Parts of histograms are no samples that a threshold could be about.
-        if watchers.is_empty() || labels.get(PART_LABEL).is_some() {
+        // Parts of histograms and start timestamps are no samples that a threshold could be about.
+        if watchers.is_empty() || is_hidden(labels) {
             return None;
         }
         watchers.sort_unstable();

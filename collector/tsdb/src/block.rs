@@ -6,6 +6,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod index;
+pub(crate) mod index_cache;
 pub(crate) mod reader;
 pub(crate) mod rollups;
 pub(crate) mod samples;
@@ -100,4 +101,13 @@ pub(crate) struct Provenance {
     pub(crate) journal_segment: u64,
     /// Files that this one replaces: removed if a crash left them.
     pub(crate) replaces: Vec<String>,
+}
+
+/// What the engine wants to know of a block all the time, so that it need not have the index for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) provenance: Provenance,
+    /// Samples were dropped and roll-ups are left.
+    pub(crate) is_thinned: bool,
+    pub(crate) has_rollups: bool,
 }

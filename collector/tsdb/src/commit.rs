@@ -1,14 +1,15 @@
 //! Group commit: appends gather entries, one thread writes and syncs them, and tells how far it has come.
 //!
 //! Everything that was gathered while the disk was busy goes out as one record with one sync, so the rate
-//! of syncs adapts to the disk. When the disk is full the thread keeps the record and tries again, and
+//! of syncs adapts to the disk (a giant as several, each with its sync: behind the last sync there is never more
+//! than one record, which is how a torn end is told from damage). When the disk is full the thread keeps the record and tries again, and
 //! appends are refused meanwhile; when a sync fails nobody knows what is on disk, and the engine is
 //! poisoned.
 
 use crate::error::TsdbError;
 use crate::head::group::{Group, GroupState};
 use crate::head::registry::Registry;
-use crate::journal_entry::EntryWriter;
+use crate::journal_entry::{EntryWriter, Records};
 use crate::metadata::Metadata;
 use crate::row::{Lane, StreamId, StreamMark};
 use pharos_common::journal::{Journal, JournalError, Position};
@@ -38,6 +39,9 @@ const LINGER_HURRIED: Duration = Duration::from_millis(4);
 
 /// So much is written at once in any case.
 const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Memory for gathering that is kept from commit to commit.
+const SPARE_BYTES_KEPT: usize = 4 << 20;
 
 /// A segment is closed at this size: small enough that what it holds is soon in blocks.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -362,7 +366,9 @@ impl CommitQueue {
             });
             drop(pending);
             written();
-            spare = batch.record;
+            spare = batch.records.into_last();
+            spare.clear();
+            spare.shrink_to(SPARE_BYTES_KEPT);
         }
         self.tell(|progress| progress.failure = Some(Failure::Closed));
     }
@@ -401,10 +407,10 @@ impl CommitQueue {
             return None;
         }
         let empty = pending.entries.is_empty();
-        let record = if empty { spare } else { pending.entries.swap(spare) };
-        let full = journal.current_segment_bytes() + record.len() as u64 > SEGMENT_BYTES_MAX;
+        let records = if empty { Records::default() } else { pending.entries.swap(spare) };
+        let full = journal.current_segment_bytes() + records.len() as u64 > SEGMENT_BYTES_MAX;
         let mut batch = Batch {
-            record,
+            records,
             empty,
             requested: pending.requested.is_some(),
             next_record: (0, 0),
@@ -426,13 +432,21 @@ impl CommitQueue {
         Some(batch)
     }
 
-    /// Writes and syncs a record; waits as long as the disk is full.
+    /// Writes and syncs the records; waits as long as the disk is full.
     fn write(&self, journal: &mut Journal, batch: &Batch) -> Result<(), String> {
         if batch.empty {
             return Ok(());
         }
+        for record in batch.records.iter() {
+            self.write_record(journal, record)?;
+            self.note_segment(journal.current_segment(), batch.newest_ms);
+        }
+        Ok(())
+    }
+
+    fn write_record(&self, journal: &mut Journal, record: &[u8]) -> Result<(), String> {
         loop {
-            match journal.append(&batch.record) {
+            match journal.append(record) {
                 Ok(_) => break,
                 Err(JournalError::Io(error)) => {
                     let reason: Arc<str> = error.to_string().into();
@@ -449,11 +463,10 @@ impl CommitQueue {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        self.bytes_written.fetch_add(batch.record.len() as u64, Ordering::Relaxed);
-        self.uncovered_bytes.fetch_add(batch.record.len() as u64, Ordering::Relaxed);
+        self.bytes_written.fetch_add(record.len() as u64, Ordering::Relaxed);
+        self.uncovered_bytes.fetch_add(record.len() as u64, Ordering::Relaxed);
         journal.sync().map_err(|error| error.to_string())?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.note_segment(journal.current_segment(), batch.newest_ms);
         Ok(())
     }
 
@@ -480,7 +493,7 @@ impl CommitQueue {
 }
 
 struct Batch {
-    record: Vec<u8>,
+    records: Records,
     empty: bool,
     /// Somebody waits for the boundary behind it.
     requested: bool,
@@ -512,6 +525,7 @@ impl Pending {
         state: &mut GroupState,
         registry: &Registry,
     ) {
+        self.entries.split_if_full();
         let mut full = state.journal_rows >= FULL_ROW_EVERY;
         if state.journal_epoch != self.epoch {
             let labels: Vec<_> =
@@ -556,6 +570,7 @@ impl Pending {
     pub(crate) fn metadata(&mut self, metric: &str, metadata: Metadata) {
         let is_news = self.metadata.get(metric) != Some(&metadata);
         if is_news && self.entries.len() <= PENDING_BYTES_MAX && self.has_room_for(metric, &metadata) {
+            self.entries.split_if_full();
             self.entries.metadata(metric, &metadata);
             self.remember_metadata(metric, metadata);
         }
@@ -572,7 +587,8 @@ impl Pending {
     }
 
     fn has_room_for(&self, metric: &str, metadata: &Metadata) -> bool {
-        self.metadata_bytes + metadata_bytes(metric, metadata) <= METADATA_BYTES_MAX
+        let before = self.metadata.get(metric).map_or(0, |before| metadata_bytes(metric, before));
+        self.metadata_bytes - before + metadata_bytes(metric, metadata) <= METADATA_BYTES_MAX
     }
 
     /// All metadata, sorted by metric.
@@ -589,7 +605,7 @@ impl Pending {
     pub(crate) fn state_record(&self) -> Vec<u8> {
         let mut entries = EntryWriter::new(0);
         repeat(&self.marks, &self.metadata, &mut entries);
-        entries.swap(Vec::new())
+        entries.swap(Vec::new()).into_last()
     }
 
     /// A new epoch stands alone: it repeats marks and metadata, and groups are defined again.

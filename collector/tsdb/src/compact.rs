@@ -68,8 +68,9 @@ pub(crate) fn merge(
 ) -> Result<u64, TsdbError> {
     let mut next: Vec<usize> = vec![0; sources.len()];
     let mut provenance = Provenance::default();
-    for source in sources {
-        let have = &source.index()?.provenance;
+    let indexes = sources.iter().map(|source| source.index()).collect::<Result<Vec<_>, _>>()?;
+    for (source, index) in sources.iter().zip(&indexes) {
+        let have = &index.provenance;
         if have.journal_segment >= provenance.journal_segment {
             provenance.cut_before_ms = provenance.cut_before_ms.max(have.cut_before_ms);
             provenance.journal_segment = have.journal_segment;
@@ -81,8 +82,8 @@ pub(crate) fn merge(
             return Err(TsdbError::Closed);
         }
         let mut least: Option<Labels> = None;
-        for (source, &at) in sources.iter().zip(&next) {
-            if let Some(series) = source.index()?.series.get(at)
+        for (index, &at) in indexes.iter().zip(&next) {
+            if let Some(series) = index.series.get(at)
                 && least.as_ref().is_none_or(|least| series.labels < *least)
             {
                 least = Some(series.labels.clone());
@@ -90,9 +91,9 @@ pub(crate) fn merge(
         }
         let Some(least) = least else { break };
         let mut pieces = Pieces::default();
-        for (source, at) in sources.iter().zip(&mut next) {
-            if source.index()?.series.get(*at).is_some_and(|series| series.labels == least)
-                && let Some((labels, piece)) = source.series(*at)?
+        for ((source, index), at) in sources.iter().zip(&indexes).zip(&mut next) {
+            if index.series.get(*at).is_some_and(|series| series.labels == least)
+                && let Some((labels, piece)) = source.series(index, *at)?
             {
                 pieces.add(&labels, piece);
                 *at += 1;
@@ -114,7 +115,7 @@ impl From<BlockError> for TsdbError {
                 version: u32::from(version),
                 known: u32::from(crate::block::VERSION),
             },
-            BlockError::Damaged { .. } => TsdbError::Io(error.to_string()),
+            BlockError::Damaged { .. } | BlockError::NotInMemory => TsdbError::Io(error.to_string()),
         }
     }
 }

@@ -22,6 +22,7 @@ mod read;
 mod replay;
 mod restore;
 mod retention;
+mod room;
 mod selection;
 mod snapshot;
 mod statistics;
@@ -35,6 +36,7 @@ pub use summarize::{SUMMARY_GRAIN_MS, Summaries};
 pub use verify::{FileCheck, Verdict};
 
 use crate::block::cache::BlockCache;
+use crate::block::index_cache::IndexCache;
 use crate::block::reader::Block;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
@@ -50,7 +52,7 @@ use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{FolderLock, StorageIo};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -81,10 +83,14 @@ struct Inner {
     commits: CommitQueue,
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
+    /// See [`Database::samples_since_ms`].
+    samples_since_ms: AtomicI64,
     /// Decoded pages of the blocks.
     pages: Arc<BlockCache>,
+    indexes: Arc<IndexCache>,
     housekeeping: Mutex<Housekeeping>,
     exemplars: ExemplarLog,
+    room: room::Room,
     counters: Counters,
     _lock: Box<dyn FolderLock>,
 }
@@ -160,6 +166,12 @@ pub struct Stats {
     pub blocks: u64,
     pub block_bytes: u64,
     pub block_bytes_written: u64,
+    /// Times that the index of a block was wanted and was in memory.
+    pub index_cache_hits: u64,
+    /// The same when it had to be read.
+    pub index_cache_misses: u64,
+    /// Memory, about, of the indexes kept.
+    pub index_cache_bytes: u64,
     pub checkpoints: u64,
     /// What they take on disk.
     pub checkpoint_bytes: u64,
@@ -234,6 +246,9 @@ impl Database {
         drop(pending);
         drop(registry);
         inner.counters.count(&appended);
+        if inner.take_room(appended.samples) {
+            self._threads.alarm.ring();
+        }
         outcome.map(|()| appended)
     }
 
@@ -344,7 +359,7 @@ impl Database {
     pub fn stats(&self) -> Stats {
         let inner = &*self.inner;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let blocks = inner.blocks();
+        let (blocks, indexes) = (inner.blocks(), inner.indexes.stats());
         let (head_index_bytes, head_sample_bytes) = inner.head.memory_bytes();
         let (head_series, head_groups) = {
             let registry = inner.head.registry();
@@ -371,6 +386,9 @@ impl Database {
             blocks: blocks.len() as u64,
             block_bytes: blocks.iter().map(|block| block.bytes()).sum(),
             block_bytes_written: load(&inner.counters.block_bytes_written),
+            index_cache_hits: indexes.hits,
+            index_cache_misses: indexes.misses,
+            index_cache_bytes: indexes.bytes,
             checkpoints: load(&inner.counters.checkpoints),
             checkpoint_bytes: load(&inner.counters.checkpoint_bytes),
             checkpoint_bytes_written: load(&inner.counters.checkpoint_bytes_written),

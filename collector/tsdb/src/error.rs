@@ -80,6 +80,9 @@ pub enum SeriesLimit {
     /// Bytes of one series' labels.
     #[error("bytes of labels a series")]
     LabelBytes,
+    /// Bytes of the labels of series that come as one group.
+    #[error("bytes of labels of series that come together")]
+    GroupLabelBytes,
 }
 
 impl From<IoError> for TsdbError {
@@ -115,6 +118,9 @@ pub enum ReadError<Refusal> {
         /// Which part of it.
         what: String,
     },
+    /// Files would have to be read, which the reader's budget does not allow.
+    #[error("not in memory")]
+    NotInMemory,
     /// A file operation failed.
     #[error(transparent)]
     Io(#[from] IoError),

@@ -108,7 +108,7 @@ fn journal_record_seeds() -> Vec<Vec<u8>> {
     for row in 0..12 {
         writer.row(9, 1_000_000 + row as i64 * 1_000, &mut model, &values(row), row % 6 == 0);
         if row % 4 == 3 {
-            records.push(writer.swap(Vec::new()));
+            records.push(writer.swap(Vec::new()).into_last());
         }
     }
     records
@@ -185,7 +185,7 @@ fn sample_checkpoint() -> Option<Vec<u8>> {
     writer.define(5, columns.iter()).ok()?;
     writer.group(5, WIDTH, &capture).ok()?;
     writer.late(5, 77, &values(1)).ok()?;
-    writer.state(&EntryWriter::new(0).swap(Vec::new())).ok()?;
+    writer.state(&EntryWriter::new(0).swap(Vec::new()).into_last()).ok()?;
     let replay_from = Position { segment: 3, offset: 400 };
     writer.end(&[Link { number: 1, scope: 1, replay_from, newest_ms }], (8, 20), &[(3, newest_ms)]).ok()?;
     writer.publish().ok()?;

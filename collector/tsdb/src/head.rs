@@ -10,10 +10,10 @@ pub(crate) mod page;
 pub(crate) mod registry;
 pub(crate) mod selection;
 
-use crate::error::TsdbError;
-use crate::histogram;
+use crate::error::{SeriesLimit, TsdbError};
+use crate::hidden;
 use crate::merge::Piece;
-use crate::row::{Appended, GROUP_COLUMNS_MAX, GroupId, Row, is_absent};
+use crate::row::{Appended, GROUP_COLUMNS_MAX, GROUP_LABEL_BYTES_MAX, GroupId, Row, is_absent};
 use group::Group;
 use guard::{Guard, Refusals};
 use late::{LateLog, LateSamples};
@@ -21,6 +21,7 @@ use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use registry::Registry;
+use selection::Wanted;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -91,6 +92,12 @@ impl Head {
         if columns.is_empty() || columns.len() > GROUP_COLUMNS_MAX {
             return Err(TsdbError::GroupWidth(columns.len()));
         }
+        if columns.iter().map(|labels| labels.as_bytes().len()).sum::<usize>() > GROUP_LABEL_BYTES_MAX {
+            return Err(TsdbError::TooManySeries {
+                limit: GROUP_LABEL_BYTES_MAX,
+                of: SeriesLimit::GroupLabelBytes,
+            });
+        }
         {
             // An explosion must not hold back those who append: what is refused needs no more than this.
             let registry = self.registry();
@@ -107,7 +114,7 @@ impl Head {
         let registry = self.registry();
         let unknown = registry.unknown(columns);
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        for labels in unknown.into_iter().filter(|labels| !histogram::is_inner_part(labels)) {
+        for labels in unknown.into_iter().filter(|labels| !hidden::is_uncounted(labels)) {
             refusals.count(&guard.culprit(labels));
         }
     }
@@ -132,7 +139,7 @@ impl Head {
         if row.values.len() != group.columns.len() {
             return Err(TsdbError::RowWidth { want: group.columns.len(), got: row.values.len() });
         }
-        let present = row.values.iter().filter(|&&value| !is_absent(value)).count() as u64;
+        let present = group.samples_in(row.values);
         if row.timestamp_ms > window.newest_ms {
             appended.too_new += present;
             return Ok(());
@@ -157,12 +164,13 @@ impl Head {
         }
         // What is there stays, whatever a repetition says; what the newest row lacks is filled in, for a
         // sender may spread one tick over two requests.
-        if state.last_row().is_some_and(|(timestamp, _)| timestamp == row.timestamp_ms) {
+        if let Some((_, last)) = state.last_row().filter(|(timestamp, _)| *timestamp == row.timestamp_ms) {
+            let before = group.samples_in(last);
             let filled = match state.filled_last_row(row.values) {
-                Some((merged, filled)) => {
+                Some(merged) => {
                     journal(&group, &mut state, &merged);
                     state.replace_last_row(&merged);
-                    filled as u64
+                    group.samples_in(&merged) - before
                 }
                 None => 0,
             };
@@ -205,11 +213,15 @@ impl Head {
 
     fn append_late(&self, group: &Group, row: &Row<'_>, appended: &mut Appended) {
         let mut late = self.late();
-        for (&series, &value) in group.columns.iter().zip(row.values) {
+        for (column, (&series, &value)) in group.columns.iter().zip(row.values).enumerate() {
             if is_absent(value) {
                 continue;
             }
-            if late.insert(series, row.timestamp_ms, value) {
+            let is_new = late.insert(series, row.timestamp_ms, value);
+            if !group.has_samples(column) {
+                continue;
+            }
+            if is_new {
                 self.samples.fetch_add(1, Ordering::Relaxed);
                 appended.samples += 1;
                 appended.late += 1;
@@ -220,20 +232,26 @@ impl Head {
     }
 
     /// Finds matching series: their groups and columns, their labels, and their late samples in the range.
-    fn find(&self, matchers: &[Matcher], start_ms: TimestampMs, end_ms: TimestampMs) -> Found {
+    fn find(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        wanted: Wanted,
+    ) -> Found {
         let registry = self.registry();
-        let selected = registry.postings().select(matchers);
-        let mut wanted: BTreeMap<GroupId, WantedColumns> = BTreeMap::new();
+        let selected = wanted.of(registry.postings(), matchers);
+        let mut columns: BTreeMap<GroupId, WantedColumns> = BTreeMap::new();
         let mut found = Found::default();
         for series in &selected {
             let Some(entry) = registry.series(series) else { continue };
             found.labels.insert(series, entry.labels.clone());
             for &(group, column) in &entry.locations {
-                wanted.entry(group).or_default().push((column, series));
+                columns.entry(group).or_default().push((column, series));
             }
         }
         found.groups =
-            wanted.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
+            columns.into_iter().filter_map(|(id, columns)| Some((registry.group(id)?, columns))).collect();
         // Late samples are taken while the registry cannot change: series numbers are used again.
         let being_cut = Arc::clone(&self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner));
         let late = self.late();
@@ -274,7 +292,7 @@ impl Head {
                 .map(|(series, _)| *series)
                 .collect()
         };
-        for number in &registry.postings().select(matchers) {
+        for number in &registry.postings().select_shown(matchers) {
             let Some(series) = registry.series(number) else { continue };
             let in_range = late.contains(&number)
                 || series.locations.iter().filter_map(|(id, _)| registry.group(*id)).any(|group| {
@@ -320,9 +338,26 @@ impl Head {
         self.registry().groups().map(|(_, group)| group.lock().open_cells()).sum()
     }
 
-    /// Late samples in memory.
+    /// Late samples in memory that no cut has taken.
     pub(crate) fn late_len(&self) -> usize {
         self.late().len()
+    }
+
+    /// Those that a cut is writing into blocks.
+    pub(crate) fn late_being_cut_len(&self) -> usize {
+        self.late_being_cut.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// How far the groups have come that were written to in the last `active_ms` by the clock, the one that is
+    /// furthest behind; `None` if there is none. To be asked regularly, for this is how it notices.
+    pub(crate) fn reached_ms(&self, now_ms: TimestampMs, active_ms: i64) -> Option<TimestampMs> {
+        let reached = |(_, group): (_, Arc<Group>)| group.lock().reached_ms(now_ms, active_ms);
+        self.registry().groups().filter_map(reached).min()
+    }
+
+    /// Bytes of memory, about, of rows older than this: what a cut there gives back.
+    pub(crate) fn row_bytes_before(&self, before_ms: TimestampMs) -> usize {
+        self.registry().groups().map(|(_, group)| group.lock().row_bytes_before(before_ms)).sum()
     }
 
     /// Range of the late samples in memory.

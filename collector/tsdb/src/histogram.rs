@@ -20,8 +20,6 @@ pub use layout::Layout;
 
 use pharos_common::histogram::{BucketSpan, CounterResetHint, FloatHistogram};
 use pharos_common::labels::Labels;
-use pharos_common::matcher::Matcher;
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The label that tells the parts of a histogram apart. It sorts behind the names of all usual labels, and
@@ -176,30 +174,4 @@ fn hint_from_number(number: f64) -> CounterResetHint {
         3.0 => CounterResetHint::Gauge,
         _ => CounterResetHint::Unknown,
     }
-}
-
-/// The labels of the series that a part belongs to; `None` for a series that is no part.
-pub(crate) fn whole(labels: &Labels) -> Option<Labels> {
-    labels.get(PART_LABEL)?;
-    Some(labels.filtered(|name| name != PART_LABEL))
-}
-
-/// Whether a series is a part of a histogram that does not stand for it where series are counted: every part
-/// but the count, of which there is one a layout.
-pub(crate) fn is_inner_part(labels: &Labels) -> bool {
-    labels.get(PART_LABEL).is_some_and(|part| part.split('/').nth(1) != Some("n"))
-}
-
-/// Matchers as they are meant from outside, where no series has [`PART_LABEL`]: those that ask for its absence
-/// always hold and are left out. `None` if one asks for its presence, which nothing has.
-pub(crate) fn from_outside(matchers: &[Matcher]) -> Option<Cow<'_, [Matcher]>> {
-    if matchers.iter().all(|matcher| matcher.name() != PART_LABEL) {
-        return Some(Cow::Borrowed(matchers));
-    }
-    let (of_part, others): (Vec<&Matcher>, Vec<&Matcher>) =
-        matchers.iter().partition(|matcher| matcher.name() == PART_LABEL);
-    of_part
-        .iter()
-        .all(|matcher| matcher.matches_empty())
-        .then(|| Cow::Owned(others.into_iter().cloned().collect()))
 }

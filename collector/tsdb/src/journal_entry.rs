@@ -1,6 +1,6 @@
 //! What a journal record holds: a run of entries, written by [`EntryWriter`], read by [`read_entries`].
 //!
-//! One record is one group commit. Records of an epoch (a process's part of a segment) build on each
+//! One record is one group commit; one that would be too large becomes several. Records of an epoch (a process's part of a segment) build on each
 //! other: a group is defined before its first row in the epoch, and most rows are told against the group's
 //! row before (see `codec::row_model`). A record that damage swallowed must not make the rows behind it wrong, so
 //! each record says which it is, and now and then a row is told in full.
@@ -49,9 +49,40 @@ const LENGTH_BASE: usize = 2;
 /// A length from here on has a varint of its own.
 const LENGTH_LONG: usize = 63;
 
+/// A record of this size is closed before the next row: with that row and the largest definition of its group
+/// ([`crate::row::GROUP_LABEL_BYTES_MAX`]) it is still one that the journal takes.
+const RECORD_BYTES_FULL: usize = 16 << 20;
+
+/// The records of a group commit: one, but for a giant.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    full: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+impl Records {
+    /// In their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.full.iter().chain([&self.last]).map(Vec::as_slice)
+    }
+
+    /// Bytes of all.
+    pub(crate) fn len(&self) -> usize {
+        self.iter().map(<[u8]>::len).sum()
+    }
+
+    /// The last one, for the memory that it has.
+    pub(crate) fn into_last(self) -> Vec<u8> {
+        self.last
+    }
+}
+
 /// Entries that wait to be written.
 #[derive(Debug)]
 pub(crate) struct EntryWriter {
+    /// Records that are full.
+    full: Vec<Vec<u8>>,
+    full_bytes: usize,
     bytes: Vec<u8>,
     header_bytes: usize,
     epoch: u32,
@@ -69,6 +100,8 @@ impl EntryWriter {
     /// Begins with an epoch that differs from those that the journal holds already.
     pub(crate) fn new(epoch: u32) -> Self {
         let mut writer = EntryWriter {
+            full: Vec::new(),
+            full_bytes: 0,
             bytes: Vec::new(),
             header_bytes: 0,
             epoch,
@@ -172,20 +205,32 @@ impl EntryWriter {
         push_bytes(&mut self.bytes, metadata.help.as_bytes());
     }
 
+    /// Closes the record if it is so large that another entry may be too much.
+    pub(crate) fn split_if_full(&mut self) {
+        if self.bytes.len() >= RECORD_BYTES_FULL {
+            self.full_bytes += self.bytes.len();
+            self.full.push(std::mem::take(&mut self.bytes));
+            self.number += 1;
+            self.begin_record();
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.full_bytes + self.bytes.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.len() == self.header_bytes
+        self.full.is_empty() && self.bytes.len() == self.header_bytes
     }
 
-    /// Hands the record over and begins the next in the buffer given.
-    pub(crate) fn swap(&mut self, next: Vec<u8>) -> Vec<u8> {
-        let record = std::mem::replace(&mut self.bytes, next);
+    /// Hands the records over and begins the next in the buffer given.
+    pub(crate) fn swap(&mut self, next: Vec<u8>) -> Records {
+        let last = std::mem::replace(&mut self.bytes, next);
+        let full = std::mem::take(&mut self.full);
+        self.full_bytes = 0;
         self.number += 1;
         self.begin_record();
-        record
+        Records { full, last }
     }
 }
 
@@ -430,7 +475,7 @@ mod tests {
         writer.mark(&StreamMark { stream: [3; 16], lane: Lane::Backfill, sequence: 9 });
         let metadata = Metadata { kind: MetricKind::Counter, unit: "s".into(), help: "h".into() };
         writer.metadata("a", &metadata);
-        let (seen, _) = read(&[writer.swap(Vec::new())]);
+        let (seen, _) = read(&[writer.swap(Vec::new()).into_last()]);
         assert_eq!(seen.len(), 5);
         assert!(seen[1].contains("timestamp_ms: 1000, values: [1.0, 2.5]"), "{}", seen[1]);
         assert!(seen[2].contains("timestamp_ms: 2000, values: [1.0, NaN]"), "{}", seen[2]);
@@ -445,7 +490,7 @@ mod tests {
         writer.define(7, labels().iter());
         for (value, full) in [(1.0, true), (2.0, false), (3.0, false), (4.0, true), (5.0, false)] {
             writer.row(7, 1_000, &mut model, &[value, 0.0], full);
-            records.push(writer.swap(Vec::new()));
+            records.push(writer.swap(Vec::new()).into_last());
         }
         records.remove(1);
         let (seen, lost) = read(&records);
@@ -459,9 +504,9 @@ mod tests {
         let mut old = EntryWriter::new(5);
         old.define(7, labels().iter());
         let mut new = EntryWriter::new(6);
-        let first = new.swap(Vec::new());
+        let first = new.swap(Vec::new()).into_last();
         new.row(7, 1_000, &mut RowModel::new(2), &[1.0, 1.0], true);
-        let (seen, lost) = read(&[old.swap(Vec::new()), new.swap(Vec::new())]);
+        let (seen, lost) = read(&[old.swap(Vec::new()).into_last(), new.swap(Vec::new()).into_last()]);
         assert_eq!((seen.len(), lost), (1, 1), "the record that defines the group is missing: {first:?}");
     }
 
@@ -475,7 +520,7 @@ mod tests {
         let mut writer = EntryWriter::new(5);
         writer.define(1, columns[..40].iter());
         writer.define(2, columns[40..].iter());
-        let record = writer.swap(Vec::new());
+        let record = writer.swap(Vec::new()).into_last();
         assert!(record.len() < 64 * 10, "{}", record.len());
         let mut defined = Vec::new();
         let visit = |entry: Entry<'_>| {

@@ -17,9 +17,11 @@ mod cut;
 mod database;
 mod error;
 mod exemplars;
+mod framed;
 #[doc(hidden)]
 pub mod fuzz;
 mod head;
+mod hidden;
 pub mod histogram;
 mod journal_entry;
 mod manifest;
@@ -29,6 +31,7 @@ mod postings;
 mod rollup;
 mod row;
 mod select;
+pub mod starts;
 mod summarize;
 mod tombstones;
 
@@ -38,9 +41,11 @@ pub use database::{
 };
 pub use error::{ReadError, SeriesLimit, TsdbError};
 pub use exemplars::{AppendedExemplars, Exemplar};
+pub use hidden::{is_hidden, is_reserved_label};
 pub use metadata::{Metadata, MetricKind};
 pub use row::{
     ABSENT, AppendBatch, Appended, CommitNumber, GroupId, Lane, Row, StreamId, StreamMark, is_absent,
 };
 pub use select::{ReadBudget, Reads, SelectedSeries, Unlimited};
+pub use starts::{StartRun, Starts};
 pub use summarize::SummaryStats;

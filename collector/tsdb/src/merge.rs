@@ -4,6 +4,7 @@
 //! the earlier piece wins: the first sample stays, as in Prometheus.
 
 use crate::select::SelectedSeries;
+use crate::starts::Starts;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
 use pharos_common::summary::Span;
@@ -55,7 +56,13 @@ impl Pieces {
             .into_iter()
             .map(|(labels, pieces)| {
                 let Piece { timestamps, values } = join(pieces, |pieces| joined.join(pieces));
-                SelectedSeries { labels, timestamps, values, histograms: Vec::new() }
+                SelectedSeries {
+                    labels,
+                    timestamps,
+                    values,
+                    histograms: Vec::new(),
+                    starts: Starts::default(),
+                }
             })
             .collect();
         all.sort_unstable_by(|left, right| left.labels.cmp(&right.labels));

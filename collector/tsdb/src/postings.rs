@@ -3,6 +3,7 @@
 //! Head and blocks use the same structure. Names and values are sorted, so a regular expression with a
 //! literal prefix reads only the values that start with it.
 
+use crate::starts::START_LABEL;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::{MatchOp, Matcher};
 use roaring::RoaringBitmap;
@@ -91,6 +92,15 @@ impl Postings {
         self.value_bytes + self.values * VALUE_BYTES + self.all.len() as usize * self.names.len().min(16) * 2
     }
 
+    /// Bytes in memory, about, of [lists](Postings::insert_list), which are as large as they are.
+    pub(crate) fn list_bytes(&self) -> usize {
+        /// A place in the tree, and two allocations.
+        const LIST_BYTES: usize = 120;
+        let lists = self.names.values().flatten();
+        let bytes = lists.map(|(value, postings)| LIST_BYTES + value.len() + postings.serialized_size());
+        bytes.sum::<usize>() + self.all.serialized_size()
+    }
+
     /// Series that satisfy all matchers.
     pub(crate) fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
         let mut selected: Option<RoaringBitmap> = None;
@@ -115,6 +125,15 @@ impl Postings {
             selected = Some(next);
         }
         selected.unwrap_or_else(|| self.all.clone())
+    }
+
+    /// The same without the columns of start timestamps, which nobody wants who does not ask for them.
+    pub(crate) fn select_shown(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        let selected = self.select(matchers);
+        match self.names.get(START_LABEL) {
+            Some(columns) => columns.values().fold(selected, |left, columns| left - columns),
+            None => selected,
+        }
     }
 
     /// Series with a value of the label that satisfies the matcher.

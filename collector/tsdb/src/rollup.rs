@@ -3,11 +3,13 @@
 //! The samples of a series flow in when a block is written ([`Buckets::build`]); out come two levels of
 //! buckets, aligned to the epoch and open on the left as PromQL's windows are: bucket `k` of width `w` holds
 //! the samples at `k*w < t <= (k+1)*w`, so windows that end on the grid are whole buckets and nothing else.
-//! [`record`] turns the buckets of one series into bytes and back. Nothing here does I/O.
+//! [`record`] turns the buckets of one series into bytes, [`columns`] bytes into what is added up. Nothing here
+//! does I/O.
 //!
 //! A bucket speaks of the samples of its own block only. Whoever reads sees to it that no other source has
 //! samples in between.
 
+pub(crate) mod columns;
 pub(crate) mod record;
 mod total;
 

@@ -5,6 +5,10 @@ use pharos_common::sample::TimestampMs;
 /// The most columns a group may have.
 pub(crate) const GROUP_COLUMNS_MAX: usize = 256;
 
+/// The most bytes that the labels of a group's columns may have together: a definition fits into a record of the
+/// journal. Sixty columns with the longest labels that are taken by default are as many.
+pub(crate) const GROUP_LABEL_BYTES_MAX: usize = 32 << 20;
+
 /// The value of a column that has no sample in a row: one NaN among 2^52, which no program makes by
 /// arithmetic. A sample that has these very bits counts as absent.
 pub const ABSENT: f64 = f64::from_bits(0x7ff4_7068_6172_6f73);

@@ -1,5 +1,6 @@
 //! Reads: matchers and a time range in, whole columns out.
 
+use crate::starts::Starts;
 use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
@@ -16,6 +17,8 @@ pub struct SelectedSeries {
     pub values: Vec<f64>,
     /// Native histograms, for the few series that have them. No timestamp is also in `timestamps`.
     pub histograms: Vec<HistogramSample>,
+    /// Since when the samples have counted, of floats and histograms alike; empty if nobody told or asked.
+    pub starts: Starts,
 }
 
 /// From where a read took samples.
@@ -42,6 +45,11 @@ pub trait ReadBudget: Sync {
 
     /// Called when `samples` that were taken are not held any more.
     fn give_back(&self, samples: usize);
+
+    /// Whether files may be read. If not, what is not in memory ends the read ([`crate::ReadError::NotInMemory`]).
+    fn may_read_files(&self) -> bool {
+        true
+    }
 
     /// Called when a read is over, with from where it read.
     fn note_reads(&self, _reads: Reads) {}

@@ -5,20 +5,21 @@
 //! small file, written whole:
 //!
 //! ```text
-//! magic "PHTOMBS" 01 | n, n x tombstone | CRC-32 of what comes before, u32 little-endian
+//! "PHTOMBS" 01 | n, n x tombstone | CRC-32
 //! tombstone  first and last timestamp zigzag, sequence, n, n x (name, op u8, value)
 //! op         0 =   1 !=   2 =~   3 !~
 //! ```
 
 use crate::codec::varint::{Cursor, push, push_bytes};
 use crate::codec::zigzag;
+use crate::framed::{Framed, text};
 use crate::merge::Piece;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
 use std::sync::Arc;
 
-const MAGIC: [u8; 8] = *b"PHTOMBS\x01";
+const FILE: Framed = Framed { magic: *b"PHTOMBS", version: 1 };
 
 const OPS: [MatchOp; 4] = [MatchOp::Equal, MatchOp::NotEqual, MatchOp::Regex, MatchOp::NotRegex];
 
@@ -56,47 +57,38 @@ pub(crate) fn without_deleted(tombstones: &[Tombstone], labels: &Labels, piece: 
 
 /// The file's bytes.
 pub(crate) fn encode(tombstones: &[Tombstone]) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    push(&mut out, tombstones.len() as u64);
-    for tombstone in tombstones {
-        push(&mut out, zigzag(tombstone.start_ms));
-        push(&mut out, zigzag(tombstone.end_ms));
-        push(&mut out, tombstone.before_sequence);
-        push(&mut out, tombstone.matchers.len() as u64);
-        for matcher in &tombstone.matchers {
-            push_bytes(&mut out, matcher.name().as_bytes());
-            out.push(OPS.iter().position(|op| *op == matcher.op()).unwrap_or(0) as u8);
-            push_bytes(&mut out, matcher.value().as_bytes());
+    FILE.encode(|out| {
+        push(out, tombstones.len() as u64);
+        for tombstone in tombstones {
+            push(out, zigzag(tombstone.start_ms));
+            push(out, zigzag(tombstone.end_ms));
+            push(out, tombstone.before_sequence);
+            push(out, tombstone.matchers.len() as u64);
+            for matcher in &tombstone.matchers {
+                push_bytes(out, matcher.name().as_bytes());
+                out.push(OPS.iter().position(|op| *op == matcher.op()).unwrap_or(0) as u8);
+                push_bytes(out, matcher.value().as_bytes());
+            }
         }
-    }
-    out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
-    out
+    })
 }
 
 /// Reads the file back; `None` if it is damaged.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<Tombstone>> {
-    let (body, checksum) = bytes.split_last_chunk::<4>()?;
-    if crc32fast::hash(body).to_le_bytes() != *checksum {
-        return None;
-    }
-    let mut cursor = Cursor::new(body);
-    if cursor.array()? != MAGIC {
-        return None;
-    }
-    let text = |cursor: &mut Cursor<'_>| Some(std::str::from_utf8(cursor.bytes()?).ok()?.to_owned());
-    let mut tombstones = Vec::new();
-    for _ in 0..cursor.usize()? {
-        let (start_ms, end_ms) = (cursor.signed()?, cursor.signed()?);
-        let before_sequence = cursor.varint()?;
-        let mut matchers = Vec::new();
-        for _ in 0..cursor.usize()? {
-            let name = text(&mut cursor)?;
+    FILE.decode(bytes, |_, cursor| (0..cursor.usize()?).map(|_| decode_tombstone(cursor)).collect())
+}
+
+fn decode_tombstone(cursor: &mut Cursor<'_>) -> Option<Tombstone> {
+    let (start_ms, end_ms) = (cursor.signed()?, cursor.signed()?);
+    let before_sequence = cursor.varint()?;
+    let matchers = (0..cursor.usize()?)
+        .map(|_| {
+            let name = text(cursor)?;
             let op = *OPS.get(usize::from(cursor.byte()?))?;
-            matchers.push(Matcher::new(name, op, text(&mut cursor)?).ok()?);
-        }
-        tombstones.push(Tombstone { matchers, start_ms, end_ms, before_sequence });
-    }
-    cursor.is_empty().then_some(tombstones)
+            Matcher::new(name, op, text(cursor)?).ok()
+        })
+        .collect::<Option<_>>()?;
+    Some(Tombstone { matchers, start_ms, end_ms, before_sequence })
 }
 
 #[cfg(test)]

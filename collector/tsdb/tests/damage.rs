@@ -137,12 +137,58 @@ fn a_damaged_block_costs_its_own_samples_and_is_set_aside_or_named() {
             let end = bytes.len();
             bytes[end - 70] ^= 1;
         });
-        let (database, report) = open(&io).unwrap();
-        assert_eq!(report.set_aside.len(), 1, "its index is damaged");
-        let stored = stored(&database);
-        assert!(stored.keys().any(|(_, _, at)| *at >= START_MS + 7_360_000));
-        assert!(stored.iter().all(|(key, bits)| truth.get(key) == Some(bits)));
+        // Its index is damaged, which nobody has read yet: whoever asks for its samples is told, ...
+        let (database, _) = open(&io).unwrap();
+        let error = database.select(&[], i64::MIN, i64::MAX, &Unlimited).unwrap_err().to_string();
+        assert!(error.contains(path.file_name().unwrap().to_str().unwrap()), "{error}");
+        assert!(database.select(&[], START_MS + 7_300_000, i64::MAX, &Unlimited).is_ok());
+        // ... and who keeps house sets it aside.
+        database.flush().unwrap();
+        let aside: Vec<PathBuf> =
+            io.paths().into_iter().filter(|path| path.starts_with("/tsdb/damaged")).collect();
+        assert_eq!(aside.len(), 1, "{aside:?}");
+        assert!(database.stats().damaged_bytes > 0);
+        for restarted in [false, true] {
+            let database = if restarted { open(&io.after_power_cut()).unwrap().0 } else { database.clone() };
+            let stored = stored(&database);
+            assert!(stored.keys().any(|(_, _, at)| *at >= START_MS + 7_360_000));
+            assert!(stored.iter().all(|(key, bits)| truth.get(key) == Some(bits)));
+            assert_eq!(database.stats().blocks_missing, 0, "it is known where it is");
+        }
     }
+}
+
+#[test]
+fn without_the_list_of_blocks_a_damaged_index_is_found_when_the_folder_is_opened() {
+    let (io, truth) = folder();
+    io.remove_file(Path::new("/tsdb/manifest")).unwrap();
+    let block = io.paths().into_iter().find(|path| kind(path) == "block").unwrap();
+    io.corrupt(&block, |bytes| {
+        let end = bytes.len();
+        bytes[end - 70] ^= 1;
+    });
+    let (database, report) = open(&io).unwrap();
+    assert_eq!(report.set_aside.len(), 1);
+    assert!(stored(&database).iter().all(|(key, bits)| truth.get(key) == Some(bits)));
+}
+
+#[test]
+fn an_opening_reads_no_index_that_the_list_of_blocks_speaks_of() {
+    let (io, truth) = folder();
+    let (database, _) = open(&io).unwrap();
+    let misses = |database: &Database| database.stats().index_cache_misses;
+    assert_eq!((database.stats().blocks, misses(&database)), (2, 0));
+    assert_eq!(stored(&database), truth);
+    assert_eq!(misses(&database), 2);
+    assert!(database.stats().index_cache_bytes > 0);
+    assert_eq!(stored(&database), truth);
+    assert_eq!(misses(&database), 2, "they are kept");
+    drop(database);
+    // A file in the place of another is not what the list speaks of.
+    let blocks: Vec<PathBuf> = io.paths().into_iter().filter(|path| kind(path) == "block").collect();
+    let other = io.read(&blocks[1]).unwrap();
+    io.corrupt(&blocks[0], |bytes| *bytes = other);
+    assert_eq!(misses(&open(&io).unwrap().0), 1);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::storage_io::MemoryIo;
 use pharos_tsdb::histogram::Shape;
-use pharos_tsdb::{AppendBatch, Database, Options, Row, SeriesLimit, TsdbError, Unlimited};
+use pharos_tsdb::{
+    AppendBatch, Database, Metadata, MetricKind, Options, Row, SeriesLimit, TsdbError, Unlimited,
+};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -208,6 +210,80 @@ fn samples_are_written_out_before_memory_is_full_and_none_is_lost() {
         assert_eq!(found.values.len() as i64, ROWS);
         assert!((0..ROWS).all(|row| found.values[row as usize].to_bits() == value(row, column).to_bits()));
     }
+}
+
+/// A label set of so many bytes that is like no other.
+fn large(number: usize, bytes: usize) -> Labels {
+    let text = format!("{number:08}{}{number:08}", "x".repeat(bytes));
+    Labels::from_pairs([("__name__", "large"), ("text", &text)])
+}
+
+#[test]
+fn a_giant_append_is_taken_and_harms_nobody() {
+    let io = MemoryIo::new();
+    let database = open(&io, options());
+    append(&database, series("good", 1), 1_000).unwrap();
+    // More than a record of the journal may have.
+    const GROUPS: usize = 1_200;
+    let groups: Vec<_> =
+        (0..GROUPS).map(|number| database.define_group(&[large(number, 60_000)]).unwrap()).collect();
+    let row = |&group| Row { group, timestamp_ms: 1_000, values: &[2.0] };
+    let rows: Vec<Row<'_>> = groups.iter().map(row).collect();
+    let appended = database.append(&AppendBatch { rows: &rows, mark: None }).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(database.durable(appended.commit)).unwrap();
+    append(&database, series("good", 1), 2_000).unwrap();
+    database.close().unwrap();
+    assert_eq!(database.poisoned(), None);
+    drop(database);
+    let (database, report) =
+        Database::open(Arc::new(io), Path::new("/tsdb"), options(), ManualClock::new(1_000 * DAY_MS))
+            .unwrap();
+    assert_eq!((report.replayed_samples, report.damaged_bytes), (GROUPS as u64 + 2, 0));
+    let good = database.select(&[Matcher::equal("instance", "good")], 0, 9_000, &Unlimited).unwrap();
+    assert_eq!(*good[0].timestamps, [1_000, 2_000]);
+}
+
+#[test]
+fn a_group_whose_definition_no_record_holds_is_refused() {
+    let database = open(&MemoryIo::new(), Options { label_bytes_max: 1 << 20, ..options() });
+    let columns: Vec<Labels> = (0..40).map(|number| large(number, 1_000_000)).collect();
+    let refused = database.define_group(&columns).unwrap_err();
+    assert!(
+        matches!(refused, TsdbError::TooManySeries { of: SeriesLimit::GroupLabelBytes, .. }),
+        "{refused}"
+    );
+    append(&database, series("good", 1), 1_000).unwrap();
+}
+
+/// Says what so many metrics mean, in a kilobyte each.
+fn describe(database: &Database, metrics: std::ops::Range<usize>) {
+    for number in metrics {
+        let help = "h".repeat(1_000);
+        let metadata = Metadata { kind: MetricKind::Counter, unit: String::new(), help };
+        database.set_metadata(&format!("metric_{number:06}"), metadata);
+    }
+}
+
+#[test]
+fn metadata_has_its_bound_and_what_is_known_stays_and_can_change() {
+    let io = MemoryIo::new();
+    let database = open(&io, options());
+    describe(&database, 0..20_000);
+    let known = database.metadata();
+    let bytes: usize = known.iter().map(|(metric, metadata)| metric.len() + metadata.help.len()).sum();
+    assert!((7 << 20..8 << 20).contains(&bytes), "{bytes}");
+    assert_eq!(known[0].0, "metric_000000");
+    // Shorter texts take the place of longer ones, also when nothing more goes in.
+    let metadata = Metadata { kind: MetricKind::Gauge, unit: String::new(), help: "short".to_owned() };
+    database.set_metadata("metric_000000", metadata.clone());
+    assert_eq!(database.metadata()[0].1, metadata);
+    append(&database, series("good", 1), 1_000).unwrap();
+    database.close().unwrap();
+    drop(database);
+    let database = open(&io, options());
+    assert_eq!(database.metadata().len(), known.len());
+    assert_eq!(database.metadata()[0].1, metadata);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The engine against a plain map: any interleaving of appends of floats and native histograms, late appends,
-//! deletions, flushes, restarts and power cuts answers every selection as the map does, and every hour's
-//! summary tells what the map's samples are.
+//! deletions, flushes, restarts and power cuts answers every selection as the map does, every sample has the start
+//! timestamp that came with it, and every hour's summary tells what the map's samples are.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
 
@@ -12,6 +12,7 @@ use pharos_common::sample::STALE_NAN;
 use pharos_common::storage_io::{MemoryIo, StorageIo};
 use pharos_common::summary::{Span, SummaryFields};
 use pharos_tsdb::histogram::Shape;
+use pharos_tsdb::starts;
 use pharos_tsdb::{
     ABSENT, AppendBatch, Database, GroupId, Lane, Options, Row, StreamMark, Unlimited, is_absent,
 };
@@ -101,6 +102,22 @@ fn value(seed: u32, column: usize) -> f64 {
     }
 }
 
+/// Since when a sample has counted, as its sender tells; 0 for not. It changes now and then, and once in a while
+/// it is such as cannot be.
+fn start_ms(seed: u32, timestamp_ms: i64) -> i64 {
+    match seed % 8 {
+        0 => 0,
+        1 => timestamp_ms + 1,
+        2 => timestamp_ms,
+        _ => START_MS - i64::from(seed % 8 / 2) * 777 - 5 * HOUR_MS,
+    }
+}
+
+/// Whether a column's sender tells it.
+fn has_starts(group: usize, column: usize) -> bool {
+    group == HISTOGRAM || group > 0 && column.is_multiple_of(2)
+}
+
 /// A few buckets here and there, in one of two layouts.
 fn histogram(seed: u32) -> FloatHistogram {
     let bits = seed >> 8;
@@ -141,6 +158,8 @@ struct Engine {
     database: Database,
     groups: Vec<Option<GroupId>>,
     truth: BTreeMap<(usize, usize, i64), u64>,
+    /// The start timestamps of samples that have one.
+    starts: BTreeMap<(usize, usize, i64), i64>,
     /// The histograms, and the shape in which they are appended.
     histograms: BTreeMap<i64, Told>,
     shape: Option<Shape>,
@@ -158,6 +177,7 @@ impl Engine {
             database,
             groups: vec![None; WIDTHS.len()],
             truth: BTreeMap::new(),
+            starts: BTreeMap::new(),
             histograms: BTreeMap::new(),
             shape: None,
             newest_ms: [START_MS; HISTOGRAM + 1],
@@ -166,12 +186,27 @@ impl Engine {
 
     fn append(&mut self, group: usize, timestamp_ms: i64, seed: u32) {
         let values: Vec<f64> = (0..WIDTHS[group]).map(|column| value(seed, column)).collect();
+        let with_starts: Vec<usize> =
+            (0..WIDTHS[group]).filter(|column| has_starts(group, *column)).collect();
+        let mut cells = values.clone();
+        for &column in &with_starts {
+            let cell = match is_absent(values[column]) || values[column].to_bits() == STALE_NAN.to_bits() {
+                true => ABSENT,
+                false => starts::cell(start_ms(seed, timestamp_ms), timestamp_ms),
+            };
+            cells.push(cell);
+            if !is_absent(cell) {
+                self.starts.entry((group, column, timestamp_ms)).or_insert(cell as i64);
+            }
+        }
         loop {
             let id = *self.groups[group].get_or_insert_with(|| {
-                let columns: Vec<Labels> = (0..WIDTHS[group]).map(|column| labels(group, column)).collect();
+                let mut columns: Vec<Labels> =
+                    (0..WIDTHS[group]).map(|column| labels(group, column)).collect();
+                columns.extend(with_starts.iter().map(|&column| starts::column(&labels(group, column))));
                 self.database.define_group(&columns).unwrap()
             });
-            let row = Row { group: id, timestamp_ms, values: &values };
+            let row = Row { group: id, timestamp_ms, values: &cells };
             match self.database.append(&AppendBatch { rows: &[row], mark: None }) {
                 Ok(_) => break,
                 Err(pharos_tsdb::TsdbError::UnknownGroup(_)) => self.groups[group] = None,
@@ -195,8 +230,14 @@ impl Engine {
             Some(shape) => shape.widened(Shape::of(&histogram)),
             None => Shape::of(&histogram),
         };
-        let group = self.database.define_group(&shape.series(&labels(HISTOGRAM, 0))).unwrap();
-        let row = Row { group, timestamp_ms, values: &shape.values(&histogram) };
+        let (mut columns, mut cells) = (shape.series(&labels(HISTOGRAM, 0)), shape.values(&histogram));
+        columns.push(starts::column(&labels(HISTOGRAM, 0)));
+        cells.push(starts::cell(start_ms(seed, timestamp_ms), timestamp_ms));
+        if let Some(start_ms) = cells.last().filter(|cell| !is_absent(**cell)) {
+            self.starts.insert((HISTOGRAM, 0, timestamp_ms), *start_ms as i64);
+        }
+        let group = self.database.define_group(&columns).unwrap();
+        let row = Row { group, timestamp_ms, values: &cells };
         self.database.append(&AppendBatch { rows: &[row], mark: None }).unwrap();
         self.histograms.insert(timestamp_ms, told(&histogram));
         self.newest_ms[HISTOGRAM] = self.newest_ms[HISTOGRAM].max(timestamp_ms);
@@ -232,6 +273,7 @@ impl Engine {
                 let matchers = [Matcher::equal("group", group.to_string())];
                 self.database.delete_series(&matchers, start_ms, end_ms).unwrap();
                 self.truth.retain(|&(of, _, at), _| of != group || !(start_ms..=end_ms).contains(&at));
+                self.starts.retain(|&(of, _, at), _| of != group || !(start_ms..=end_ms).contains(&at));
                 self.histograms.retain(|at, _| group != HISTOGRAM || !(start_ms..=end_ms).contains(at));
             }
             Step::Clean => drop(self.database.clean_tombstones().unwrap()),
@@ -296,6 +338,32 @@ impl Engine {
         let last = |samples: &Vec<(i64, u64)>| samples.last().copied().into_iter().collect();
         assert_eq!(newest, want.iter().map(|(labels, samples)| (labels.clone(), last(samples))).collect());
         self.check_histograms(start_ms, end_ms);
+        self.check_starts(start_ms, end_ms);
+    }
+
+    #[track_caller]
+    fn check_starts(&self, from_ms: i64, to_ms: i64) {
+        let mut got = BTreeMap::new();
+        let found = self.database.selection_with_starts(&[], from_ms, to_ms, &Unlimited).unwrap();
+        for mut part in found.split(3) {
+            while let Some(series) = part.next_series(&Unlimited).unwrap() {
+                let number = |name| series.labels.get(name).unwrap().parse::<usize>().unwrap();
+                let histograms = series.histograms.iter().map(|sample| &sample.timestamp_ms);
+                for &at in series.timestamps.iter().chain(histograms) {
+                    if let Some(start_ms) = series.starts.at(at) {
+                        got.insert((number("group"), number("column"), at), start_ms);
+                    }
+                }
+                assert!(series.starts.runs().is_sorted_by(|run, next| {
+                    run.first_ms < next.first_ms && run.start_ms != next.start_ms
+                }));
+            }
+        }
+        let want = self.starts.iter().filter(|((_, _, at), _)| (from_ms..=to_ms).contains(at));
+        assert_eq!(got, want.map(|(key, start_ms)| (*key, *start_ms)).collect());
+        for series in self.database.series(&[], from_ms, to_ms).unwrap() {
+            assert!(!pharos_tsdb::is_hidden(&series), "{series}");
+        }
     }
 
     #[track_caller]
@@ -487,7 +555,7 @@ fn a_snapshot_is_a_storage_folder_of_its_own() {
     let mut engine = Engine::new();
     engine.append(1, START_MS, 2);
     let snapshot = engine.database.snapshot("first").unwrap();
-    let truth = engine.truth.clone();
+    let (truth, starts) = (engine.truth.clone(), engine.starts.clone());
     engine.append(1, START_MS + 1, 3);
     engine.apply(&Step::Flush);
     assert!(engine.database.snapshot("first").is_err(), "a snapshot is never overwritten");
@@ -495,7 +563,7 @@ fn a_snapshot_is_a_storage_folder_of_its_own() {
     let clock: Arc<ManualClock> = Arc::clone(&engine.clock);
     let (copy, _) = Database::open(Arc::new(engine.io.after_power_cut()), &snapshot, options, clock).unwrap();
     engine.database = copy;
-    engine.truth = truth;
+    (engine.truth, engine.starts) = (truth, starts);
     engine.check(i64::MIN, i64::MAX);
 }
 

@@ -14,6 +14,9 @@ use world::{START_MS, Truth, append, durable, open, stored};
 /// More file operations than the work below takes.
 const OPERATIONS_MAX: u64 = 1_000;
 
+/// How often the sectors that are left of a write are drawn anew.
+const SECTOR_SEEDS: u64 = 2;
+
 #[derive(Default)]
 struct Told {
     /// What was appended, acknowledged or not.
@@ -98,6 +101,10 @@ fn nothing_acknowledged_is_lost_wherever_the_power_goes() {
         let finished = work(&io, &mut told).is_ok();
         check(&io.after_power_cut(), &told, &format!("cut at {operation}"));
         check(&io.after_torn_power_cut(operation), &told, &format!("torn at {operation}"));
+        for seed in 0..SECTOR_SEEDS {
+            let left = io.after_sector_power_cut(operation * SECTOR_SEEDS + seed);
+            check(&left, &told, &format!("sectors at {operation}, {seed}"));
+        }
         if finished {
             assert!(operation > 100, "the work has more than {operation} operations");
             return;

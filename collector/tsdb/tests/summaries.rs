@@ -9,7 +9,7 @@ use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::STALE_NAN;
 use pharos_common::storage_io::{MemoryIo, StorageIo};
-use pharos_common::summary::{Span, Summary, SummaryFields};
+use pharos_common::summary::{Span, Summary, SummaryFields, sum_of_falls};
 use pharos_tsdb::histogram::Shape;
 use pharos_tsdb::{ABSENT, AppendBatch, Database, Options, Row, SUMMARY_GRAIN_MS, SummaryStats, Unlimited};
 use proptest::prelude::*;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 const HOUR_MS: i64 = 3_600_000;
 const START_MS: i64 = 1_000 * HOUR_MS;
-const COLUMNS: usize = 4;
+const COLUMNS: usize = 5;
 
 fn labels(column: usize) -> Labels {
     Labels::from_pairs([("__name__", "metric"), ("column", &column.to_string())])
@@ -33,7 +33,8 @@ fn open() -> Database {
     database
 }
 
-/// A counter that is reset now and then, decimals, noise around zero, and whatever else there is.
+/// A counter that is reset now and then, decimals, noise around zero, whatever else there is, and a gauge of
+/// whole numbers.
 fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
     let mixed = seed.wrapping_mul(2_654_435_761).rotate_left(13).wrapping_add(at as u32).wrapping_mul(40_503);
     let odd = match mixed % 11 {
@@ -44,8 +45,9 @@ fn values(seed: u32, at: i64) -> [f64; COLUMNS] {
         4 => -0.0,
         _ => f64::from(mixed >> 12).sqrt(),
     };
+    let whole = f64::from((mixed >> 9) % 101);
     let noise = f64::from(mixed % 1_000) / 7.0 - 71.0;
-    [(at / 1_000 % (seed as i64 % 9_000 + 600)) as f64, f64::from(mixed % 5_000) / 100.0, noise, odd]
+    [(at / 1_000 % (seed as i64 % 9_000 + 600)) as f64, f64::from(mixed % 5_000) / 100.0, noise, odd, whole]
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ fn spans() -> impl Strategy<Value = Vec<Span>> {
         })
 }
 
-/// What a database has of noise, too: no bucket keeps the corrections of a gauge.
+/// What a database has of noise, too: no bucket keeps the corrections of a gauge of fractions.
 const NO_CORRECTIONS: SummaryFields =
     SummaryFields::FIRST.and(SummaryFields::LAST).and(SummaryFields::EXTREMES).and(SummaryFields::SUM);
 
@@ -141,15 +143,29 @@ fn from_samples(database: &Database, spans: &[Span]) -> Vec<(Labels, Vec<Summary
     selected.into_iter().map(summed).collect()
 }
 
+/// Corrections that are not there one by one are summed up.
+#[track_caller]
+fn assert_same_falls(got: &Summary, want: &Summary, context: &str) {
+    if want.fallen != 0.0 {
+        let all = |summary: &Summary| summary.corrections.iter().sum::<f64>() + summary.fallen;
+        return assert_eq!(all(got), all(want), "{context}");
+    }
+    let mut kept = got.corrections.iter().peekable();
+    let is_kept = |value: &&f64| kept.next_if(|have| have.to_bits() == value.to_bits()).is_some();
+    let (_, summed): (Vec<f64>, Vec<f64>) = want.corrections.iter().partition(is_kept);
+    assert!(kept.next().is_none(), "{context}: {got:?} {want:?}");
+    assert_eq!(sum_of_falls(&summed), Some(got.fallen), "{context}");
+}
+
 #[track_caller]
 fn assert_same(got: &Summary, want: &Summary, context: &str) {
     let exact = |summary: &Summary| {
         let sample = |sample: pharos_common::sample::Sample| (sample.timestamp_ms, sample.value.to_bits());
         let ends = (summary.count > 0).then(|| (sample(summary.first), sample(summary.last)));
         let extremes = (summary.min.to_bits(), summary.max.to_bits());
-        let corrections: Vec<u64> = summary.corrections.iter().map(|value| value.to_bits()).collect();
-        (summary.count, summary.ends_stale, summary.has_nan, ends, extremes, summary.changes, corrections)
+        (summary.count, summary.ends_stale, summary.has_nan, ends, extremes, summary.changes, summary.resets)
     };
+    assert_same_falls(got, want, context);
     let total = |summary: &Summary| summary.sum + summary.compensation;
     assert_eq!(exact(got), exact(want), "{context}");
     if got.is_exact {
@@ -241,6 +257,22 @@ fn spans_on_the_grid_read_no_samples_of_blocks() {
 }
 
 #[test]
+fn whole_gauges_have_their_falls_in_roll_ups() {
+    let database = open();
+    append(&database, START_MS + 10_000, 10_000, 360 * 5, 7);
+    database.flush().unwrap();
+    let gauge = [Matcher::equal("column", "4")];
+    let mut read = database
+        .summarize(&gauge, hours(0, 5).into(), SummaryFields::CORRECTIONS, &Unlimited)
+        .unwrap()
+        .unwrap();
+    let mut out = Vec::new();
+    read.next_series(&Unlimited, &mut out).unwrap().unwrap();
+    assert!(out.iter().all(|summary| summary.fallen > 1_000.0 && summary.resets > 100), "{out:?}");
+    assert_eq!(read.stats().samples, 0);
+}
+
+#[test]
 fn late_samples_cost_the_buckets_they_fall_into() {
     let database = open();
     append(&database, START_MS + 10_000, 10_000, 360 * 5, 7);
@@ -313,6 +345,7 @@ fn roll_ups_outlive_their_samples() {
     clock.advance(Duration::from_secs(20 * 3_600));
     let database = open(true);
     wait_until(|| holds_no_samples(&database));
+    assert_eq!(database.samples_since_ms(), START_MS + 5 * HOUR_MS + 1);
     let (after, stats) = summarize(&database, &hours(0, 5), NO_CORRECTIONS);
     assert_eq!(stats.samples, 0);
     for ((labels, before), (_, after)) in before.iter().zip(&after) {

@@ -5,6 +5,8 @@ use std::path::Path;
 
 pub(super) const HEADER_BYTES: u64 = 16;
 pub(super) const RECORD_HEADER_BYTES: usize = 10;
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
 /// Zeros behind the last record are fewer.
 const PADDING_BYTES_MAX: usize = 4096;
 const MAGIC: [u8; 7] = *b"PHJRNL\0";
@@ -123,13 +125,24 @@ pub(super) fn is_padding(tail: &[u8]) -> bool {
     tail.len() < PADDING_BYTES_MAX && tail.iter().all(|&byte| byte == 0)
 }
 
-/// Whether what is left at the end of a segment looks like a record that a crash cut short: shorter than
-/// its header says, or never filled in. A record that is there whole but has a wrong checksum is damage.
-pub(super) fn is_torn(tail: &[u8]) -> bool {
-    if tail.len() < RECORD_HEADER_BYTES || tail.iter().all(|&byte| byte == 0) {
+/// Whether what is left at the end of a segment, from offset `from` on, looks like a record that a crash cut short:
+/// shorter than its header says, or with a sector that was never written. A power cut may leave any of a write's
+/// sectors unwritten, also the first one of several; in a file that grows, what is not written is zeros. A record
+/// of which every sector is there but whose checksum is wrong is damage.
+pub(super) fn is_torn(from: u64, tail: &[u8]) -> bool {
+    let unwritten = |part: &[u8]| part.iter().all(|&byte| byte == 0);
+    let to_boundary = SECTOR_BYTES - (from % SECTOR_BYTES as u64) as usize;
+    let (first, others) = tail.split_at(to_boundary.min(tail.len()));
+    if tail.len() < RECORD_HEADER_BYTES || unwritten(first) {
         return true;
     }
-    announced_length(tail).is_some_and(|size| tail.len() < RECORD_HEADER_BYTES + size)
+    // A header may lie in two sectors; without the second it announces anything.
+    if first.len() < RECORD_HEADER_BYTES && unwritten(others.get(..SECTOR_BYTES).unwrap_or(others)) {
+        return true;
+    }
+    let Some(size) = announced_length(tail) else { return false };
+    let Some(record) = tail.get(..RECORD_HEADER_BYTES + size) else { return true };
+    record.get(to_boundary..).unwrap_or_default().chunks(SECTOR_BYTES).any(unwritten)
 }
 
 fn next_marker(bytes: &[u8], from: usize) -> usize {

@@ -208,6 +208,60 @@ fn a_damaged_last_record_is_set_aside_and_not_taken_for_a_torn_one() {
     assert_eq!(open(&io).2, [b"before".to_vec(), b"after".to_vec()]);
 }
 
+/// A journal of one synced record whose second record's sectors, all of them written, are to be lost.
+fn two_records(first: usize, second: &[u8]) -> (MemoryIo, u64) {
+    let io = MemoryIo::new();
+    let (mut journal, ..) = open(&io);
+    journal.append(&vec![7; first]).unwrap();
+    journal.sync().unwrap();
+    let end = journal.end().offset;
+    journal.append(second).unwrap();
+    (io, end)
+}
+
+const SECTOR: usize = 512;
+
+#[test]
+fn a_record_of_which_any_sectors_are_missing_is_torn_and_no_damage() {
+    let payload: Vec<u8> = (0..1_500u32).map(|number| (number % 251) as u8 + 1).collect();
+    // The header at every place of a sector, across its end too.
+    for first in 0..SECTOR {
+        for missing in 1u32..16 {
+            let (io, end) = two_records(first, &payload);
+            io.corrupt(&segment(1), |bytes| {
+                bytes.resize(bytes.len().next_multiple_of(SECTOR), 0);
+                let begin = end as usize / SECTOR * SECTOR;
+                for (number, sector) in (begin..bytes.len()).step_by(SECTOR).enumerate() {
+                    if missing >> number & 1 == 1 {
+                        bytes[sector.max(end as usize)..sector + SECTOR].fill(0);
+                    }
+                }
+            });
+            let spans = (end as usize + record_bytes(payload.len()) as usize).div_ceil(SECTOR)
+                - end as usize / SECTOR;
+            if missing.trailing_zeros() as usize >= spans {
+                continue;
+            }
+            let (_, recovery, records) = open(&io);
+            assert_eq!(records, [vec![7; first]], "{first} {missing:b}");
+            assert_eq!(recovery.damaged_bytes, 0, "{first} {missing:b}");
+            assert_eq!(open(&io).1.torn_bytes, 0, "{first} {missing:b}: cut off once");
+        }
+    }
+}
+
+#[test]
+fn a_missing_sector_before_the_last_record_is_damage() {
+    let payload = vec![3; 2_000];
+    let (io, end) = two_records(100, &payload);
+    let (mut journal, ..) = open(&io);
+    journal.append(b"behind it").unwrap();
+    io.corrupt(&segment(1), |bytes| bytes[end as usize + 500..end as usize + 1_500].fill(0));
+    let (_, recovery, records) = open(&io);
+    assert_eq!(records, [vec![7; 100], b"behind it".to_vec()]);
+    assert_eq!((recovery.torn_bytes, recovery.damaged_bytes), (0, record_bytes(2_000)));
+}
+
 #[test]
 fn a_newer_format_is_refused_untouched() {
     let io = MemoryIo::new();

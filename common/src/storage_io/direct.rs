@@ -18,6 +18,9 @@ const SECTOR_BYTES: usize = 512;
 /// Where the system wants the memory to begin that is written.
 const MEMORY_ALIGNMENT: usize = 4096;
 
+/// Memory that is kept from write to write.
+const MEMORY_BYTES_KEPT: usize = 4 << 20;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct DirectFile {
@@ -83,6 +86,9 @@ impl DirectFile {
         }
         self.tail.clear();
         self.tail.extend_from_slice(&self.memory[start + used / SECTOR_BYTES * SECTOR_BYTES..start + used]);
+        if self.memory.len() > MEMORY_BYTES_KEPT {
+            self.memory = Vec::new();
+        }
         self.length += bytes.len() as u64;
         Ok(())
     }

@@ -28,6 +28,9 @@ struct State {
     flipped_writes: Option<&'static str>,
 }
 
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
 type Inode = Arc<Mutex<Content>>;
 
 #[derive(Debug, Default, Clone)]
@@ -103,6 +106,45 @@ impl MemoryIo {
                 (path, Arc::new(Mutex::new(Content { seen: bytes.clone(), durable: bytes })))
             })
             .collect();
+        let mut state = lock(&left.state);
+        state.files = files.clone();
+        state.durable_files = files;
+        drop(state);
+        left
+    }
+
+    /// As [`MemoryIo::after_power_cut`], on a disk that had written some of the sectors of what nobody synced, in any
+    /// order, chosen by `seed`; the names are all there. What was not written of a file is zeros, and a file ends
+    /// behind the last sector that was.
+    #[must_use]
+    pub fn after_sector_power_cut(&self, seed: u64) -> MemoryIo {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut is_written = || {
+            random ^= random >> 12;
+            random ^= random << 25;
+            random ^= random >> 27;
+            random >> 8 & 1 == 1
+        };
+        let left = self.after_power_cut();
+        let survive = |(path, inode): (&PathBuf, &Inode)| {
+            let content = lock(inode);
+            let mut bytes = content.durable.clone();
+            if content.seen.starts_with(&bytes) {
+                let synced = bytes.len();
+                for start in (synced / SECTOR_BYTES * SECTOR_BYTES..content.seen.len()).step_by(SECTOR_BYTES)
+                {
+                    let from = start.max(synced);
+                    let end = (start + SECTOR_BYTES).min(content.seen.len());
+                    if from < end && is_written() {
+                        bytes.resize(from.max(bytes.len()), 0);
+                        bytes.extend_from_slice(&content.seen[from..end]);
+                        bytes.resize(start + SECTOR_BYTES, 0);
+                    }
+                }
+            }
+            (path.clone(), Arc::new(Mutex::new(Content { seen: bytes.clone(), durable: bytes })))
+        };
+        let files: BTreeMap<PathBuf, Inode> = lock(&self.state).files.iter().map(survive).collect();
         let mut state = lock(&left.state);
         state.files = files.clone();
         state.durable_files = files;

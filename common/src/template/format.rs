@@ -1,6 +1,7 @@
 //! Values as Go prints them: `%v` and the other verbs of `printf`.
 
 use super::{TimeValue, Value, go_time};
+use crate::float_text;
 use std::fmt::Write;
 
 /// The value as `{{ . }}` shows it.
@@ -77,26 +78,19 @@ fn special(number: f64) -> Option<&'static str> {
 
 /// Go's `%g`: with an exponent below -4 and from the precision up (6 where none is given).
 pub(super) fn float_general(number: f64, precision: Option<usize>) -> String {
+    let Some(precision) = precision else { return float_text::format_general(number) };
     if let Some(name) = special(number) {
         return name.to_owned();
     }
-    let scientific = match precision {
-        Some(precision) => format!("{number:.*e}", precision.max(1) - 1),
-        None => format!("{number:e}"),
-    };
+    let precision = precision.max(1);
+    let scientific = format!("{number:.*e}", precision - 1);
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let limit = precision.map_or(6, |precision| precision.max(1) as i32);
-    if exponent < -4 || exponent >= limit {
+    if exponent < -4 || exponent >= precision as i32 {
         return format!("{}{}", strip_zeros(mantissa), go_exponent(exponent));
     }
-    match precision {
-        Some(precision) => {
-            let decimals = (precision.max(1) as i32 - 1 - exponent).max(0) as usize;
-            strip_zeros(&format!("{number:.decimals$}")).to_owned()
-        }
-        None => format!("{number}"),
-    }
+    let decimals = (precision as i32 - 1 - exponent).max(0) as usize;
+    strip_zeros(&format!("{number:.decimals$}")).to_owned()
 }
 
 fn strip_zeros(text: &str) -> &str {

@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use pharos_common::labels::Labels;
-use pharos_common::summary::{Span, Summary};
+use pharos_common::summary::{Span, Summary, sum_of_falls};
 use pharos_promql::storage::{
     Budget, Selection, SelectionHints, SeriesColumns, SeriesSet, Storage, StorageError,
 };
@@ -63,6 +63,13 @@ fn sum_up(series: &SeriesColumns, span: Span, fields: pharos_common::summary::Su
     let to = series.timestamps.partition_point(|&timestamp| timestamp <= span.until_ms);
     let mut summary = Summary::default();
     summary.append_run(&series.timestamps[from..to], &series.values[from..to], fields);
+    // As a storage does that cannot keep every one.
+    if summary.corrections.len() > 1
+        && let Some(sum) = sum_of_falls(&summary.corrections)
+    {
+        summary.corrections.clear();
+        summary.fallen = sum;
+    }
     summary
 }
 

@@ -17,10 +17,11 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_common::sample::TimestampMs;
+use pharos_common::server::BodyTooSlow;
 use pharos_promql::QueryError;
 use pharos_promql::storage::{Budget, Selection, SelectionHints, SeriesColumns, Storage};
 use pharos_proto::prometheus as wire;
@@ -120,8 +121,13 @@ async fn request(body: Body) -> Result<wire::ReadRequest, ApiError> {
         let message = format!("the body is larger than {READ_BODY_BYTES_MAX} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "bad_data", message)
     };
-    let body = Limited::new(body, READ_BODY_BYTES_MAX).collect().await.map_err(|_| too_large())?.to_bytes();
     let malformed = |error: &dyn std::fmt::Display| ApiError::bad_data(format!("no remote read: {error}"));
+    let body = match Limited::new(body, READ_BODY_BYTES_MAX).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Err(error) if BodyTooSlow::caused(&*error) => return Err(ApiError::too_slow()),
+        Err(error) => return Err(malformed(&error)),
+    };
     if snap::raw::decompress_len(&body).map_err(|error| malformed(&error))? > READ_BODY_BYTES_MAX {
         return Err(too_large());
     }

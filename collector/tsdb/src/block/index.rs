@@ -1,7 +1,7 @@
 //! The index of a block: its series, where their columns lie, and the postings.
 
-use super::Provenance;
-use super::rollups::LevelDirectory;
+use super::rollups::{Chunk, LevelDirectory};
+use super::{Facts, Provenance};
 use crate::codec::dense::{Form, PAGE_ROWS};
 use crate::codec::varint::{Cursor, push, push_bytes};
 use crate::codec::{SCALES, zigzag};
@@ -125,6 +125,42 @@ impl Index {
     /// Whether samples were dropped and roll-ups are left.
     pub(crate) fn is_thinned(&self) -> bool {
         self.timestamps.iter().any(|timestamps| matches!(timestamps.column.form, Form::Dropped { .. }))
+    }
+
+    /// What is remembered of a block when its index is not in memory.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            provenance: self.provenance.clone(),
+            is_thinned: self.is_thinned(),
+            has_rollups: self.rollups.iter().any(|level| !level.chunks.is_empty()),
+        }
+    }
+
+    /// Bytes in memory, about.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        /// What the allocator adds to a piece of memory.
+        const ALLOCATION_BYTES: usize = 16;
+        let column = |column: &Column| match column.page_lengths.len() {
+            0 => 0,
+            pages => pages * size_of::<u32>() + ALLOCATION_BYTES,
+        };
+        let timestamps: usize = self
+            .timestamps
+            .iter()
+            .map(|timestamps| {
+                let starts = timestamps.page_starts.len() * size_of::<TimestampMs>();
+                size_of::<TimestampColumn>() + column(&timestamps.column) + starts + ALLOCATION_BYTES
+            })
+            .sum();
+        // Labels are counted for: two numbers beside them.
+        let labels = |series: &SeriesEntry| series.labels.as_bytes().len() + 2 * ALLOCATION_BYTES;
+        let series: usize = self
+            .series
+            .iter()
+            .map(|series| size_of::<SeriesEntry>() + labels(series) + column(&series.values))
+            .sum();
+        let chunks: usize = self.rollups.iter().map(|level| level.chunks.len() * size_of::<Chunk>()).sum();
+        size_of::<Index>() + timestamps + series + self.postings.list_bytes() + chunks
     }
 
     /// The index as bytes, to be compressed whole.

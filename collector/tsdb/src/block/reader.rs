@@ -1,13 +1,13 @@
-//! An open block: the footer is read when it is opened, the index when it is first needed, roll-ups as they
-//! are wanted; [`super::samples`] reads its samples. Every byte is checked against its checksum before it is
+//! An open block: the footer is read when it is opened, the index when it is needed, roll-ups as they are wanted; [`super::samples`] reads its samples. Every byte is checked against its checksum before it is
 //! decoded.
 
 use super::cache::{BlockCache, SectionKey};
 use super::index::Index;
+use super::index_cache::{IndexCache, IndexSlot};
 use super::rollups::Records;
-use super::{CHECKSUM_BYTES, FOOTER_BYTES, Footer, HEADER_BYTES, MAGIC, VERSION, header};
+use super::{CHECKSUM_BYTES, FOOTER_BYTES, Facts, Footer, HEADER_BYTES, MAGIC, VERSION, header};
 use crate::error::ReadError;
-use crate::rollup::record::BucketColumns;
+use crate::rollup::columns::BucketColumns;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{IoError, ReadableFile, StorageIo};
@@ -31,7 +31,10 @@ pub(crate) struct Block {
     footer: Footer,
     version: u8,
     bytes: u64,
-    index: OnceLock<Index>,
+    index: IndexSlot,
+    facts: OnceLock<Facts>,
+    /// The index was read and is whole.
+    index_is_sound: AtomicBool,
     known_damaged: AtomicBool,
     /// Deletions that concern it.
     tombstones: RwLock<Arc<[Tombstone]>>,
@@ -44,6 +47,9 @@ pub(crate) enum BlockError {
     Damaged { path: PathBuf, what: String },
     #[error("{}: block format {version} is newer than this program knows ({VERSION}); upgrade Pharos", path.display())]
     NewerFormat { path: PathBuf, version: u8 },
+    /// The reader must not wait for a file.
+    #[error("not in memory")]
+    NotInMemory,
     #[error(transparent)]
     Io(#[from] IoError),
 }
@@ -55,14 +61,24 @@ impl<R> From<BlockError> for ReadError<R> {
             BlockError::NewerFormat { path, version } => {
                 ReadError::Damaged { path, what: format!("format version {version}") }
             }
+            BlockError::NotInMemory => ReadError::NotInMemory,
             BlockError::Io(error) => ReadError::Io(error),
         }
     }
 }
 
 impl Block {
-    /// Opens a file and reads its footer.
+    /// Opens a file for itself alone.
     pub(crate) fn open(io: &dyn StorageIo, path: &Path) -> Result<Block, BlockError> {
+        Block::open_in(io, path, &IndexCache::new(usize::MAX))
+    }
+
+    /// Opens a file and reads its footer. `indexes` keeps the index.
+    pub(crate) fn open_in(
+        io: &dyn StorageIo,
+        path: &Path,
+        indexes: &Arc<IndexCache>,
+    ) -> Result<Block, BlockError> {
         let damaged = |what: &str| BlockError::Damaged { path: path.to_owned(), what: what.to_owned() };
         let file = io.open(path)?;
         let bytes = file.len()?;
@@ -86,14 +102,17 @@ impl Block {
         if end != Some(bytes) || footer.index_plain_length > INDEX_BYTES_MAX {
             return Err(damaged("the footer"));
         }
+        let id = OPENED.fetch_add(1, Ordering::Relaxed);
         Ok(Block {
-            id: OPENED.fetch_add(1, Ordering::Relaxed),
+            id,
             path: path.to_owned(),
             file,
             footer,
             version,
             bytes,
-            index: OnceLock::new(),
+            index: indexes.slot(id),
+            facts: OnceLock::new(),
+            index_is_sound: AtomicBool::new(false),
             known_damaged: AtomicBool::new(false),
             tombstones: RwLock::new(Arc::default()),
         })
@@ -153,21 +172,64 @@ impl Block {
         self.footer.oldest_ms <= end_ms && self.footer.newest_ms >= start_ms
     }
 
-    /// The index, read from the file the first time.
-    pub(crate) fn index(&self) -> Result<&Index, BlockError> {
+    /// Whether the index is in memory.
+    pub(crate) fn has_index(&self) -> bool {
+        self.index.get().is_some()
+    }
+
+    /// The index, from memory or from the file. Hold on to it for as long as it is worked with.
+    pub(crate) fn index(&self) -> Result<Arc<Index>, BlockError> {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
         let damaged = || self.damaged("the index");
-        let mut packed = vec![0; self.footer.index_length as usize];
-        self.file.read_exact_at(&mut packed, self.footer.index_offset)?;
-        if crc32fast::hash(&packed) != self.footer.index_checksum {
-            return Err(damaged());
-        }
+        let packed = self.packed_index()?;
         let plain = zstd::bulk::decompress(&packed, self.footer.index_plain_length as usize)
             .map_err(|_| damaged())?;
         let index = Index::decode(&plain, self.footer.index_offset, self.version).ok_or_else(damaged)?;
-        Ok(self.index.get_or_init(|| index))
+        self.index_is_sound.store(true, Ordering::Relaxed);
+        self.facts.get_or_init(|| index.facts());
+        Ok(self.index.keep(index))
+    }
+
+    fn packed_index(&self) -> Result<Vec<u8>, BlockError> {
+        let mut packed = vec![0; self.footer.index_length as usize];
+        self.file.read_exact_at(&mut packed, self.footer.index_offset)?;
+        match crc32fast::hash(&packed) == self.footer.index_checksum {
+            true => Ok(packed),
+            false => Err(self.damaged("the index")),
+        }
+    }
+
+    /// What is known of the block without its index, if it is.
+    pub(crate) fn facts(&self) -> Result<&Facts, BlockError> {
+        if let Some(facts) = self.facts.get() {
+            return Ok(facts);
+        }
+        let index = self.index()?;
+        Ok(self.facts.get_or_init(|| index.facts()))
+    }
+
+    /// Takes what somebody else remembered of the index with this checksum.
+    pub(crate) fn remember(&self, index_checksum: u32, facts: Facts) {
+        if index_checksum == self.footer.index_checksum {
+            self.facts.get_or_init(|| facts);
+        }
+    }
+
+    /// What is known of the index, to be remembered.
+    pub(crate) fn told(&self) -> Option<(u32, Facts)> {
+        Some((self.footer.index_checksum, self.facts.get()?.clone()))
+    }
+
+    /// Checks the index if nobody has read it since the block was opened. Gives the bytes that were read for it.
+    pub(crate) fn check_index(&self) -> Result<u64, BlockError> {
+        if self.index_is_sound.load(Ordering::Relaxed) {
+            return Ok(0);
+        }
+        self.packed_index()?;
+        self.index_is_sound.store(true, Ordering::Relaxed);
+        Ok(self.footer.index_length)
     }
 
     pub(super) fn damaged(&self, what: impl Into<String>) -> BlockError {
@@ -178,17 +240,17 @@ impl Block {
     pub(crate) fn verify(&self) -> Result<(), BlockError> {
         let index = self.index()?;
         if !index.is_thinned() {
-            (0..index.series.len()).try_for_each(|number| self.series(number).map(drop))?;
+            (0..index.series.len()).try_for_each(|number| self.series(&index, number).map(drop))?;
         }
         let mut columns = BucketColumns::default();
         for (level, directory) in index.rollups.iter().enumerate() {
             for chunk in 0..directory.chunks.len() {
-                let records = self.records(level, chunk)?;
+                let records = self.records(&index, level, chunk)?;
                 for series in records.series() {
                     if records.record(series).is_some_and(<[u8]>::is_empty) {
                         continue;
                     }
-                    self.buckets(level, &records, series, SummaryFields::ALL, &mut columns)?;
+                    self.buckets(&index, level, &records, series, SummaryFields::ALL, &mut columns)?;
                 }
             }
         }
@@ -196,9 +258,9 @@ impl Block {
     }
 
     /// Reads the roll-ups of some series: a chunk of a level, both by their position in the index.
-    pub(crate) fn records(&self, level: usize, chunk: usize) -> Result<Records, BlockError> {
+    pub(crate) fn records(&self, index: &Index, level: usize, chunk: usize) -> Result<Records, BlockError> {
         let damaged = || self.damaged(format!("roll-ups {level}/{chunk}"));
-        let directory = self.index()?.rollups.get(level).ok_or_else(damaged)?;
+        let directory = index.rollups.get(level).ok_or_else(damaged)?;
         let chunk = directory.chunks.get(chunk).ok_or_else(damaged)?;
         let bytes = self.section(chunk.offset, chunk.length, &damaged)?;
         Records::new(chunk.first_series, bytes).ok_or_else(damaged)
@@ -207,18 +269,20 @@ impl Block {
     /// The same from the cache, or into it.
     pub(crate) fn records_kept(
         &self,
+        index: &Index,
         level: usize,
         chunk: usize,
         cache: &BlockCache,
     ) -> Result<Arc<Records>, BlockError> {
-        let directory = self.index()?.rollups.get(level);
+        let directory = index.rollups.get(level);
         let offset =
             directory.and_then(|directory| directory.chunks.get(chunk)).map_or(0, |chunk| chunk.offset);
         let key = SectionKey { block: self.id, offset, page: 0 };
         if let Some(records) = cache.rollups.get(&key) {
             return Ok(records);
         }
-        let records = Arc::new(self.records(level, chunk)?);
+        cache.permit_reading()?;
+        let records = Arc::new(self.records(index, level, chunk)?);
         cache.rollups.insert(key, Arc::clone(&records));
         Ok(records)
     }
@@ -226,6 +290,7 @@ impl Block {
     /// Decodes the buckets of one series.
     pub(crate) fn buckets(
         &self,
+        index: &Index,
         level: usize,
         records: &Records,
         series: u32,
@@ -233,7 +298,7 @@ impl Block {
         columns: &mut BucketColumns,
     ) -> Result<(), BlockError> {
         let damaged = || self.damaged(format!("roll-ups {level} of series {series}"));
-        let width_ms = self.index()?.rollups.get(level).ok_or_else(damaged)?.width_ms;
+        let width_ms = index.rollups.get(level).ok_or_else(damaged)?.width_ms;
         let record = records.record(series).ok_or_else(damaged)?;
         columns.decode(record, width_ms, fields).ok_or_else(damaged)
     }

@@ -29,12 +29,11 @@ const PAGES_KEPT_MAX: usize = 256;
 
 impl Block {
     /// All samples of one series, for compaction; none if all were deleted.
-    pub(crate) fn series(&self, number: usize) -> Result<Option<(Labels, Piece)>, BlockError> {
-        let index = self.index()?;
+    pub(crate) fn series(&self, index: &Index, number: usize) -> Result<Option<(Labels, Piece)>, BlockError> {
         let Some(series) = index.series.get(number) else { return Ok(None) };
-        let window = self.window(index, series.timestamps, TimestampMs::MIN, TimestampMs::MAX, None)?;
-        let Some(window) = window else { return Err(self.damaged("a column of timestamps")) };
-        let piece = self.piece(series, &window, None)?;
+        let rows = self.rows(index, series.timestamps, TimestampMs::MIN, TimestampMs::MAX, None)?;
+        let Some(rows) = rows else { return Err(self.damaged("a column of timestamps")) };
+        let piece = self.piece(series, &rows, None)?;
         Ok(Some((series.labels.clone(), piece)))
     }
 
@@ -59,8 +58,8 @@ impl Block {
         window: &Window,
         cache: Option<&BlockCache>,
     ) -> Result<Option<Piece>, BlockError> {
-        let Some(series) = self.index()?.series.get(number as usize) else { return Ok(None) };
-        self.piece(series, window, cache).map(Some)
+        let Some(series) = window.index.series.get(number as usize) else { return Ok(None) };
+        self.piece(series, &window.found, cache).map(Some)
     }
 
     /// The newest sample of one series in a window of its timestamps.
@@ -70,13 +69,14 @@ impl Block {
         window: &Window,
         cache: Option<&BlockCache>,
     ) -> Result<Option<Sample>, BlockError> {
-        let Some(series) = self.index()?.series.get(number as usize) else { return Ok(None) };
+        let Some(series) = window.index.series.get(number as usize) else { return Ok(None) };
         let is_touched = self.tombstones().iter().any(|tombstone| tombstone.matches(&series.labels));
         let (timestamp_ms, value) = if is_touched {
             // The newest may be deleted: then the one that counts is not the last.
-            let piece = self.piece(series, window, cache)?;
+            let piece = self.piece(series, &window.found, cache)?;
             (piece.timestamps.last().copied(), piece.values.last().copied())
         } else {
+            let window = &window.found;
             let row = window.rows.end.saturating_sub(1);
             let values = self.values(series, window, row..window.rows.end, cache)?;
             (window.timestamps.last().copied(), values.last().copied())
@@ -87,7 +87,7 @@ impl Block {
     fn piece(
         &self,
         series: &SeriesEntry,
-        window: &Window,
+        window: &Rows,
         cache: Option<&BlockCache>,
     ) -> Result<Piece, BlockError> {
         let values = self.values(series, window, window.rows.clone(), cache)?;
@@ -100,14 +100,14 @@ impl Block {
     }
 
     /// Which rows lie in a range, and their timestamps. `None` if there are none.
-    fn window(
+    fn rows(
         &self,
         index: &Index,
         number: u32,
         start_ms: TimestampMs,
         end_ms: TimestampMs,
         cache: Option<&BlockCache>,
-    ) -> Result<Option<Window>, BlockError> {
+    ) -> Result<Option<Rows>, BlockError> {
         let damaged = || self.damaged(format!("timestamps {number}"));
         let column = index.timestamps.get(number as usize).ok_or_else(damaged)?;
         let pages = column.pages(start_ms, end_ms);
@@ -138,14 +138,14 @@ impl Block {
         } else {
             Arc::from(&timestamps[from..to])
         };
-        Ok(Some(Window { rows: first_row + from..first_row + to, timestamps, column_rows: column.rows }))
+        Ok(Some(Rows { rows: first_row + from..first_row + to, timestamps, column_rows: column.rows }))
     }
 
     /// The values of some rows of a window's series.
     fn values(
         &self,
         series: &SeriesEntry,
-        window: &Window,
+        window: &Rows,
         rows: Range<usize>,
         cache: Option<&BlockCache>,
     ) -> Result<Vec<f64>, BlockError> {
@@ -178,7 +178,9 @@ impl Block {
         damaged: &dyn Fn() -> BlockError,
         mut each: impl FnMut(usize, &Page),
     ) -> Result<(), BlockError> {
-        let Some(cache) = cache.filter(|_| wanted.len() <= PAGES_KEPT_MAX) else {
+        let kept = cache.filter(|_| wanted.len() <= PAGES_KEPT_MAX);
+        let Some(cache) = kept else {
+            cache.map_or(Ok(()), BlockCache::permit_reading)?;
             return self.decode(column, rows, wanted, damaged, |number, page| each(number, &page));
         };
         let key = |page: usize| SectionKey { block: self.id(), offset: column.offset, page: page as u32 };
@@ -189,6 +191,7 @@ impl Block {
                 next += 1;
                 continue;
             }
+            cache.permit_reading()?;
             // What follows and is not known either is read with it.
             let mut end = next + 1;
             while end < wanted.end && cache.pages.get(&key(end)).is_none() {
@@ -271,7 +274,9 @@ impl Block {
 /// in its cache.
 #[derive(Debug)]
 pub(crate) struct Windows {
-    known: HashMap<(u32, TimestampMs, TimestampMs), Option<Window>, foldhash::fast::RandomState>,
+    known: HashMap<(u32, TimestampMs, TimestampMs), Option<Rows>, foldhash::fast::RandomState>,
+    /// The block's.
+    index: Option<Arc<Index>>,
     /// Timestamps in all of them.
     rows: usize,
     cache: Option<Arc<BlockCache>>,
@@ -280,7 +285,7 @@ pub(crate) struct Windows {
 impl Windows {
     /// For one reader of one block.
     pub(crate) fn new(cache: Option<Arc<BlockCache>>) -> Self {
-        Windows { known: HashMap::default(), rows: 0, cache }
+        Windows { known: HashMap::default(), index: None, rows: 0, cache }
     }
 
     /// Where the samples of a series in a range are. `None` if there are none.
@@ -291,29 +296,49 @@ impl Windows {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Option<Window>, BlockError> {
-        let index = block.index()?;
+        let index = match &self.index {
+            Some(index) => Arc::clone(index),
+            None => Arc::clone(self.index.insert(block.index()?)),
+        };
         let Some(series) = index.series.get(number as usize) else { return Ok(None) };
         let key = (series.timestamps, start_ms, end_ms);
-        if let Some(window) = self.known.get(&key) {
-            return Ok(window.clone());
-        }
-        if self.rows >= WINDOW_ROWS_KNOWN_MAX || self.known.len() >= WINDOWS_KNOWN_MAX {
-            // Readers hold on to what they use.
-            self.known.clear();
-            self.rows = 0;
-        }
-        let window = block.window(index, series.timestamps, start_ms, end_ms, self.cache.as_deref())?;
-        self.rows += window.as_ref().map_or(0, |window| window.timestamps.len());
-        self.known.insert(key, window.clone());
-        Ok(window)
+        let known = self.known.get(&key).cloned();
+        let found = match known {
+            Some(found) => found,
+            None => {
+                if self.rows >= WINDOW_ROWS_KNOWN_MAX || self.known.len() >= WINDOWS_KNOWN_MAX {
+                    // Readers hold on to what they use.
+                    self.known.clear();
+                    self.rows = 0;
+                }
+                let found = block.rows(&index, series.timestamps, start_ms, end_ms, self.cache.as_deref())?;
+                self.rows += found.as_ref().map_or(0, |found| found.timestamps.len());
+                self.known.insert(key, found.clone());
+                found
+            }
+        };
+        Ok(found.map(|found| Window { found, index }))
+    }
+}
+
+/// Where in a block the samples of a series in a range are.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    found: Rows,
+    index: Arc<Index>,
+}
+
+impl Window {
+    pub(crate) fn timestamps(&self) -> &Arc<[TimestampMs]> {
+        &self.found.timestamps
     }
 }
 
 /// The rows of a column of timestamps that lie in a range.
 #[derive(Clone, Debug)]
-pub(crate) struct Window {
+struct Rows {
     rows: Range<usize>,
-    pub(crate) timestamps: Arc<[TimestampMs]>,
+    timestamps: Arc<[TimestampMs]>,
     /// Rows of the whole column.
     column_rows: usize,
 }

@@ -6,7 +6,7 @@ use super::rollups::{Chunk, ChunkBuilder, LevelDirectory};
 use super::{Footer, Provenance, VERSION, header};
 use crate::codec::dense::{self, Encoded, Form, PAGE_ROWS};
 use crate::error::TsdbError;
-use crate::histogram::PART_LABEL;
+use crate::hidden;
 use crate::rollup::{Buckets, LEVELS_MS, record};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
@@ -142,7 +142,7 @@ impl BlockWriter {
         Ok(())
     }
 
-    /// Adds the roll-ups of the next series. The parts of a native histogram have none.
+    /// Adds the roll-ups of the next series. Hidden series have none.
     fn roll_up(
         &mut self,
         labels: &Labels,
@@ -150,7 +150,7 @@ impl BlockWriter {
         values: &[f64],
     ) -> Result<(), TsdbError> {
         let number = self.index.series.len() as u32;
-        if labels.get(PART_LABEL).is_some() || !self.rolled_up.includes(timestamps) {
+        if hidden::is_hidden(labels) || !self.rolled_up.includes(timestamps) {
             self.chunks.iter_mut().for_each(|chunk| chunk.add(number, |_| ()));
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl BlockWriter {
             let Some(level) = level else { continue };
             let mut number = 0;
             for chunk in 0..directory.chunks.len() {
-                let records = source.records(stored, chunk)?;
+                let records = source.records(&index, stored, chunk)?;
                 for series in records.series().filter(|&series| kept(series).is_some()) {
                     let record = records.record(series).unwrap_or_default();
                     self.chunks[level].add(number, |out| out.extend_from_slice(record));

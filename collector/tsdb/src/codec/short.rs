@@ -16,7 +16,7 @@
 //!
 //! `U` is a unit of `codec/units.rs`, in which the values are whole numbers. The shortest form is chosen.
 
-use super::bits::{pack, packed_bytes, unpack, width_of};
+use super::bits::{pack, packed_bytes, unpack, unpack_into, width_of};
 use super::units::{UNITS, unit_of};
 use super::varint::{self, Cursor};
 use super::{SCALES, from_scaled, to_scaled, zigzag};
@@ -146,6 +146,7 @@ pub(crate) fn decode_values(cursor: &mut Cursor<'_>, count: usize, out: &mut Vec
     if count == 0 {
         return Some(());
     }
+    out.reserve(count);
     match cursor.byte()? {
         CONSTANT => {
             let value = f64::from_bits(cursor.u64()?);
@@ -154,16 +155,16 @@ pub(crate) fn decode_values(cursor: &mut Cursor<'_>, count: usize, out: &mut Vec
         }
         form @ 1..=3 => {
             let scale = SCALES[usize::from(form - 1)];
-            decode_integers(cursor, count, |integer| out.push(from_scaled(integer, scale)))
+            decode_integers(cursor, count, out, |integer| from_scaled(integer, scale))
         }
         XOR => decode_xor(cursor, count, out),
         form => {
             let scale = *UNITS.get(usize::from(form & UNIT_MASK))?;
-            let each = |integer| out.push(from_scaled(integer, scale));
+            let of = |integer| from_scaled(integer, scale);
             match form & !UNIT_MASK {
-                STEPS => decode_integers(cursor, count, each),
-                LEVELS => decode_numbers(cursor, count, each),
-                PLATEAUS => decode_plateaus(cursor, count, each),
+                STEPS => decode_integers(cursor, count, out, of),
+                LEVELS => decode_numbers(cursor, count, out, of),
+                PLATEAUS => decode_plateaus(cursor, count, |integer| out.push(of(integer))),
                 SHORT_CONSTANT => {
                     let value = from_scaled(cursor.signed()?, scale);
                     out.extend(std::iter::repeat_n(value, count));
@@ -179,6 +180,7 @@ fn decode_plateaus(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i
     let mut value = cursor.signed()?;
     let bitmap = cursor.take(packed_bytes(count - 1, 1))?;
     let moves: usize = bitmap.iter().map(|byte| byte.count_ones() as usize).sum();
+    let packed = Packed::read(cursor, moves)?;
     let mut on_stack = [0; VALUES_ON_STACK];
     let mut on_heap = Vec::new();
     let steps = if moves <= VALUES_ON_STACK {
@@ -188,9 +190,9 @@ fn decode_plateaus(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i
         &mut on_heap[..]
     };
     let mut places = steps.iter_mut();
-    decode_numbers(cursor, moves, |step| {
+    unpack(packed.bytes, packed.width, moves, |excess| {
         if let Some(place) = places.next() {
-            *place = step;
+            *place = packed.least.wrapping_add(excess as i64);
         }
     })?;
     let mut steps = steps.iter();
@@ -215,7 +217,15 @@ pub(crate) fn decode_timestamps(cursor: &mut Cursor<'_>, count: usize, out: &mut
     if count == 0 {
         return Some(());
     }
-    decode_integers(cursor, count, |timestamp| out.push(timestamp))
+    decode_integers(cursor, count, out, |timestamp| timestamp)
+}
+
+/// The first of `count` timestamps and the distance from each to the next; `None` if they are not even, or
+/// malformed.
+pub(crate) fn even_timestamps(cursor: &mut Cursor<'_>, count: usize) -> Option<(i64, i64)> {
+    let first = cursor.signed()?;
+    let packed = Packed::read(cursor, count.checked_sub(1)?)?;
+    (packed.width == 0).then_some((first, packed.least))
 }
 
 /// Appends integers, at least one.
@@ -225,30 +235,56 @@ fn encode_integers(integers: &[i64], out: &mut Vec<u8>) {
     Packing::of(steps.clone()).write(steps, out);
 }
 
-fn decode_integers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
+fn decode_integers<T>(
+    cursor: &mut Cursor<'_>,
+    count: usize,
+    out: &mut Vec<T>,
+    mut of: impl FnMut(i64) -> T,
+) -> Option<()> {
     let mut value = cursor.signed()?;
-    let mut first = true;
-    decode_numbers(cursor, count - 1, |step| {
-        if std::mem::take(&mut first) {
-            each(value);
-        }
-        value = value.wrapping_add(step);
-        each(value);
-    })?;
-    if first {
-        each(value);
+    out.push(of(value));
+    let steps = count - 1;
+    let packed = Packed::read(cursor, steps)?;
+    if packed.width == 0 {
+        // As most columns of times and counts are.
+        let step = packed.least;
+        out.extend((1..=steps as i64).map(|row| of(value.wrapping_add(step.wrapping_mul(row)))));
+        return Some(());
     }
-    Some(())
+    unpack_into(packed.bytes, packed.width, steps, out, |excess| {
+        value = value.wrapping_add(packed.least.wrapping_add(excess as i64));
+        of(value)
+    })
 }
 
-fn decode_numbers(cursor: &mut Cursor<'_>, count: usize, mut each: impl FnMut(i64)) -> Option<()> {
-    let least = cursor.signed()?;
-    let width = u32::from(cursor.byte()?);
-    if width > 64 {
-        return None;
+fn decode_numbers<T>(
+    cursor: &mut Cursor<'_>,
+    count: usize,
+    out: &mut Vec<T>,
+    mut of: impl FnMut(i64) -> T,
+) -> Option<()> {
+    let packed = Packed::read(cursor, count)?;
+    let least = packed.least;
+    unpack_into(packed.bytes, packed.width, count, out, |excess| of(least.wrapping_add(excess as i64)))
+}
+
+/// Numbers as they lie there.
+struct Packed<'a> {
+    least: i64,
+    width: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Packed<'a> {
+    #[inline]
+    fn read(cursor: &mut Cursor<'a>, count: usize) -> Option<Packed<'a>> {
+        let least = cursor.signed()?;
+        let width = u32::from(cursor.byte()?);
+        if width > 64 {
+            return None;
+        }
+        Some(Packed { least, width, bytes: cursor.take(packed_bytes(count, width))? })
     }
-    let packed = cursor.take(packed_bytes(count, width))?;
-    unpack(packed, width, count, |excess| each(least.wrapping_add(excess as i64)))
 }
 
 fn encode_xor(values: &[f64], out: &mut Vec<u8>) {

@@ -7,7 +7,7 @@ use crate::block::Provenance;
 use crate::block::reader::Block;
 use crate::block::writer::{BlockWriter, RolledUp};
 use crate::error::TsdbError;
-use crate::histogram;
+use crate::hidden;
 use crate::tombstones::{self, Tombstone};
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
@@ -31,7 +31,7 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<(), TsdbError> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(()) };
+        let Some(matchers) = hidden::from_outside(matchers) else { return Ok(()) };
         let matchers = &*matchers;
         let inner = &*self.inner;
         let mut housekeeping = inner.housekeeping();
@@ -83,7 +83,7 @@ impl Inner {
     }
 
     /// Writes a block anew under its name, so that it keeps its place among those stored before and after.
-    pub(super) fn rewrite(&self, block: &Block) -> Result<(), TsdbError> {
+    pub(super) fn rewrite(&self, block: &Block) -> Result<Arc<Block>, TsdbError> {
         let name = block.file_name();
         let mut writer = self.block_writer(&name, RolledUp::All)?;
         let index = block.index()?;
@@ -94,12 +94,12 @@ impl Inner {
                 .add_thinned(block, |labels| !tombstones.iter().any(|tombstone| tombstone.matches(labels)))?;
         } else {
             for number in 0..index.series.len() {
-                if let Some((labels, piece)) = block.series(number)? {
+                if let Some((labels, piece)) = block.series(&index, number)? {
                     writer.add(&labels, &piece.timestamps, &piece.values)?;
                 }
             }
         }
-        self.renew(writer, &name, index.provenance.clone()).map(drop)
+        self.renew(writer, &name, index.provenance.clone())
     }
 
     /// Finishes a block that takes the place of one of the same name.
@@ -111,7 +111,7 @@ impl Inner {
     ) -> Result<Arc<Block>, TsdbError> {
         let (file, bytes) = writer.finish(name, provenance)?;
         self.counters.block_bytes_written.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-        let renewed = Arc::new(Block::open(&*self.io, &file)?);
+        let renewed = Arc::new(Block::open_in(&*self.io, &file, &self.indexes)?);
         renewed.verify()?;
         let mut blocks = self.blocks.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(old) = blocks.iter_mut().find(|old| old.path() == file) {

@@ -3,7 +3,6 @@
 use super::Inner;
 use super::checkpoint::Checkpoints;
 use super::open::sequence_of;
-use crate::block::index::Index;
 use crate::block::reader::{Block, BlockError};
 use crate::block::writer::RolledUp;
 use crate::block::{BLOCK_SPAN_MS, Provenance};
@@ -12,9 +11,10 @@ use crate::commit::BoundaryKind;
 use crate::compact::{self, Candidate};
 use crate::cut;
 use crate::error::TsdbError;
+use crate::manifest::Listed;
 use crate::tombstones::Tombstone;
 use pharos_common::sample::TimestampMs;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,8 +26,14 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Rows stay in the head for half a window beyond their own, so that ordinary delays are not late.
 const HEAD_SPAN_MS: i64 = BLOCK_SPAN_MS + BLOCK_SPAN_MS / 2;
 
-/// Late samples held before they are cut, 16 bytes each.
-const LATE_MAX: usize = 4 << 20;
+/// How much further than the end of a window those must be who are written to before it is cut.
+const BEHIND_WINDOW_MS: i64 = BLOCK_SPAN_MS / 2;
+
+/// Who was written to within this time by the clock goes on there, maybe: a load of past data has pauses.
+const WRITTEN_WITHIN_MS: i64 = 10_000;
+
+/// How long a window is kept open at most for those who are behind, by the clock: somebody may be behind for ever.
+const WAIT_FOR_WINDOW_MS: i64 = 60_000;
 
 /// Journal size at which the head is cut early: what it takes on disk, and what a restart replays if the
 /// checkpoints are damaged.
@@ -54,8 +60,10 @@ pub(super) struct Housekeeping {
     last_cut_before_ms: TimestampMs,
     /// By the clock, when the last cut began, and how many series had been refused by then.
     last_cut: (TimestampMs, u64),
+    /// The window that is kept open, by its end, and since when by the clock.
+    kept_open: Option<(TimestampMs, TimestampMs)>,
     /// Blocks that the list on disk names.
-    pub(super) listed: BTreeSet<String>,
+    pub(super) listed: Listed,
     /// Those of them that somebody took away.
     pub(super) missing: Vec<String>,
     /// Blocks with damage: served as far as they can be read, but never merged.
@@ -78,15 +86,23 @@ impl Housekeeping {
             released: None,
             last_cut_before_ms: TimestampMs::MIN,
             last_cut: (now_ms, 0),
-            listed: BTreeSet::new(),
+            kept_open: None,
+            listed: Listed::new(),
             missing: Vec::new(),
             damaged: HashSet::new(),
         }
     }
 
     /// With what the list of blocks said.
-    pub(super) fn with_inventory(self, listed: BTreeSet<String>, missing: Vec<String>) -> Self {
+    pub(super) fn with_inventory(self, listed: Listed, missing: Vec<String>) -> Self {
         Housekeeping { listed, missing, ..self }
+    }
+
+    /// Whether a window may stay open for those who are behind.
+    fn keep_open(&mut self, window_end_ms: TimestampMs, now_ms: TimestampMs) -> bool {
+        let kept = self.kept_open.filter(|&(end_ms, _)| end_ms == window_end_ms);
+        let (_, since_ms) = *self.kept_open.insert(kept.unwrap_or((window_end_ms, now_ms)));
+        now_ms - since_ms < WAIT_FOR_WINDOW_MS
     }
 
     /// Blocks from now on have this sequence or a higher one.
@@ -169,9 +185,10 @@ impl Inner {
     /// Does what is due.
     fn tidy(&self, go_on: impl Fn() -> bool) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
+        self.check_indexes()?;
         self.drop_expired(&mut housekeeping)?;
         self.list_blocks(&mut housekeeping, &[]);
-        while let Some(before_ms) = self.due_cut(&housekeeping) {
+        while let Some(before_ms) = self.due_cut(&mut housekeeping) {
             self.cut(&mut housekeeping, before_ms)?;
             if !go_on() {
                 return Ok(());
@@ -186,6 +203,7 @@ impl Inner {
 
     pub(super) fn flush(&self) -> Result<(), TsdbError> {
         let mut housekeeping = self.housekeeping();
+        self.check_indexes()?;
         self.cut_all(&mut housekeeping)?;
         // The new blocks were read back, and whoever asks for this may want the disk to be small.
         if let Some((segment, before_ms)) = housekeeping.released {
@@ -215,12 +233,20 @@ impl Inner {
     }
 
     /// The moment up to which the head should be cut now, if it should.
-    fn due_cut(&self, housekeeping: &Housekeeping) -> Option<TimestampMs> {
+    fn due_cut(&self, housekeeping: &mut Housekeeping) -> Option<TimestampMs> {
+        let now_ms = self.clock.now_ms();
+        // A load of past data fills a window while the newest samples are of today: what is cut off under it
+        // would be late, and cost many times as much.
+        let reached_ms = self.head.reached_ms(now_ms, WRITTEN_WITHIN_MS);
         // A sample from the future must not make everything older late.
         let newest_ms = self.head.newest_ms().map(|newest_ms| newest_ms.min(self.clock.now_ms()));
         if let (Some(oldest_ms), Some(newest_ms)) = (self.head.oldest_ms(), newest_ms) {
             if newest_ms - oldest_ms >= HEAD_SPAN_MS {
-                return Some((oldest_ms.div_euclid(BLOCK_SPAN_MS) + 1) * BLOCK_SPAN_MS);
+                let window_end_ms = (oldest_ms.div_euclid(BLOCK_SPAN_MS) + 1) * BLOCK_SPAN_MS;
+                let is_behind = |reached_ms| reached_ms < window_end_ms.saturating_add(BEHIND_WINDOW_MS);
+                if !(reached_ms.is_some_and(is_behind) && housekeeping.keep_open(window_end_ms, now_ms)) {
+                    return Some(window_end_ms);
+                }
             }
             let journal_full = || self.commits.journal_bytes.load(Ordering::Relaxed) > JOURNAL_BYTES_MAX;
             let memory_full = || {
@@ -234,7 +260,13 @@ impl Inner {
                 self.clock.now_ms() - cut_ms >= CROWDED_CUT_EVERY_MS && self.head.refusals().total > refused
             };
             if oldest_ms < newest_ms && (journal_full() || memory_full() || crowded()) {
-                return Some(newest_ms);
+                let worth = |&reached_ms: &TimestampMs| {
+                    let (_, samples) = self.head.memory_bytes();
+                    reached_ms > oldest_ms && self.head.row_bytes_before(reached_ms) > samples / 2
+                };
+                return Some(
+                    reached_ms.filter(worth).map_or(newest_ms, |reached_ms| reached_ms.min(newest_ms)),
+                );
             }
         }
         let late = self.head.late_len();
@@ -243,7 +275,7 @@ impl Inner {
             .late_range()
             .is_some_and(|(_, newest_late_ms)| self.clock.now_ms() - newest_late_ms > HEAD_SPAN_MS);
         let idle_late = late > 0 && late_is_old && self.head.oldest_ms().is_none();
-        (late > LATE_MAX || idle_late).then(|| self.head.cut_before_ms())
+        (late > self.late_max() || idle_late).then(|| self.head.cut_before_ms())
     }
 
     /// Moves rows before `before_ms`, and all late samples, into blocks.
@@ -283,6 +315,7 @@ impl Inner {
         self.list_blocks(housekeeping, &[]);
         let idle_before_ms = housekeeping.last_cut_before_ms;
         self.head.finish_cut(before_ms, idle_before_ms);
+        self.measure_room();
         if let Some((segment, before_ms)) = housekeeping.released.replace((segment, before_ms)) {
             self.commits.release_segments(segment, before_ms);
         }
@@ -303,7 +336,7 @@ impl Inner {
     /// as it was written, all of them are removed: what they were made from is still there.
     fn publish(&self, files: &[PathBuf], replaced: &[Arc<Block>]) -> Result<(), TsdbError> {
         let read_back = |file: &PathBuf| -> Result<Arc<Block>, TsdbError> {
-            let block = Block::open(&*self.io, file)?;
+            let block = Block::open_in(&*self.io, file, &self.indexes)?;
             block.verify()?;
             Ok(Arc::new(block))
         };
@@ -334,7 +367,7 @@ impl Inner {
             .iter()
             .enumerate()
             .filter(|(_, block)| {
-                let is_thinned = block.index().is_ok_and(Index::is_thinned);
+                let is_thinned = block.facts().is_ok_and(|facts| facts.is_thinned);
                 !is_thinned && !housekeeping.damaged.contains(&block.file_name())
             })
             .map(|(position, block)| Candidate {
@@ -382,3 +415,6 @@ impl Inner {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

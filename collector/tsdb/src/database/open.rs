@@ -9,19 +9,21 @@ use super::restore::restore;
 use super::{Counters, Database, Inner, Threads};
 use crate::block::Provenance;
 use crate::block::cache::BlockCache;
+use crate::block::index_cache::IndexCache;
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::chain::InBlocks;
 use crate::commit::CommitQueue;
 use crate::error::TsdbError;
 use crate::exemplars::ExemplarLog;
 use crate::head::guard::Guard;
+use crate::manifest::Listed;
 use pharos_common::clock::SharedClock;
 use pharos_common::journal::Journal;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{StorageIo, write_atomically};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// The format of the folder that this version writes: 1 until blocks had roll-ups, perhaps without samples, and
@@ -53,6 +55,8 @@ pub struct Options {
     pub head_bytes_max: usize,
     /// Memory, in bytes, for decoded pages of blocks that are asked for again and again.
     pub page_cache_bytes: usize,
+    /// Memory, in bytes, for indexes of blocks that nobody works with at the moment.
+    pub index_cache_bytes: usize,
     /// Most exemplars kept; the oldest go first. Memory for each is a few hundred bytes.
     pub exemplars_max: usize,
     /// Whether the engine cuts, merges and drops by itself. Tests switch it off.
@@ -71,6 +75,7 @@ impl Default for Options {
             label_bytes_max: 64 << 10,
             head_bytes_max: 2 << 30,
             page_cache_bytes: 256 << 20,
+            index_cache_bytes: 256 << 20,
             exemplars_max: 100_000,
             housekeeping: true,
         }
@@ -117,7 +122,9 @@ impl Database {
         })?;
         check_version(&*io, folder)?;
         let mut report = OpenReport::default();
-        let (blocks, provenance) = open_blocks(&*io, folder, &mut report)?;
+        let indexes = IndexCache::new(options.index_cache_bytes);
+        let listed = inventory::read(&*io, folder, &mut report)?;
+        let (blocks, provenance) = open_blocks(&*io, folder, &indexes, &listed, &mut report)?;
         let now_ms = clock.now_ms();
         let commits = CommitQueue::new((now_ms / 1_000) as u32);
         let in_blocks = InBlocks { before_ms: provenance.cut_before_ms, segment: provenance.journal_segment };
@@ -132,7 +139,7 @@ impl Database {
         report.damaged_bytes += recovery.damaged_bytes;
         report.set_aside.extend(recovery.set_aside);
         let tombstones = delete::read(&*io, folder, &mut report)?;
-        let (listed, missing) = inventory::read(&*io, folder, &blocks, &mut report)?;
+        let missing = inventory::missing(&listed, &blocks, &report);
         report.missing_blocks = missing.clone();
         let counters = Counters::default();
         let before = set_aside_before(&*io, folder, &report)?;
@@ -162,15 +169,19 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
+            samples_since_ms: AtomicI64::new(TimestampMs::MIN),
             pages,
+            indexes,
             housekeeping: Mutex::new(
                 Housekeeping::new(next_sequence, tombstones, restored.checkpoints, in_blocks, now_ms)
                     .with_inventory(listed, missing),
             ),
             exemplars,
+            room: super::room::Room::default(),
             counters,
             _lock: lock,
         });
+        inner.note_thinned(&inner.blocks());
         inner.list_blocks(&mut inner.housekeeping(), &[]);
         inner.note_checkpoint_bytes(&inner.housekeeping());
         let threads = start_threads(&inner, journal, housekeeping)?;
@@ -255,6 +266,8 @@ pub(super) fn sequence_of(name: &str) -> Option<u64> {
 fn open_blocks(
     io: &dyn StorageIo,
     folder: &Path,
+    indexes: &Arc<IndexCache>,
+    listed: &Listed,
     report: &mut OpenReport,
 ) -> Result<(Vec<Arc<Block>>, Provenance), TsdbError> {
     let blocks_folder = folder.join("blocks");
@@ -269,14 +282,18 @@ fn open_blocks(
             continue;
         }
         let Some(sequence) = sequence_of(&name) else { continue };
-        let opened = Block::open(io, &path).and_then(|block| block.index().map(|_| ()).map(|()| block));
+        let opened = Block::open_in(io, &path, indexes).and_then(|block| {
+            if let Some(Some(told)) = listed.get(&name) {
+                block.remember(told.index_checksum, told.facts.clone());
+            }
+            let provenance = block.facts()?.provenance.clone();
+            Ok((block, provenance))
+        });
         match opened {
-            Ok(block) => {
-                if let Ok(index) = block.index() {
-                    if index.provenance.journal_segment > latest.journal_segment {
-                        latest = Provenance { replaces: Vec::new(), ..index.provenance.clone() };
-                    }
-                    replaced.extend(index.provenance.replaces.iter().cloned());
+            Ok((block, provenance)) => {
+                replaced.extend(provenance.replaces.iter().cloned());
+                if provenance.journal_segment > latest.journal_segment {
+                    latest = Provenance { replaces: Vec::new(), ..provenance };
                 }
                 blocks.push((sequence, Arc::new(block)));
             }
@@ -318,13 +335,24 @@ pub(super) fn set_aside(
     path: &Path,
     report: &mut OpenReport,
 ) -> Result<PathBuf, TsdbError> {
+    let (aside, bytes) = move_aside(io, folder, path)?;
+    report.damaged_bytes += bytes;
+    report.set_aside.push(aside.clone());
+    Ok(aside)
+}
+
+/// The same for somebody who has another report. Returns where it is, and its size.
+pub(super) fn move_aside(
+    io: &dyn StorageIo,
+    folder: &Path,
+    path: &Path,
+) -> Result<(PathBuf, u64), TsdbError> {
     let damaged = folder.join("damaged");
     let aside = damaged.join(path.file_name().unwrap_or_default());
-    report.damaged_bytes += io.open(path)?.len()?;
+    let bytes = io.open(path)?.len()?;
     io.create_dir_all(&damaged)?;
     io.rename(path, &aside)?;
     io.sync_dir(path.parent().unwrap_or(folder))?;
     io.sync_dir(&damaged)?;
-    report.set_aside.push(aside.clone());
-    Ok(aside)
+    Ok((aside, bytes))
 }

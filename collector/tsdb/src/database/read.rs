@@ -4,7 +4,7 @@ use super::{Database, Inner, Selection};
 use crate::block::reader::Block;
 use crate::error::{ReadError, TsdbError};
 use crate::head::selection::Wanted;
-use crate::histogram::{self, PART_LABEL};
+use crate::hidden;
 use crate::select::{ReadBudget, SelectedSeries};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
@@ -27,6 +27,20 @@ impl Database {
         budget: &B,
     ) -> Result<Selection, ReadError<B::Refusal>> {
         Selection::find(&self.inner, matchers, (start_ms, end_ms), Wanted::All, budget)
+    }
+
+    /// As [`Database::selection`], and each series comes with the start timestamps of its samples.
+    ///
+    /// # Errors
+    /// As [`Database::selection`].
+    pub fn selection_with_starts<B: ReadBudget>(
+        &self,
+        matchers: &[Matcher],
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        budget: &B,
+    ) -> Result<Selection, ReadError<B::Refusal>> {
+        Selection::find(&self.inner, matchers, (start_ms, end_ms), Wanted::WithStarts, budget)
     }
 
     /// As [`Database::selection`], with nothing but the newest sample of each series: what an instant query
@@ -83,12 +97,12 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Vec<Labels>, TsdbError> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let Some(matchers) = hidden::from_outside(matchers) else { return Ok(Vec::new()) };
         let matchers = &*matchers;
         let mut found = BTreeSet::new();
         self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
             if !found.contains(labels) {
-                found.insert(histogram::whole(labels).unwrap_or_else(|| labels.clone()));
+                found.insert(hidden::whole(labels).unwrap_or_else(|| labels.clone()));
             }
         })?;
         Ok(found.into_iter().collect())
@@ -104,7 +118,7 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Vec<String>, TsdbError> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let Some(matchers) = hidden::from_outside(matchers) else { return Ok(Vec::new()) };
         let matchers = &*matchers;
         let mut found: BTreeSet<String> = BTreeSet::new();
         if matchers.is_empty() && !self.inner.has_tombstones() {
@@ -114,7 +128,7 @@ impl Database {
             for block in self.inner.blocks_in(start_ms, end_ms) {
                 found.extend(block.index()?.postings.names().map(|(name, _)| name.to_owned()));
             }
-            found.remove(PART_LABEL);
+            found.retain(|name| !hidden::is_reserved_label(name));
             return Ok(found.into_iter().collect());
         }
         self.inner.visit_series(matchers, start_ms, end_ms, |labels| {
@@ -124,7 +138,7 @@ impl Database {
                 }
             }
         })?;
-        found.remove(PART_LABEL);
+        found.retain(|name| !hidden::is_reserved_label(name));
         Ok(found.into_iter().collect())
     }
 
@@ -139,10 +153,10 @@ impl Database {
         start_ms: TimestampMs,
         end_ms: TimestampMs,
     ) -> Result<Vec<String>, TsdbError> {
-        let Some(matchers) = histogram::from_outside(matchers) else { return Ok(Vec::new()) };
+        let Some(matchers) = hidden::from_outside(matchers) else { return Ok(Vec::new()) };
         let matchers = &*matchers;
         let mut found: BTreeSet<String> = BTreeSet::new();
-        if name == PART_LABEL {
+        if hidden::is_reserved_label(name) {
             return Ok(Vec::new());
         }
         if matchers.is_empty() && !self.inner.has_tombstones() {
@@ -208,7 +222,7 @@ impl Inner {
         self.head.visit_series(matchers, start_ms, end_ms, &mut visit);
         for block in self.blocks_in(start_ms, end_ms) {
             let (index, tombstones) = (block.index()?, block.tombstones());
-            for number in &index.postings.select(matchers) {
+            for number in &index.postings.select_shown(matchers) {
                 let Some(series) = index.series.get(number as usize) else { continue };
                 let timestamps = index.timestamps.get(series.timestamps as usize);
                 let (from_ms, to_ms) = (start_ms.max(block.oldest_ms()), end_ms.min(block.newest_ms()));

@@ -4,13 +4,17 @@
 //! sorted lists and nothing is hashed. A selection can be cut into parts that are read side by side.
 
 use super::Inner;
+use crate::block::cache::BlockCache;
+use crate::block::index::Index;
 use crate::block::reader::Block;
 use crate::block::samples::{Window, Windows};
 use crate::error::ReadError;
 use crate::head::selection::{HeadSelection, Wanted};
+use crate::hidden;
 use crate::histogram::{self, PART_LABEL};
 use crate::merge::{JoinedTimestamps, Piece, join};
 use crate::select::{ReadBudget, Reads, SelectedSeries};
+use crate::starts::{self, Starts};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{Sample, TimestampMs};
@@ -24,6 +28,8 @@ pub struct Selection {
     sources: Arc<Sources>,
     /// Those that are still to be read.
     series: std::vec::IntoIter<FoundSeries>,
+    /// Their start timestamps, if they are wanted.
+    starts: Arc<FoundStarts>,
     /// Series that had to be read at once, to be put together.
     read: std::vec::IntoIter<SelectedSeries>,
     scratch: Scratch,
@@ -32,7 +38,11 @@ pub struct Selection {
 /// Where the samples are.
 struct Sources {
     inner: Arc<Inner>,
+    /// Pages that are kept, as this reader may use them.
+    pages: Arc<BlockCache>,
     blocks: Vec<Arc<Block>>,
+    /// Of each block.
+    indexes: Vec<Arc<Index>>,
     head: HeadSelection,
     start_ms: TimestampMs,
     end_ms: TimestampMs,
@@ -44,6 +54,9 @@ struct Sources {
     /// For each block, whether any part has read samples of it.
     was_read: Vec<AtomicBool>,
 }
+
+/// Columns of start timestamps, by the series that they speak of.
+type FoundStarts = HashMap<Labels, FoundSeries, foldhash::fast::RandomState>;
 
 /// A series and where it is: in blocks, earliest stored first, then in the head.
 struct FoundSeries {
@@ -84,17 +97,19 @@ impl Selection {
         wanted: Wanted,
         budget: &B,
     ) -> Result<Selection, ReadError<B::Refusal>> {
-        let Some(matchers) = histogram::from_outside(matchers) else {
+        let Some(matchers) = hidden::from_outside(matchers) else {
             return Ok(Selection::of_read(inner, Vec::new()));
         };
         budget.check().map_err(ReadError::Refused)?;
         let head = inner.head.select(&matchers, start_ms, end_ms, wanted);
         let blocks = inner.blocks_in(start_ms, end_ms);
-        let windows =
-            blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&inner.pages))))).collect();
+        let pages = Arc::new(inner.pages.for_reader(budget.may_read_files()));
+        let windows = blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&pages))))).collect();
         let (joined, was_read) = (Mutex::default(), blocks.iter().map(|_| AtomicBool::new(false)).collect());
-        let sources = Sources {
+        let mut sources = Sources {
             inner: Arc::clone(inner),
+            indexes: Vec::with_capacity(blocks.len()),
+            pages,
             blocks,
             head,
             start_ms,
@@ -117,27 +132,38 @@ impl Selection {
             |place: &Place| sources.labels(*place).is_some_and(|labels| labels.get(PART_LABEL).is_some());
         has_parts |= of_head.iter().any(is_part);
         found = sources.merge(found, of_head);
-        let mut selection = Selection::of(Arc::new(sources), found);
+        let starts = if wanted == Wanted::WithStarts {
+            sources.split_off_starts(&mut found)
+        } else {
+            Default::default()
+        };
+        let mut selection = Selection::of(Arc::new(sources), found, Arc::default());
         if !has_parts {
+            selection.starts = Arc::new(starts);
             return Ok(selection);
         }
         let mut read = Vec::with_capacity(selection.len());
         while let Some(series) = selection.next_series(budget)? {
             read.push(series);
         }
-        let whole = histogram::assemble(read, budget).map_err(ReadError::Refused)?;
+        let mut whole = histogram::assemble(read, budget).map_err(ReadError::Refused)?;
+        for series in &mut whole {
+            selection.sources.add_starts(&starts, series, &mut selection.scratch, budget)?;
+        }
         Ok(Selection::of_read(inner, whole))
     }
 
-    fn of(sources: Arc<Sources>, series: Vec<FoundSeries>) -> Selection {
+    fn of(sources: Arc<Sources>, series: Vec<FoundSeries>, starts: Arc<FoundStarts>) -> Selection {
         let (series, read) = (series.into_iter(), Vec::new().into_iter());
-        Selection { sources, series, read, scratch: Scratch::default() }
+        Selection { sources, series, starts, read, scratch: Scratch::default() }
     }
 
     fn of_read(inner: &Arc<Inner>, series: Vec<SelectedSeries>) -> Selection {
         let sources = Sources {
             inner: Arc::clone(inner),
+            pages: Arc::clone(&inner.pages),
             blocks: Vec::new(),
+            indexes: Vec::new(),
             head: HeadSelection::default(),
             start_ms: 0,
             end_ms: -1,
@@ -146,7 +172,7 @@ impl Selection {
             joined: Mutex::default(),
             was_read: Vec::new(),
         };
-        Selection { read: series.into_iter(), ..Selection::of(Arc::new(sources), Vec::new()) }
+        Selection { read: series.into_iter(), ..Selection::of(Arc::new(sources), Vec::new(), Arc::default()) }
     }
 
     /// Series that are left, at most: some may turn out to have no sample.
@@ -184,7 +210,7 @@ impl Selection {
         let mut series = self.series;
         while series.len() > 0 {
             let part: Vec<FoundSeries> = series.by_ref().take(series_max.max(1)).collect();
-            parts.push(Selection::of(Arc::clone(&self.sources), part));
+            parts.push(Selection::of(Arc::clone(&self.sources), part, Arc::clone(&self.starts)));
         }
         parts
     }
@@ -211,14 +237,16 @@ impl Selection {
                     budget.take(1).map_err(ReadError::Refused)?;
                     (self.scratch.moment(sample.timestamp_ms), vec![sample.value])
                 }
-                Wanted::All => {
+                Wanted::All | Wanted::WithStarts => {
                     let pieces = self.sources.pieces(&found, &mut self.scratch, budget)?;
                     let Some(Piece { timestamps, values }) = pieces else { continue };
                     (timestamps, values)
                 }
             };
-            let labels = labels.clone();
-            return Ok(Some(SelectedSeries { labels, timestamps, values, histograms: Vec::new() }));
+            let (labels, histograms, starts) = (labels.clone(), Vec::new(), Starts::default());
+            let mut series = SelectedSeries { labels, timestamps, values, histograms, starts };
+            self.sources.add_starts(&self.starts, &mut series, &mut self.scratch, budget)?;
+            return Ok(Some(series));
         }
         budget.note_reads(std::mem::take(&mut self.scratch.reads));
         Ok(None)
@@ -246,7 +274,7 @@ impl Sources {
     fn labels(&self, place: Place) -> Option<&Labels> {
         match place {
             Place::Block { block, series } => {
-                let index = self.blocks.get(block as usize)?.index().ok()?;
+                let index = self.indexes.get(block as usize)?;
                 index.series.get(series as usize).map(|series| &series.labels)
             }
             Place::Head(series) => self.head.labels(series as usize),
@@ -260,7 +288,7 @@ impl Sources {
             return self.head.rows(series as usize);
         };
         let rows = || {
-            let index = self.blocks.get(block as usize)?.index().ok()?;
+            let index = self.indexes.get(block as usize)?;
             let series = index.series.get(series as usize)?;
             let column = index.timestamps.get(series.timestamps as usize)?;
             let (first_ms, last_ms) = (column.first_ms(), column.last_ms);
@@ -273,11 +301,17 @@ impl Sources {
 
     /// Series of a block that match and may have samples in the range, and whether there are parts of
     /// histograms among them.
-    fn in_block<R>(&self, block: usize, matchers: &[Matcher]) -> Result<(Vec<Place>, bool), ReadError<R>> {
+    fn in_block<R>(
+        &mut self,
+        block: usize,
+        matchers: &[Matcher],
+    ) -> Result<(Vec<Place>, bool), ReadError<R>> {
         let Some(source) = self.blocks.get(block) else { return Ok((Vec::new(), false)) };
         let noted = |error| self.inner.noted(source, error);
+        self.pages.permit_index(source)?;
         let index = source.index().map_err(noted)?;
-        let selected = index.postings.select(matchers);
+        self.indexes.push(Arc::clone(&index));
+        let selected = self.wanted.of(&index.postings, matchers);
         let has_parts = index.postings.values(PART_LABEL).is_some();
         let mut of_parts = false;
         let mut places = Vec::with_capacity(selected.len() as usize);
@@ -290,6 +324,37 @@ impl Sources {
             }
         }
         Ok((places, of_parts))
+    }
+
+    /// Takes the columns of start timestamps out of what was found.
+    fn split_off_starts(&self, found: &mut Vec<FoundSeries>) -> FoundStarts {
+        let speaks_of = |series: &FoundSeries| self.labels(series.first).and_then(starts::whole);
+        let mut starts = FoundStarts::default();
+        let mut others = Vec::with_capacity(found.len());
+        for series in std::mem::take(found) {
+            match speaks_of(&series) {
+                Some(labels) => drop(starts.insert(labels, series)),
+                None => others.push(series),
+            }
+        }
+        *found = others;
+        starts
+    }
+
+    /// Reads the start timestamps of a series that was read.
+    fn add_starts<B: ReadBudget>(
+        &self,
+        found: &FoundStarts,
+        series: &mut SelectedSeries,
+        scratch: &mut Scratch,
+        budget: &B,
+    ) -> Result<(), ReadError<B::Refusal>> {
+        let Some(column) = found.get(&series.labels) else { return Ok(()) };
+        if let Some(starts) = self.pieces(column, scratch, budget)? {
+            series.add_starts(&starts);
+            budget.give_back(starts.values.len());
+        }
+        Ok(())
     }
 
     /// Adds the places of a source that stored later; both are sorted by labels.
@@ -355,9 +420,9 @@ impl Sources {
             match place {
                 Place::Block { block: at, series } => {
                     let Some((block, window)) = self.window(at, series)? else { continue };
-                    take(window.timestamps.len())?;
-                    self.note_block(at, window.timestamps.len(), &mut scratch.reads);
-                    let piece = block.samples_of(series, &window, Some(&self.inner.pages));
+                    take(window.timestamps().len())?;
+                    self.note_block(at, window.timestamps().len(), &mut scratch.reads);
+                    let piece = block.samples_of(series, &window, Some(&self.pages));
                     let piece = piece.map_err(|error| self.inner.noted(block, error))?;
                     scratch.pieces.extend(piece.filter(|piece| !piece.values.is_empty()));
                 }
@@ -398,7 +463,7 @@ impl Sources {
                     }
                     let Some((block, window)) = self.window(at, series)? else { continue };
                     self.note_block(at, 1, reads);
-                    let sample = block.newest_of(series, &window, Some(&self.inner.pages));
+                    let sample = block.newest_of(series, &window, Some(&self.pages));
                     sample.map_err(|error| self.inner.noted(block, error))?
                 }
             };

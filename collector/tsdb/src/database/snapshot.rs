@@ -28,6 +28,7 @@ impl Database {
         });
         let published = linked.and_then(|()| {
             let names = inner.io.list(&unfinished.join("blocks"))?;
+            let names = names.into_iter().map(|name| (name, None)).collect();
             write_atomically(&*inner.io, &unfinished.join(manifest::FILE_NAME), &manifest::encode(&names))?;
             write_atomically(&*inner.io, &unfinished.join("VERSION"), open::version_text().as_bytes())?;
             inner.io.sync_dir(&unfinished.join("blocks"))?;

@@ -2,7 +2,7 @@
 //! series.
 
 use super::Database;
-use crate::histogram::PART_LABEL;
+use crate::hidden;
 use roaring::RoaringBitmap;
 
 /// Names with counts, largest first.
@@ -41,13 +41,14 @@ impl Database {
         {
             let registry = head.registry();
             found.series = registry.series_count() as u64;
-            for (name, values) in registry.postings().names().filter(|(name, _)| *name != PART_LABEL) {
+            let names = registry.postings().names();
+            for (name, values) in names.filter(|(name, _)| !hidden::is_reserved_label(name)) {
                 let bytes = values.keys().map(|value| value.len() as u64).sum();
                 found.label_pairs += values.len() as u64;
                 found.values_by_label.push((name.to_owned(), values.len() as u64));
                 found.value_bytes_by_label.push((name.to_owned(), bytes));
                 let count =
-                    |series: &RoaringBitmap| series.len() - series.intersection_len(registry.inner_parts());
+                    |series: &RoaringBitmap| series.len() - series.intersection_len(registry.uncounted());
                 let largest = largest(values.iter().map(|(value, series)| (&**value, count(series))), top);
                 let named = |largest: &[(&str, u64)]| -> Ranking {
                     largest.iter().map(|&(value, count)| (value.to_owned(), count)).collect()

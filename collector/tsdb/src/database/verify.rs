@@ -4,7 +4,7 @@ use super::{Database, delete, open};
 use crate::block::reader::{Block, BlockError};
 use crate::checkpoint::reader::Checkpoint;
 use crate::error::TsdbError;
-use crate::manifest;
+use crate::manifest::{self, Listed};
 use crate::tombstones;
 use pharos_common::journal::{JournalError, check_segment};
 use pharos_common::storage_io::{IoError, StorageIo};
@@ -144,14 +144,14 @@ fn check_manifest(io: &dyn StorageIo, path: &Path) -> Result<(u64, Verdict), IoE
 fn missing_blocks(io: &dyn StorageIo, folder: &Path) -> Result<Vec<PathBuf>, TsdbError> {
     let listed = || match io.read(&folder.join(manifest::FILE_NAME)) {
         Ok(bytes) => Ok(manifest::decode(&bytes).unwrap_or_default()),
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) if error.is_not_found() => Ok(Listed::new()),
         Err(error) => Err(error),
     };
     let before = listed()?;
     let have = list(io, &folder.join("blocks"))?;
     let after = listed()?;
     let paths =
-        before.iter().filter(|name| after.contains(name)).map(|name| folder.join("blocks").join(name));
+        before.keys().filter(|name| after.contains_key(*name)).map(|name| folder.join("blocks").join(name));
     Ok(paths.filter(|path| !have.contains(path)).collect())
 }
 
@@ -188,6 +188,7 @@ fn check_block(io: &dyn StorageIo, path: &Path) -> Result<(u64, Verdict), IoErro
             damaged(format!("{what}; put the file back from a snapshot"))
         }
         Err(BlockError::NewerFormat { version, .. }) => Verdict::Newer { version: u32::from(version) },
+        Err(error @ BlockError::NotInMemory) => damaged(error.to_string()),
         Err(BlockError::Io(error)) => return Err(error),
     };
     Ok((bytes, verdict))

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Group {
     /// Head series of each column.
     pub(crate) columns: Box<[u32]>,
+    /// Columns of start timestamps, whose cells are no samples.
+    starts: Box<[u16]>,
     state: Mutex<GroupState>,
 }
 
@@ -31,6 +33,8 @@ pub(crate) struct GroupState {
     pub(crate) checkpoint_scope: u64,
     /// Newest timestamp ever appended, also of rows that were cut into blocks since.
     pub(crate) newest_ms: TimestampMs,
+    /// The newest timestamp when somebody looked, and when that was first seen, by the clock.
+    looked: (TimestampMs, TimestampMs),
     open_timestamps: Vec<TimestampMs>,
     /// Open rows, one after the other.
     open_values: Vec<f64>,
@@ -53,10 +57,11 @@ pub(crate) struct GroupCapture {
 }
 
 impl Group {
-    pub(crate) fn new(columns: Box<[u32]>) -> Self {
+    pub(crate) fn new(columns: Box<[u32]>, starts: Box<[u16]>) -> Self {
         let width = columns.len();
         Group {
             columns,
+            starts,
             state: Mutex::new(GroupState {
                 journal_model: RowModel::new(width),
                 journal_epoch: 0,
@@ -65,6 +70,7 @@ impl Group {
                 rows_in_era: 0,
                 checkpoint_scope: 0,
                 newest_ms: TimestampMs::MIN,
+                looked: (TimestampMs::MIN, TimestampMs::MIN),
                 open_timestamps: Vec::new(),
                 open_values: Vec::new(),
                 pages: Vec::new(),
@@ -78,6 +84,19 @@ impl Group {
     /// expects of them, and its entry in the table of groups.
     pub(crate) fn fixed_bytes(width: usize) -> usize {
         std::mem::size_of::<Group>() + 180 + width * 20 + RowModel::memory_bytes(width)
+    }
+
+    /// Samples in a row of the group.
+    pub(crate) fn samples_in(&self, values: &[f64]) -> u64 {
+        let is_there = |value: &f64| !is_absent(*value);
+        let cells = values.iter().filter(|value| is_there(value)).count();
+        let of_starts = self.starts.iter().filter_map(|&column| values.get(usize::from(column)));
+        (cells - of_starts.filter(|value| is_there(value)).count()) as u64
+    }
+
+    /// Whether the cells of a column are samples.
+    pub(crate) fn has_samples(&self, column: usize) -> bool {
+        self.starts.iter().all(|&starts| usize::from(starts) != column)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, GroupState> {
@@ -98,14 +117,13 @@ impl GroupState {
         self.newest_ms = timestamp_ms;
     }
 
-    /// The newest row with what it lacks taken from `values`, if it lacks any of it; and how many cells
-    /// that fills.
-    pub(crate) fn filled_last_row(&self, values: &[f64]) -> Option<(Vec<f64>, usize)> {
+    /// The newest row with what it lacks taken from `values`, if it lacks any of it.
+    pub(crate) fn filled_last_row(&self, values: &[f64]) -> Option<Vec<f64>> {
         let (_, last) = self.last_row()?;
-        let fills = |(have, new): &(&f64, &f64)| is_absent(**have) && !is_absent(**new);
-        let filled = last.iter().zip(values).filter(fills).count();
+        let fills = |(have, new): (&f64, &f64)| is_absent(*have) && !is_absent(*new);
         let merged = |(have, new): (&f64, &f64)| if is_absent(*have) { *new } else { *have };
-        (filled > 0).then(|| (last.iter().zip(values).map(merged).collect(), filled))
+        let is_filled = last.iter().zip(values).any(fills);
+        is_filled.then(|| last.iter().zip(values).map(merged).collect())
     }
 
     /// Puts a row in the place of the newest, which has the same timestamp.
@@ -191,6 +209,23 @@ impl GroupState {
         self.pages.iter().map(|page| page.memory_bytes()).sum::<usize>()
             + self.open_values.capacity() * 8
             + self.open_timestamps.capacity() * 8
+    }
+
+    /// The newest timestamp, if it was another one in the last `active_ms` by the clock.
+    pub(crate) fn reached_ms(&mut self, now_ms: TimestampMs, active_ms: i64) -> Option<TimestampMs> {
+        if self.looked.0 != self.newest_ms {
+            self.looked = (self.newest_ms, now_ms);
+        }
+        (now_ms.saturating_sub(self.looked.1) < active_ms && self.newest_ms > TimestampMs::MIN)
+            .then_some(self.newest_ms)
+    }
+
+    /// As [`GroupState::row_bytes`], of what is older.
+    pub(crate) fn row_bytes_before(&self, before_ms: TimestampMs) -> usize {
+        if self.newest_ms < before_ms {
+            return self.row_bytes();
+        }
+        self.pages.iter().filter(|page| page.last_ms < before_ms).map(|page| page.memory_bytes()).sum()
     }
 
     /// Forgets all rows before `before_ms`: they are in a block now.

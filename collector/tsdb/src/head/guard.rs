@@ -2,11 +2,12 @@
 //!
 //! Only new series are refused; those that the head knows go on. The refusals are counted by metric and by
 //! the guarded label's value, so that the culprit has a name. A native histogram counts as one series in the
-//! limits of numbers; the limit of memory counts what its parts really take.
+//! limits of numbers, and start timestamps as none; the limit of memory counts what they really take.
 
 use super::registry::Registry;
 use crate::error::{SeriesLimit, TsdbError};
-use crate::histogram;
+use crate::hidden;
+use crate::starts;
 use pharos_common::labels::Labels;
 use std::collections::BTreeMap;
 
@@ -50,14 +51,14 @@ impl Guard {
         if new.is_empty() {
             return Ok(());
         }
-        let counted = || new.iter().copied().filter(|labels| !histogram::is_inner_part(labels));
+        let counted = || new.iter().copied().filter(|labels| !hidden::is_uncounted(labels));
         if registry.series_count() + counted().count() > self.series_max {
             return refuse(self.series_max, SeriesLimit::Total);
         }
         if registry.memory_bytes() >= self.memory_bytes_max {
             return refuse(self.memory_bytes_max, SeriesLimit::Memory);
         }
-        for labels in new {
+        for labels in new.iter().filter(|labels| !starts::is_column(labels)) {
             if labels.as_bytes().len() > self.label_bytes_max {
                 return refuse(self.label_bytes_max, SeriesLimit::LabelBytes);
             }

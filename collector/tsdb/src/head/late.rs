@@ -8,6 +8,9 @@ use crate::row::GroupId;
 use pharos_common::sample::TimestampMs;
 use std::collections::HashMap;
 
+/// Room for so many rows stays when they are gone.
+const ROWS_KEPT: usize = 64 << 10;
+
 /// Late samples of one series, sorted by time without duplicates.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LateColumn {
@@ -94,6 +97,9 @@ impl LateLog {
         let gone = std::mem::take(&mut self.being_cut).min(self.rows.len());
         let values: usize = self.rows.drain(..gone).map(|(.., width)| usize::from(width)).sum();
         self.values.drain(..values);
+        // A backfill's memory comes back with it.
+        self.rows.shrink_to(ROWS_KEPT);
+        self.values.shrink_to(ROWS_KEPT);
     }
 
     /// Rows with their values.

@@ -3,9 +3,10 @@
 use super::group::Group;
 use super::guard::Guard;
 use crate::error::TsdbError;
-use crate::histogram;
+use crate::hidden;
 use crate::postings::Postings;
 use crate::row::GroupId;
+use crate::starts;
 use pharos_common::labels::Labels;
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
@@ -24,8 +25,8 @@ pub(crate) struct Registry {
     by_columns: FastMap<Box<[u32]>, GroupId>,
     postings: Postings,
     label_bytes: usize,
-    /// Series that stand for nothing by themselves: parts of histograms.
-    inner_parts: RoaringBitmap,
+    /// Series that stand for nothing by themselves: parts of histograms, columns of start timestamps.
+    uncounted: RoaringBitmap,
     group_bytes: usize,
 }
 
@@ -75,7 +76,9 @@ impl Registry {
             })
             .collect();
         self.group_bytes += Group::fixed_bytes(numbers.len());
-        self.groups.push(Some(Arc::new(Group::new(numbers.clone()))));
+        let starts = columns.iter().enumerate().filter(|(_, labels)| starts::is_column(labels));
+        let starts = starts.map(|(column, _)| column as u16).collect();
+        self.groups.push(Some(Arc::new(Group::new(numbers.clone(), starts))));
         self.by_columns.insert(numbers, id);
         Ok(id)
     }
@@ -98,8 +101,8 @@ impl Registry {
         self.by_labels.insert(labels.clone(), number);
         self.postings.insert(number, labels);
         self.label_bytes += labels.as_bytes().len();
-        if histogram::is_inner_part(labels) {
-            self.inner_parts.insert(number);
+        if hidden::is_uncounted(labels) {
+            self.uncounted.insert(number);
         }
         number
     }
@@ -130,17 +133,17 @@ impl Registry {
 
     /// Series as others count them: a histogram is one.
     pub(crate) fn series_count(&self) -> usize {
-        self.by_labels.len() - self.inner_parts.len() as usize
+        self.by_labels.len() - self.uncounted.len() as usize
     }
 
     /// Those with this value of a label.
     pub(crate) fn count(&self, label: &str, value: &str) -> u64 {
-        self.postings.count_without(label, value, &self.inner_parts)
+        self.postings.count_without(label, value, &self.uncounted)
     }
 
     /// Series that [`Registry::series_count`] leaves out.
-    pub(crate) fn inner_parts(&self) -> &RoaringBitmap {
-        &self.inner_parts
+    pub(crate) fn uncounted(&self) -> &RoaringBitmap {
+        &self.uncounted
     }
 
     pub(crate) fn group_count(&self) -> usize {
@@ -175,7 +178,7 @@ impl Registry {
             self.by_labels.remove(&series.labels);
             self.postings.remove(number, &series.labels);
             self.label_bytes -= series.labels.as_bytes().len();
-            self.inner_parts.remove(number);
+            self.uncounted.remove(number);
             self.free.push(number);
         }
     }

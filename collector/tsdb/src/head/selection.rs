@@ -4,9 +4,11 @@
 use super::group::GroupSnapshot;
 use super::{Found, Head};
 use crate::merge::{Piece, Pieces};
+use crate::postings::Postings;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{Sample, TimestampMs};
+use roaring::RoaringBitmap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,8 +17,20 @@ use std::sync::Arc;
 pub(crate) enum Wanted {
     /// All samples of the range.
     All,
+    /// The same, and their start timestamps.
+    WithStarts,
     /// The newest one.
     Newest,
+}
+
+impl Wanted {
+    /// The series of an index that match.
+    pub(crate) fn of(self, index: &Postings, matchers: &[Matcher]) -> RoaringBitmap {
+        match self {
+            Wanted::WithStarts => index.select(matchers),
+            Wanted::All | Wanted::Newest => index.select_shown(matchers),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -60,7 +74,7 @@ impl Head {
         end_ms: TimestampMs,
         wanted: Wanted,
     ) -> HeadSelection {
-        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms);
+        let Found { groups, labels, late } = self.find(matchers, start_ms, end_ms, wanted);
         let mut selection = HeadSelection::default();
         for (group, mut columns) in groups {
             let state = group.lock();

@@ -3,6 +3,7 @@
 use super::layout::Layout;
 use super::{PART_LABEL, Part, hint_from_number};
 use crate::select::{ReadBudget, SelectedSeries};
+use crate::starts::Starts;
 use pharos_common::histogram::{BucketSpan, FloatHistogram, HistogramSample};
 use pharos_common::labels::Labels;
 use pharos_common::sample::TimestampMs;
@@ -55,6 +56,7 @@ pub(crate) fn assemble<B: ReadBudget>(
             timestamps: Arc::from([]),
             values: Vec::new(),
             histograms: Vec::new(),
+            starts: Starts::default(),
         });
         series.add_histograms(histograms);
     }
@@ -160,7 +162,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn series(labels: Labels, timestamps: &[TimestampMs], values: Vec<f64>) -> SelectedSeries {
-        SelectedSeries { labels, timestamps: timestamps.into(), values, histograms: Vec::new() }
+        SelectedSeries {
+            labels,
+            timestamps: timestamps.into(),
+            values,
+            histograms: Vec::new(),
+            starts: Starts::default(),
+        }
     }
 
     /// Splits histograms into part series as ingest does, and puts them together again.

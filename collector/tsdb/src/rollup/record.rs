@@ -14,47 +14,49 @@
 
 use super::total::Total;
 use super::{Bucket, LEVELS_MS};
-use crate::codec::short;
-use crate::codec::varint::{self, Cursor};
-use pharos_common::sample::{Sample, TimestampMs};
-use pharos_common::summary::{self, Summary, SummaryFields};
+use crate::codec::{short, varint};
+use pharos_common::sample::Sample;
+use pharos_common::summary::{self, Summary};
 
-/// Resets of a bucket whose corrections are kept: counters are reset rarely, and gauges have no rate.
-const CORRECTIONS_MAX: u64 = 2;
+/// Resets of a bucket whose corrections are kept one by one: counters are reset rarely. Of gauges, which fall
+/// all the time, the sum is kept where it tells the same.
+pub(super) const CORRECTIONS_MAX: u64 = 2;
 
 /// More buckets in a record are damage: 300 years of the fine level.
-const BUCKETS_MAX: usize = 1 << 25;
+pub(super) const BUCKETS_MAX: usize = 1 << 25;
 
 /// Buckets of each run after the first one's.
 const RUN_ROWS: usize = 96;
 
-const ENDS_STALE: i64 = 1;
-const HAS_NAN: i64 = 2;
+pub(super) const ENDS_STALE: i64 = 1;
+pub(super) const HAS_NAN: i64 = 2;
 /// The sum depends on the order of adding.
-const IS_INEXACT: i64 = 4;
+pub(super) const IS_INEXACT: i64 = 4;
 /// Values of both signs, so that the sum does not tell their magnitude.
-const IS_MIXED: i64 = 8;
+pub(super) const IS_MIXED: i64 = 8;
+/// There is one correction: the sum of all.
+pub(super) const FALLS_SUMMED: i64 = 16;
 
 // Columns in the order in which they are stored.
-const NUMBER: usize = 0;
-const FLAGS: usize = 1;
-const COUNT: usize = 2;
-const FIRST_MS: usize = 3;
-const LAST_MS: usize = 4;
-const FIRST: usize = 5;
-const LAST: usize = 6;
-const MIN: usize = 7;
-const MAX: usize = 8;
-const SUM: usize = 9;
-const RESIDUAL: usize = 10;
-const EXPONENT: usize = 11;
-const CHANGES: usize = 12;
-const RESETS: usize = 13;
-const CORRECTIONS: usize = 14;
-const COLUMNS: usize = 15;
+pub(super) const NUMBER: usize = 0;
+pub(super) const FLAGS: usize = 1;
+pub(super) const COUNT: usize = 2;
+pub(super) const FIRST_MS: usize = 3;
+pub(super) const LAST_MS: usize = 4;
+pub(super) const FIRST: usize = 5;
+pub(super) const LAST: usize = 6;
+pub(super) const MIN: usize = 7;
+pub(super) const MAX: usize = 8;
+pub(super) const SUM: usize = 9;
+pub(super) const RESIDUAL: usize = 10;
+pub(super) const EXPONENT: usize = 11;
+pub(super) const CHANGES: usize = 12;
+pub(super) const RESETS: usize = 13;
+pub(super) const CORRECTIONS: usize = 14;
+pub(super) const COLUMNS: usize = 15;
 
 /// The rows of each run of so many.
-fn runs(rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+pub(super) fn runs(rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     let rest = (1..rows).step_by(RUN_ROWS).map(move |start| start..(start + RUN_ROWS).min(rows));
     std::iter::once(0..rows.min(1)).chain(rest)
 }
@@ -116,8 +118,10 @@ pub(crate) fn encode(buckets: &[Bucket], width_ms: i64, out: &mut Vec<u8>) {
     encode_values(&sums, &mut columns[SUM]);
     let corrections: Vec<f64> = buckets
         .iter()
-        .filter(|bucket| bucket.summary.resets <= CORRECTIONS_MAX)
-        .flat_map(|bucket| bucket.summary.corrections.iter().copied())
+        .flat_map(|bucket| match &bucket.summary {
+            few if few.resets <= CORRECTIONS_MAX => few.corrections.clone(),
+            many => fallen(many).into_iter().collect(),
+        })
         .collect();
     encode_values(&corrections, &mut columns[CORRECTIONS]);
 
@@ -136,6 +140,12 @@ fn flags(summary: &Summary) -> i64 {
         | flag(summary.has_nan, HAS_NAN)
         | flag(!summary.is_exact, IS_INEXACT)
         | flag(is_mixed(summary), IS_MIXED)
+        | flag(fallen(summary).is_some(), FALLS_SUMMED)
+}
+
+/// What stands for the corrections of a bucket of many resets, if anything does.
+fn fallen(summary: &Summary) -> Option<f64> {
+    (summary.resets > CORRECTIONS_MAX).then(|| summary::sum_of_falls(&summary.corrections)).flatten()
 }
 
 fn is_mixed(summary: &Summary) -> bool {
@@ -150,223 +160,6 @@ fn exponent(summary: &Summary) -> i64 {
     }
 }
 
-/// Decoded columns of a record; kept from record to record for their memory.
-#[derive(Debug, Default)]
-pub(crate) struct BucketColumns {
-    width_ms: i64,
-    fields: SummaryFields,
-    number: Vec<i64>,
-    flags: Vec<i64>,
-    count: Vec<i64>,
-    first_ms: Vec<i64>,
-    last_ms: Vec<i64>,
-    first: Vec<f64>,
-    last: Vec<f64>,
-    min: Vec<f64>,
-    max: Vec<f64>,
-    sum: Vec<f64>,
-    residual: Vec<i64>,
-    exponent: Vec<i64>,
-    changes: Vec<i64>,
-    resets: Vec<i64>,
-    /// Where each bucket's corrections begin, if any has one.
-    correction_starts: Vec<u32>,
-    corrections: Vec<f64>,
-}
-
-impl BucketColumns {
-    /// Reads a record's wanted fields; `None` if the bytes are not a well-formed one.
-    pub(crate) fn decode(&mut self, bytes: &[u8], width_ms: i64, fields: SummaryFields) -> Option<()> {
-        self.width_ms = width_ms;
-        self.fields = fields;
-        let mut cursor = Cursor::new(bytes);
-        let count = cursor.usize().filter(|&count| count <= BUCKETS_MAX)?;
-        let mut lengths = [0usize; COLUMNS];
-        for length in &mut lengths {
-            *length = cursor.usize()?;
-        }
-        let mut columns: [&[u8]; COLUMNS] = [&[]; COLUMNS];
-        for (column, length) in columns.iter_mut().zip(lengths) {
-            *column = cursor.take(length)?;
-        }
-        let ends = fields.has(SummaryFields::FIRST.and(SummaryFields::LAST));
-        let resets = fields.has(SummaryFields::RESETS.and(SummaryFields::CORRECTIONS));
-        let extremes = fields.has(SummaryFields::EXTREMES);
-        let sum = fields.has(SummaryFields::SUM);
-        let first = fields.has(SummaryFields::FIRST);
-        let last = fields.has(SummaryFields::LAST);
-        let min_is_first = columns[MIN].is_empty();
-        let max_is_last = columns[MAX].is_empty();
-        let numbers = |into: &mut Vec<i64>, column: usize, wanted: bool| {
-            into.clear();
-            let mut cursor = Cursor::new(columns[column]);
-            if !wanted || cursor.is_empty() {
-                return Some(());
-            }
-            runs(count).try_for_each(|run| short::decode_timestamps(&mut cursor, run.len(), into))
-        };
-        numbers(&mut self.number, NUMBER, true)?;
-        numbers(&mut self.flags, FLAGS, true)?;
-        numbers(&mut self.count, COUNT, true)?;
-        numbers(&mut self.first_ms, FIRST_MS, ends)?;
-        numbers(&mut self.last_ms, LAST_MS, ends)?;
-        numbers(&mut self.residual, RESIDUAL, sum)?;
-        numbers(&mut self.exponent, EXPONENT, sum)?;
-        numbers(&mut self.changes, CHANGES, fields.has(SummaryFields::CHANGES))?;
-        numbers(&mut self.resets, RESETS, resets)?;
-        let values = |into: &mut Vec<f64>, column: usize, count: usize, wanted: bool| {
-            into.clear();
-            if !wanted {
-                return Some(());
-            }
-            let mut cursor = Cursor::new(columns[column]);
-            runs(count).try_for_each(|run| short::decode_values(&mut cursor, run.len(), into))
-        };
-        values(&mut self.first, FIRST, count, first || extremes && min_is_first)?;
-        values(&mut self.last, LAST, count, last || extremes && max_is_last)?;
-        values(&mut self.min, MIN, count, extremes && !min_is_first)?;
-        values(&mut self.max, MAX, count, extremes && !max_is_last)?;
-        values(&mut self.sum, SUM, count, sum)?;
-        self.find_corrections()?;
-        let corrections = self.correction_starts.last().map_or(0, |&end| end as usize);
-        values(&mut self.corrections, CORRECTIONS, corrections, corrections > 0)?;
-        let has_all = |length: usize, wanted: bool| !wanted || length == count;
-        let is_whole = has_all(self.number.len(), true)
-            && has_all(self.count.len(), true)
-            && (!ends || self.first_ms.len() == count && self.last_ms.len() == count)
-            && self.number.windows(2).all(|pair| pair[0] < pair[1]);
-        is_whole.then_some(())
-    }
-
-    /// From the number of resets of each bucket follows where its corrections are.
-    fn find_corrections(&mut self) -> Option<()> {
-        self.correction_starts.clear();
-        if !self.fields.has(SummaryFields::CORRECTIONS) || self.resets.is_empty() {
-            return Some(());
-        }
-        let mut start = 0u32;
-        self.correction_starts.push(0);
-        for &resets in &self.resets {
-            if (0..=CORRECTIONS_MAX as i64).contains(&resets) {
-                start = start.checked_add(resets as u32)?;
-            }
-            self.correction_starts.push(start);
-        }
-        Some(())
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.number.len()
-    }
-
-    /// The first bucket whose number is `number` or more, by position.
-    pub(crate) fn seek(&self, number: i64) -> usize {
-        // Buckets mostly follow each other without a gap.
-        let guess = self.number.first().and_then(|&first| usize::try_from(number.checked_sub(first)?).ok());
-        match guess {
-            Some(guess) if self.number.get(guess) == Some(&number) => guess,
-            _ => self.number.partition_point(|&have| have < number),
-        }
-    }
-
-    pub(crate) fn number(&self, at: usize) -> Option<i64> {
-        self.number.get(at).copied()
-    }
-
-    /// Whether all wanted fields of a bucket are kept.
-    #[inline]
-    pub(crate) fn serves(&self, at: usize) -> bool {
-        !self.fields.has(SummaryFields::CORRECTIONS)
-            || self.resets.get(at).is_none_or(|&resets| (0..=CORRECTIONS_MAX as i64).contains(&resets))
-    }
-
-    /// Adds a bucket to a summary of what comes before it. `scratch` is for its use.
-    #[inline]
-    pub(crate) fn append_to(&self, at: usize, into: &mut Summary, scratch: &mut Summary) {
-        let joints = SummaryFields::CHANGES.and(SummaryFields::RESETS).and(SummaryFields::CORRECTIONS);
-        if self.fields.has(joints) {
-            self.read(at, scratch);
-            into.append(scratch);
-        } else {
-            self.append_apart(at, into);
-        }
-    }
-
-    /// The same where nothing is asked of what happens between two buckets.
-    #[inline]
-    fn append_apart(&self, at: usize, into: &mut Summary) {
-        let flags = self.flags.get(at).copied().unwrap_or(0);
-        into.ends_stale = flags & ENDS_STALE != 0;
-        let count = self.count.get(at).copied().unwrap_or(0) as u64;
-        if count == 0 {
-            return;
-        }
-        if self.fields.has(SummaryFields::FIRST) && into.count == 0 {
-            into.first = self.sample(at, &self.first_ms, &self.first);
-        }
-        if self.fields.has(SummaryFields::LAST) {
-            into.last = self.sample(at, &self.last_ms, &self.last);
-        }
-        if self.fields.has(SummaryFields::EXTREMES) {
-            let (min, max) = self.extremes(at);
-            into.offer_extremes(min, max);
-        }
-        if self.fields.has(SummaryFields::SUM) {
-            into.has_nan |= flags & HAS_NAN != 0;
-            into.add_total(&self.total(at, flags));
-        }
-        into.count += count;
-    }
-
-    fn sample(&self, at: usize, times: &[i64], values: &[f64]) -> Sample {
-        let base_ms = self.number.get(at).copied().unwrap_or(0).wrapping_mul(self.width_ms);
-        let timestamp_ms: TimestampMs = base_ms.wrapping_add(times.get(at).copied().unwrap_or(0));
-        Sample { timestamp_ms, value: values.get(at).copied().unwrap_or(0.0) }
-    }
-
-    fn extremes(&self, at: usize) -> (f64, f64) {
-        let of = |column: &[f64]| column.get(at).copied().unwrap_or(0.0);
-        let min = if self.min.is_empty() { &self.first } else { &self.min };
-        let max = if self.max.is_empty() { &self.last } else { &self.max };
-        (of(min), of(max))
-    }
-
-    #[inline]
-    fn total(&self, at: usize, flags: i64) -> summary::Total {
-        let stored = Total {
-            rounded: self.sum.get(at).copied().unwrap_or(0.0),
-            residual: self.residual.get(at).copied().unwrap_or(0),
-        };
-        let is_exact = flags & IS_INEXACT == 0;
-        let exponent = || self.exponent.get(at).copied().unwrap_or(0).clamp(-2_000, 2_000) as i32;
-        summary::Total {
-            sum: stored.rounded,
-            compensation: stored.compensation(),
-            uncertainty: if is_exact { 0.0 } else { stored.uncertainty() },
-            magnitude: if flags & IS_MIXED == 0 { stored.rounded.abs() } else { 2f64.powi(exponent()) },
-            is_exact,
-        }
-    }
-
-    /// A bucket's wanted fields.
-    fn read(&self, at: usize, summary: &mut Summary) {
-        let integer = |column: &[i64]| column.get(at).copied().unwrap_or(0);
-        summary.clear();
-        self.append_apart(at, summary);
-        if summary.count == 0 {
-            return;
-        }
-        summary.changes = integer(&self.changes) as u64;
-        summary.resets = integer(&self.resets) as u64;
-        if let (Some(&from), Some(&to)) = (self.correction_starts.get(at), self.correction_starts.get(at + 1))
-            && let Some(corrections) = self.corrections.get(from as usize..to as usize)
-        {
-            summary.corrections.extend_from_slice(corrections);
-        }
-    }
-}
-
 /// The narrowest bucket there is.
 pub(crate) const FINEST_MS: i64 = LEVELS_MS[0];
 
@@ -375,12 +168,29 @@ mod tests {
     use super::*;
     use crate::codec::dense::tests::columns;
     use crate::rollup::Buckets;
+    use crate::rollup::columns::BucketColumns;
+    use pharos_common::summary::SummaryFields;
     use proptest::prelude::*;
 
     fn record(buckets: &[Bucket]) -> Vec<u8> {
         let mut bytes = Vec::new();
         encode(buckets, LEVELS_MS[0], &mut bytes);
         bytes
+    }
+
+    /// Those of which the bits are set.
+    fn fields(choice: u8) -> SummaryFields {
+        let choices = [
+            SummaryFields::FIRST,
+            SummaryFields::LAST,
+            SummaryFields::EXTREMES,
+            SummaryFields::SUM,
+            SummaryFields::CHANGES,
+            SummaryFields::RESETS,
+            SummaryFields::CORRECTIONS,
+        ];
+        let chosen = choices.into_iter().enumerate().filter(|(bit, _)| choice & (1 << bit) != 0);
+        chosen.fold(SummaryFields::COUNT, |fields, (_, field)| fields.and(field))
     }
 
     fn built(values: &[f64], distance_ms: i64) -> Vec<Bucket> {
@@ -414,8 +224,11 @@ mod tests {
                 prop_assert_eq!((back.min.to_bits(), back.max.to_bits()), (want.min.to_bits(), want.max.to_bits()));
                 prop_assert_eq!((back.has_nan, back.is_exact), (want.has_nan, want.is_exact));
                 prop_assert!(back.magnitude >= want.magnitude * 0.999_999 || !want.magnitude.is_finite());
-                if decoded.serves(at) {
-                    let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                if back.fallen != 0.0 {
+                    prop_assert_eq!(summary::sum_of_falls(&want.corrections), Some(back.fallen));
+                    prop_assert!(back.corrections.is_empty());
+                } else if decoded.serves(at) {
                     prop_assert_eq!(bits(&back.corrections), bits(&want.corrections));
                 }
                 let off = (back.sum - want.sum) + (back.compensation - want.compensation);
@@ -426,14 +239,7 @@ mod tests {
         #[test]
         fn any_choice_of_fields_is_that_of_all(values in columns(60), choice in 0u8..128) {
             let buckets = built(&values, 30_000);
-            let choices = [SummaryFields::FIRST, SummaryFields::LAST, SummaryFields::EXTREMES,
-                SummaryFields::SUM, SummaryFields::CHANGES, SummaryFields::RESETS, SummaryFields::CORRECTIONS];
-            let mut fields = SummaryFields::COUNT;
-            for (bit, field) in choices.into_iter().enumerate() {
-                if choice & (1 << bit) != 0 {
-                    fields = fields.and(field);
-                }
-            }
+            let fields = fields(choice);
             let (mut all, mut some) = (BucketColumns::default(), BucketColumns::default());
             let bytes = record(&buckets);
             all.decode(&bytes, LEVELS_MS[0], SummaryFields::ALL).unwrap();
@@ -451,6 +257,21 @@ mod tests {
                 prop_assert!(!fields.has(SummaryFields::CHANGES) || whole.changes == part.changes);
                 prop_assert!(!fields.has(SummaryFields::RESETS) || whole.resets == part.resets);
             }
+        }
+
+        #[test]
+        fn runs_of_buckets_are_what_bucket_by_bucket_is(
+            values in columns(60), choice in 0u8..128, from in 0usize..60, length in 0usize..60,
+        ) {
+            let buckets = built(&values, 30_000);
+            let mut decoded = BucketColumns::default();
+            decoded.decode(&record(&buckets), LEVELS_MS[0], fields(choice)).unwrap();
+            let from = from.min(decoded.len());
+            let to = (from + length).min(decoded.len());
+            let (mut whole, mut each, mut scratch) = Default::default();
+            decoded.append_all(from..to, &mut whole, &mut scratch);
+            (from..to).for_each(|at| decoded.append_to(at, &mut each, &mut scratch));
+            prop_assert_eq!(format!("{whole:?}"), format!("{each:?}"));
         }
 
         #[test]

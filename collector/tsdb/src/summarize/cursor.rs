@@ -7,7 +7,8 @@ use crate::block::reader::{Block, BlockError};
 use crate::block::rollups::Records;
 use crate::block::samples::Windows;
 use crate::merge::Piece;
-use crate::rollup::record::{BucketColumns, FINEST_MS};
+use crate::rollup::columns::BucketColumns;
+use crate::rollup::record::FINEST_MS;
 use crate::rollup::{LEVELS_MS, bucket_of};
 use crate::select::ReadBudget;
 use pharos_common::summary::{Span, Summary, SummaryFields};
@@ -32,6 +33,7 @@ pub(crate) struct BlockCursor {
     levels: [LevelCursor; LEVELS_MS.len()],
     windows: Windows,
     cache: Arc<BlockCache>,
+    index: Option<Arc<Index>>,
     /// Samples read last: spans meet inside a bucket, so the next one wants them, too.
     samples: Option<(u32, Span, Option<Piece>)>,
 }
@@ -52,6 +54,7 @@ impl BlockCursor {
             levels: Default::default(),
             windows: Windows::new(Some(Arc::clone(&cache))),
             cache,
+            index: None,
             samples: None,
         }
     }
@@ -99,7 +102,14 @@ impl BlockCursor {
             return self.cover(level, place, span, work);
         }
         self.cover(level, place, Span { after_ms: span.after_ms, until_ms: from * width_ms }, work)?;
-        let mut at = self.levels[level].columns.seek(from);
+        let columns = &self.levels[level].columns;
+        let mut at = columns.seek(from);
+        if columns.all_serve() {
+            let places = at..columns.seek(to).max(at);
+            work.stats.buckets[level] += places.len() as u64;
+            columns.append_all(places, work.into, work.scratch);
+            return self.cover(level, place, Span { after_ms: to * width_ms, until_ms: span.until_ms }, work);
+        }
         while let Some(number) = self.levels[level].columns.number(at).filter(|&number| number < to) {
             let columns = &self.levels[level].columns;
             if columns.serves(at) {
@@ -159,12 +169,15 @@ impl BlockCursor {
         if cursor.decoded == Some(series) {
             return Ok(true);
         }
-        let index = self.block.index()?;
+        let index = match &self.index {
+            Some(index) => Arc::clone(index),
+            None => Arc::clone(self.index.insert(self.block.index()?)),
+        };
         let stored = index.rollups.iter().position(|directory| directory.width_ms == LEVELS_MS[level]);
         let Some(stored) = stored else { return Ok(false) };
         if !cursor.records.as_ref().is_some_and(|records| records.series().contains(&series)) {
             let Some(chunk) = index.rollups[stored].chunk_of(series) else { return Ok(false) };
-            cursor.records = match self.block.records_kept(stored, chunk, &self.cache) {
+            cursor.records = match self.block.records_kept(&index, stored, chunk, &self.cache) {
                 Ok(records) => Some(records),
                 Err(error) => return self.without_buckets(error),
             };
@@ -174,7 +187,7 @@ impl BlockCursor {
             return Ok(false);
         }
         cursor.decoded = None;
-        if let Err(error) = self.block.buckets(stored, records, series, fields, &mut cursor.columns) {
+        if let Err(error) = self.block.buckets(&index, stored, records, series, fields, &mut cursor.columns) {
             return self.without_buckets(error);
         }
         cursor.decoded = Some(series);
@@ -226,7 +239,7 @@ impl BlockCursor {
 
     /// Whether the block has roll-ups and no samples.
     pub(crate) fn is_thinned(&self) -> bool {
-        self.block.index().is_ok_and(Index::is_thinned)
+        self.block.facts().is_ok_and(|facts| facts.is_thinned)
     }
 
     /// The samples of a series in a span.

@@ -7,7 +7,7 @@ use super::RangeCall;
 use super::rate::{Observed, extrapolation};
 use crate::eval::window::Window;
 use crate::functions::OverTime;
-use pharos_common::summary::Summary;
+use pharos_common::summary::{EXACT_MAX, Summary};
 
 /// Where adding might overflow in one order and not in another.
 const MAGNITUDE_MAX: f64 = 1e300;
@@ -45,6 +45,9 @@ pub(crate) fn of_summary(call: &RangeCall, summary: &Summary, step: usize) -> Of
         OverTime::Resets => summary.resets as f64,
         OverTime::Sum | OverTime::Avg => return sum(call.function, summary),
         OverTime::Rate | OverTime::Increase | OverTime::Delta => {
+            if !falls_add_up(summary) {
+                return OfSummary::NeedsSamples;
+            }
             return difference(call, summary, step).map_or(OfSummary::Nothing, OfSummary::Value);
         }
         // The planner asks for no other.
@@ -73,6 +76,19 @@ fn sum(function: OverTime, summary: &Summary) -> OfSummary {
     })
 }
 
+/// Whether falls of which only the sum is known give the difference that adding them one by one does: where
+/// all are whole numbers nothing is rounded.
+fn falls_add_up(summary: &Summary) -> bool {
+    if summary.fallen == 0.0 {
+        return true;
+    }
+    let whole = |value: f64| value.trunc() == value;
+    let ends = [summary.first.value, summary.last.value];
+    let mut all = ends.iter().chain(&summary.corrections);
+    let magnitude: f64 = all.clone().map(|value| value.abs()).sum();
+    all.all(|&value| whole(value)) && magnitude + summary.fallen < EXACT_MAX
+}
+
 /// `rate`, `increase` and `delta`, in the order of operations in which samples give them.
 fn difference(call: &RangeCall, summary: &Summary, step: usize) -> Option<f64> {
     if summary.count < 2 {
@@ -85,6 +101,7 @@ fn difference(call: &RangeCall, summary: &Summary, step: usize) -> Option<f64> {
         for before in &summary.corrections {
             difference += before;
         }
+        difference += summary.fallen;
     }
     let seen = Observed {
         first_ms: summary.first.timestamp_ms,
