@@ -47,6 +47,7 @@ pub mod sockstat;
 pub mod softnet;
 pub mod stat;
 pub mod sysctl;
+pub mod systemd;
 mod table;
 pub mod tapestats;
 pub mod tcpstat;

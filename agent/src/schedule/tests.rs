@@ -33,6 +33,7 @@ fn a_hanging_sampler_is_named_and_delays_nobody() {
         default_on: true,
         may_block: true,
         fastest_ms: None,
+        grid_ms: 1_000,
         build: |_| Box::new(Hanging),
     };
     let config = crate::AgentOptions::default().load().unwrap();
@@ -113,6 +114,7 @@ fn a_reading_that_cannot_hang_wakes_no_other_thread() {
         default_on: true,
         may_block: true,
         fastest_ms: None,
+        grid_ms: 1_000,
         build: |_| Box::new(Guarded),
     };
     let (mut scheduler, shared, clock) =
@@ -152,6 +154,7 @@ static GAUGE: SamplerKind = SamplerKind {
     default_on: true,
     may_block: false,
     fastest_ms: Some(100),
+    grid_ms: 1_000,
     build: |_| Box::new(Gauge),
 };
 
