@@ -5,10 +5,12 @@ use crate::error::AgentError;
 use crate::kernel_files::SharedFile;
 use crate::push::is_address;
 use crate::sampler::{Filter, Paths, SAMPLERS, SamplerOptions};
+use crate::samplers::ethtool::options::EthtoolOptions;
 use crate::samplers::gpu::check_trace;
 use crate::samplers::gpu::options::GpuOptions;
 use crate::samplers::ipvs::LABELS;
 use crate::samplers::peers::PeerOptions;
+use crate::samplers::systemd::options::SystemdOptions;
 use crate::schedule::{Plan, PlannedSampler};
 use crate::spool::SpoolLimits;
 use crate::switches::SamplerSwitches;
@@ -59,6 +61,12 @@ pub struct AgentOptions {
     /// What they look at.
     #[command(flatten)]
     pub collectors: CollectorOptions,
+    /// Which interfaces' drivers are asked.
+    #[command(flatten)]
+    pub ethtool: EthtoolOptions,
+    /// Which units are looked at.
+    #[command(flatten)]
+    pub systemd: SystemdOptions,
 }
 
 /// Options of node_exporter's collectors, with its meanings and defaults.
@@ -348,6 +356,7 @@ impl AgentOptions {
         };
         Ok(SamplerOptions {
             stat: SharedFile::whole(self.procfs.join("stat")),
+            sockstat: ["net/sockstat", "net/sockstat6"].map(|name| SharedFile::whole(self.procfs.join(name))),
             paths: Paths {
                 procfs: self.procfs.clone(),
                 sysfs: self.sysfs.clone(),
@@ -386,6 +395,21 @@ impl AgentOptions {
             sysctls: c.sysctls.clone(),
             sysctl_infos: c.sysctl_infos.clone(),
             qdiscs: filter("qdisc.device", &c.qdisc_exclude, &c.qdisc_include, None)?,
+            ethtool_devices: filter(
+                "ethtool.device",
+                &self.ethtool.device_exclude,
+                &self.ethtool.device_include,
+                None,
+            )?,
+            ethtool_metrics: match &self.ethtool.metrics_include {
+                Some(pattern) => only("--collector.ethtool.metrics-include", pattern)?,
+                None => Filter::default(),
+            },
+            systemd: self.systemd.clone(),
+            systemd_units: Filter {
+                exclude: Some(whole("--collector.systemd.unit-exclude", &self.systemd.unit_exclude)?),
+                include: Some(whole("--collector.systemd.unit-include", &self.systemd.unit_include)?),
+            },
             textfile_directories: c.textfile_directories.clone(),
             cpu_info: c.cpu_info,
             cpu_guest: !c.no_cpu_guest,
@@ -395,6 +419,13 @@ impl AgentOptions {
             gpus: Default::default(),
         })
     }
+}
+
+/// A pattern that a name must match from its beginning to its end.
+fn whole(flag: &str, pattern: &str) -> Result<Regex, AgentError> {
+    // As it is first, so that a message about it shows what was written.
+    compile(flag, pattern)?;
+    compile(flag, &format!("^(?:{pattern})$"))
 }
 
 /// An include pattern replaces the default exclude pattern; giving both is a contradiction.
@@ -470,7 +501,7 @@ mod tests {
         assert!(!plan(&["--sampler.cpu", "--no-collector.cpu"]).contains(&"cpu"));
         assert_eq!(plan(&["--collector.disable-defaults", "--collector.loadavg"]), ["loadavg"]);
         // Flags of collectors that only node_exporter has are accepted.
-        assert_eq!(plan(&["--no-collector.wifi", "--collector.systemd"]), plan(&[]));
+        assert_eq!(plan(&["--no-collector.wifi", "--collector.drbd"]), plan(&[]));
     }
 
     #[test]

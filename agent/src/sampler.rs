@@ -9,6 +9,7 @@ use crate::kernel_files::{ReadBuffer, SharedFile};
 use crate::samplers;
 use crate::samplers::gpu::options::GpuOptions;
 use crate::samplers::peers::PeerOptions;
+use crate::samplers::systemd::options::SystemdOptions;
 use crate::schedule::{Adaptive, Rate};
 use regex::Regex;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,12 @@ pub trait Sampler: Send {
     /// # Errors
     /// Why there is no reading.
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError>;
+
+    /// Whether the next reading may hang, asked of samplers of which some readings may
+    /// ([`SamplerKind::may_block`]): one that cannot is taken where it stands, without waking a thread for it.
+    fn may_hang(&mut self) -> bool {
+        true
+    }
 }
 
 /// Where the host's file systems lie: elsewhere when the agent runs in a container.
@@ -104,6 +111,8 @@ pub struct SamplerOptions {
     pub paths: Paths,
     /// `/proc/stat`, of which several samplers need a part.
     pub stat: SharedFile,
+    /// `/proc/net/sockstat` and `sockstat6`, whose counts say whether there are sockets to list.
+    pub sockstat: [SharedFile; 2],
     /// `--collector.filesystem.mount-points-*`
     pub mount_points: Filter,
     /// `--collector.filesystem.fs-types-*`
@@ -136,12 +145,20 @@ pub struct SamplerOptions {
     pub sysctl_infos: Vec<String>,
     /// `--collector.qdisc.device-*`
     pub qdiscs: Filter,
+    /// `--collector.ethtool.device-*`
+    pub ethtool_devices: Filter,
+    /// `--collector.ethtool.metrics-include`
+    pub ethtool_metrics: Filter,
     /// `--collector.powersupply.ignored-supplies`
     pub power_supplies: Filter,
     /// `--collector.tapestats.ignored-devices`
     pub tapes: Filter,
     /// `--collector.ipvs.backend-labels`
     pub ipvs_labels: Vec<String>,
+    /// Flags about units of systemd.
+    pub systemd: SystemdOptions,
+    /// `--collector.systemd.unit-*`
+    pub systemd_units: Filter,
     /// `--collector.textfile.directory`
     pub textfile_directories: Vec<PathBuf>,
     /// `--collector.cpu.info`
@@ -172,6 +189,8 @@ pub struct SamplerKind {
     pub may_block: bool,
     /// Interval while a value moves or an alert is near, milliseconds; `None` keeps the grid of 1 s always.
     pub fastest_ms: Option<u32>,
+    /// Interval of the series unless configured otherwise, milliseconds.
+    pub grid_ms: u32,
     /// Makes it.
     pub build: BuildSampler,
 }
@@ -183,8 +202,10 @@ impl SamplerKind {
     /// The rate unless configured otherwise.
     pub fn default_rate(&self) -> Rate {
         match self.fastest_ms {
-            Some(fastest_ms) => Rate::Adaptive(Adaptive { fastest_ms, grid_ms: GRID_MS, slowest_ms: None }),
-            None => Rate::fixed(GRID_MS),
+            Some(fastest_ms) => {
+                Rate::Adaptive(Adaptive { fastest_ms, grid_ms: self.grid_ms, slowest_ms: None })
+            }
+            None => Rate::fixed(self.grid_ms),
         }
     }
 
@@ -193,18 +214,24 @@ impl SamplerKind {
         self.fastest_ms = Some(100);
         self
     }
+
+    /// The same, read less often by default: asking costs others more than the answer changes in a second.
+    const fn every(mut self, grid_ms: u32) -> Self {
+        self.grid_ms = grid_ms;
+        self
+    }
 }
 
 const fn hot(name: &'static str, build: BuildSampler) -> SamplerKind {
-    SamplerKind { name, default_on: true, may_block: false, fastest_ms: None, build }
+    SamplerKind { name, default_on: true, may_block: false, fastest_ms: None, grid_ms: GRID_MS, build }
 }
 
 const fn blocking(name: &'static str, build: BuildSampler) -> SamplerKind {
-    SamplerKind { name, default_on: true, may_block: true, fastest_ms: None, build }
+    SamplerKind { name, default_on: true, may_block: true, fastest_ms: None, grid_ms: GRID_MS, build }
 }
 
 const fn opt_in(name: &'static str, build: BuildSampler) -> SamplerKind {
-    SamplerKind { name, default_on: false, may_block: true, fastest_ms: None, build }
+    SamplerKind { name, default_on: false, may_block: true, fastest_ms: None, grid_ms: GRID_MS, build }
 }
 
 /// All samplers, by name.
@@ -221,6 +248,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("dmi", samplers::dmi::build),
     blocking("edac", samplers::edac::build),
     hot("entropy", samplers::scalars::entropy),
+    opt_in("ethtool", samplers::ethtool::build),
     blocking("fibrechannel", samplers::fibrechannel::build),
     hot("filefd", samplers::scalars::filefd),
     blocking("filesystem", samplers::filesystem::build),
@@ -257,6 +285,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("softnet", samplers::softnet::build),
     hot("stat", samplers::stat::build),
     opt_in("sysctl", samplers::sysctl::build),
+    opt_in("systemd", samplers::systemd::build).every(10_000),
     blocking("tapestats", samplers::tapestats::build),
     opt_in("tcpstat", samplers::tcpstat::build),
     blocking("textfile", samplers::textfile::build),
@@ -283,7 +312,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "dmmultipath",
     "drbd",
     "drm",
-    "ethtool",
     "kernel_hung",
     "ksmd",
     "lnstat",
@@ -296,7 +324,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "runit",
     "supervisord",
     "swap",
-    "systemd",
     "wifi",
     "xfrm",
 ];

@@ -79,12 +79,12 @@ pub async fn run_with_clock(
     let queries = Queries::new(
         database.clone(),
         EngineOptions {
-            max_samples: options.query_samples_max,
-            timeout: options.query_timeout.to_std(),
-            lookback_delta: options.lookback_delta.to_std(),
+            max_samples: options.query.samples_max,
+            timeout: options.query.timeout.to_std(),
+            lookback_delta: options.query.lookback_delta.to_std(),
             ..EngineOptions::default()
         },
-        options.query_concurrency_max,
+        options.query.concurrency_max,
         Arc::clone(&metrics),
         Arc::clone(&clock),
         rules_end.clone(),
@@ -113,7 +113,7 @@ pub async fn run_with_clock(
         Arc::clone(&metrics),
         external_url,
     ));
-    let lookback_ms = options.lookback_delta.as_millis_i64();
+    let lookback_ms = options.query.lookback_delta.as_millis_i64();
     let rules = RuleManager::start(context, watch, database.clone(), lookback_ms, arrived, rules_end.clone());
     let streams = StreamRegistry::default();
     let network_interfaces = Arc::new(ArcSwap::from_pointee(NetworkInterfaces::default()));

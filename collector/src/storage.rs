@@ -1,6 +1,7 @@
 //! Joins the query engine to the storage engine: selections and budgets go down, columns come up.
 
 use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
 use pharos_common::summary::Summary;
 use pharos_promql::storage::{Budget, ReadStats, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
 use pharos_promql::summaries::{SummaryRequest, SummarySet, SummarySets, SummaryStats, SummaryStorage};
@@ -42,6 +43,10 @@ impl ReadBudget for QueryBudget<'_> {
     fn check(&self) -> Result<(), StorageError> {
         self.0.check()
     }
+
+    fn may_read_files(&self) -> bool {
+        self.0.may_read_files()
+    }
 }
 
 /// Series that were found, as queries read them.
@@ -78,6 +83,7 @@ impl DatabaseStorage {
 fn storage_error(error: ReadError<StorageError>) -> StorageError {
     match error {
         ReadError::Refused(refusal) => refusal,
+        ReadError::NotInMemory => StorageError::NotInMemory,
         other => StorageError::Failed(other.to_string().into()),
     }
 }
@@ -122,6 +128,10 @@ impl Storage for DatabaseStorage {
 impl SummaryStorage for DatabaseStorage {
     fn grain_ms(&self) -> i64 {
         SUMMARY_GRAIN_MS
+    }
+
+    fn samples_since_ms(&self) -> TimestampMs {
+        self.database.samples_since_ms()
     }
 
     fn summarize<'s>(

@@ -293,3 +293,56 @@ fn fine_steps_read_samples() {
     let stats = check(&stored, &Case { query, offset_ms: 0, step_ms: 15_000 });
     assert_eq!(stats.summaries.blocks, 0);
 }
+
+/// What is left of a storage whose samples retention took.
+fn thinned() -> (DatabaseStorage, i64) {
+    let io = Arc::new(MemoryIo::new());
+    let clock = ManualClock::new(START_MS + 6 * HOUR_MS);
+    let open = |housekeeping| {
+        let options = Options {
+            retention_ms: Some(10 * HOUR_MS),
+            rollup_retention_ms: Some(500 * HOUR_MS),
+            housekeeping,
+            ..Options::default()
+        };
+        Database::open(io.clone(), Path::new("/data"), options, clock.clone()).unwrap().0
+    };
+    let database = open(false);
+    let mut stored =
+        Stored { storage: DatabaseStorage::new(database.clone()), database, newest_ms: START_MS };
+    stored.append(START_MS, 10_000, 360 * 5, 7);
+    stored.database.flush().unwrap();
+    stored.database.close().unwrap();
+    drop(stored);
+    clock.advance(std::time::Duration::from_secs(20 * 3_600));
+    let database = open(true);
+    let is_whole = || {
+        let budget = pharos_tsdb::Unlimited;
+        !database.select(&[], i64::MIN, i64::MAX, &budget).unwrap().is_empty()
+    };
+    while is_whole() {
+        std::thread::yield_now();
+    }
+    database.close().unwrap();
+    (DatabaseStorage::new(database), START_MS + 5 * HOUR_MS)
+}
+
+#[test]
+fn where_samples_are_gone_windows_on_the_grid_are_answered_and_others_not_at_all() {
+    let (storage, end_ms) = thinned();
+    let points = |query: &str, start_ms: i64, end_ms: i64, step_ms: i64| {
+        let (engine, options) = (Engine::default(), QueryOptions::default());
+        let result = engine.range(&storage, query, start_ms, end_ms, step_ms, &options).unwrap();
+        let Value::Matrix(matrix) = result.value else { panic!("a range query gives a matrix") };
+        matrix.iter().map(|series| series.floats.len()).max().unwrap_or(0)
+    };
+    let five_ms = 5 * MINUTE_MS;
+    // Shorter than an hour, and as short as the finest roll-ups.
+    assert_eq!(points("count_over_time(x_total[5m])", end_ms - HOUR_MS, end_ms - five_ms, five_ms), 12);
+    assert_eq!(points("rate(x_total[15m])", end_ms - five_ms, end_ms - five_ms, five_ms), 1);
+    assert_eq!(points("x_total", end_ms - 2 * five_ms, end_ms - five_ms, five_ms), 2);
+    // Off the grid, shorter than five minutes, or a function that needs the samples: nothing, and nothing wrong.
+    assert_eq!(points("count_over_time(x_total[5m])", end_ms - HOUR_MS + 1, end_ms - five_ms, five_ms), 0);
+    assert_eq!(points("count_over_time(x_total[1m])", end_ms - HOUR_MS, end_ms - five_ms, five_ms), 0);
+    assert_eq!(points("quantile_over_time(0.5, x_total[15m])", end_ms - HOUR_MS, end_ms, five_ms), 0);
+}

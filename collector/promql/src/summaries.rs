@@ -10,6 +10,7 @@
 use crate::storage::{Budget, StorageError};
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
+use pharos_common::sample::TimestampMs;
 use pharos_common::summary::{Span, Summary, SummaryFields};
 use std::sync::Arc;
 
@@ -67,6 +68,12 @@ pub type SummarySets<'s> = Vec<Box<dyn SummarySet + 's>>;
 pub trait SummaryStorage: Send + Sync {
     /// Spans whose ends are multiples of so many milliseconds take no samples.
     fn grain_ms(&self) -> i64;
+
+    /// What was sampled before may be there as summaries alone: a window that reaches back so far is told from
+    /// them, or, where they cannot tell it, not at all.
+    fn samples_since_ms(&self) -> TimestampMs {
+        TimestampMs::MIN
+    }
 
     /// All series that match, sorted by labels, in at most `parts` parts that are read on a thread each:
     /// the first part has the first series, and so on. `None` if their samples must be read: what has

@@ -50,7 +50,7 @@ mod tests {
                 (-1_000_000i64..1_000_000).prop_map(|number| number as f64),
                 (-1_000_000i64..1_000_000).prop_map(|number| number as f64 / 1000.0),
                 (-30i32..30, 1.0..10.0f64).prop_map(|(exponent, value)| value * 10f64.powi(exponent)),
-                prop::sample::select(vec![0.0, -0.0, 1e-5, 1e-6, WHOLE_MAX, -WHOLE_MAX, 1e21, 9_007_199_254_740_991.0, 83_859_951_180_975.625]),
+                prop::sample::select(vec![0.0, -0.0, 1e-5, 1e-6, WHOLE_MAX, -WHOLE_MAX, 1e21, 9_007_199_254_740_991.0, 83_859_951_180_975.63]),
             ],
             timestamp_ms in prop_oneof![any::<i64>(), -5_000i64..5_000],
         ) {

@@ -52,7 +52,7 @@ use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{FolderLock, StorageIo};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
@@ -83,6 +83,8 @@ struct Inner {
     commits: CommitQueue,
     /// Sorted by the sequence in their names: earliest stored first.
     blocks: RwLock<Vec<Arc<Block>>>,
+    /// See [`Database::samples_since_ms`].
+    samples_since_ms: AtomicI64,
     /// Decoded pages of the blocks.
     pages: Arc<BlockCache>,
     indexes: Arc<IndexCache>,

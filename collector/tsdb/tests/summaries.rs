@@ -345,6 +345,7 @@ fn roll_ups_outlive_their_samples() {
     clock.advance(Duration::from_secs(20 * 3_600));
     let database = open(true);
     wait_until(|| holds_no_samples(&database));
+    assert_eq!(database.samples_since_ms(), START_MS + 5 * HOUR_MS + 1);
     let (after, stats) = summarize(&database, &hours(0, 5), NO_CORRECTIONS);
     assert_eq!(stats.samples, 0);
     for ((labels, before), (_, after)) in before.iter().zip(&after) {

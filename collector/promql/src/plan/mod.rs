@@ -11,7 +11,7 @@ mod summarized;
 
 pub(crate) use grid::{Grid, Shift};
 pub(crate) use selection::{Leaf, LeafKind, Reading};
-pub(crate) use summarized::Summarized;
+pub(crate) use summarized::{Summarized, SummaryTraits};
 
 use crate::ast::{AtModifier, DurationExprError, Expr, NodeId, NodeKind, VectorSelector};
 use crate::error::QueryError;
@@ -27,8 +27,8 @@ pub(crate) struct Setting {
     pub(crate) step_ms: i64,
     pub(crate) lookback_ms: i64,
     pub(crate) default_subquery_step_ms: i64,
-    /// See [`crate::summaries::SummaryStorage::grain_ms`].
-    pub(crate) summary_grain_ms: Option<i64>,
+    /// Of the storage's summaries, if it has some.
+    pub(crate) summaries: Option<SummaryTraits>,
 }
 
 impl Setting {

@@ -23,6 +23,14 @@ const GAIN_MIN: i64 = 2;
 /// Times beyond are some client's mistake, and their differences might not be numbers.
 const TIME_MAX_MS: i64 = 1 << 60;
 
+/// What is known of a storage's summaries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SummaryTraits {
+    pub(crate) grain_ms: i64,
+    /// Before there may be no samples.
+    pub(crate) samples_since_ms: i64,
+}
+
 /// How a leaf is served by summaries.
 #[derive(Clone, Debug)]
 pub(crate) struct Summarized {
@@ -69,11 +77,11 @@ const WINDOWS_MAX: usize = 100_000;
 impl Plan<'_> {
     /// Finds the leaves that summaries serve.
     pub(super) fn find_summarized(&mut self) {
-        let Some(grain_ms) = self.setting.summary_grain_ms else { return };
+        let Some(summaries) = self.setting.summaries else { return };
         for index in 0..self.leaves.len() {
             let leaf = &self.leaves[index];
             let summarized = self.wanted_of(leaf).and_then(|(range_ms, fields)| {
-                Summarized::plan(leaf.grid, leaf.shift, range_ms, fields, grain_ms)
+                Summarized::plan(leaf.grid, leaf.shift, range_ms, fields, summaries)
             });
             self.leaves[index].summarized = summarized;
         }
@@ -100,13 +108,13 @@ impl Plan<'_> {
 }
 
 impl Summarized {
-    /// The spans of windows of `range_ms` at all steps, if summaries of this grain save enough.
+    /// The spans of windows of `range_ms` at all steps, if summaries save enough or are all that is left.
     fn plan(
         grid: Grid,
         shift: Shift,
         range_ms: i64,
         fields: SummaryFields,
-        grain_ms: i64,
+        SummaryTraits { grain_ms, samples_since_ms }: SummaryTraits,
     ) -> Option<Summarized> {
         let ends = (shift.apply(grid.start_ms), shift.apply(grid.end_ms()));
         let in_bounds = |time_ms: i64| (-TIME_MAX_MS..TIME_MAX_MS).contains(&time_ms);
@@ -119,12 +127,17 @@ impl Summarized {
             return None;
         }
         let all_ms = ends.1 - ends.0 + range_ms;
-        if !in_bounds(ends.0) || !in_bounds(ends.1) || all_ms < GRAINS_MIN * grain_ms {
+        if !in_bounds(ends.0) || !in_bounds(ends.1) {
+            return None;
+        }
+        // From the samples that are left a window could be told in part, which would be wrong.
+        let lacks_samples = ends.0 - range_ms < samples_since_ms;
+        if !lacks_samples && all_ms < GRAINS_MIN * grain_ms {
             return None;
         }
         let spans = spans(grid, shift, range_ms);
         let read_ms: i64 = spans.iter().map(|span| read_ms(*span, grain_ms)).sum();
-        if read_ms.saturating_mul(GAIN_MIN) > all_ms {
+        if !lacks_samples && read_ms.saturating_mul(GAIN_MIN) > all_ms {
             return None;
         }
         let window = |step| {
@@ -179,7 +192,24 @@ mod tests {
     fn plan(start: i64, step: i64, steps: usize, range: i64) -> Option<Summarized> {
         let grid = Grid { start_ms: start, step_ms: step, steps };
         let shift = Shift { at_ms: None, offset_ms: 0 };
-        Summarized::plan(grid, shift, range, SummaryFields::COUNT, GRAIN)
+        Summarized::plan(grid, shift, range, SummaryFields::COUNT, summaries(GRAIN))
+    }
+
+    fn summaries(grain_ms: i64) -> SummaryTraits {
+        SummaryTraits { grain_ms, samples_since_ms: i64::MIN }
+    }
+
+    #[test]
+    fn windows_whose_samples_are_gone_are_served_however_short() {
+        let is_served = |start_ms, samples_since_ms, range| {
+            let grid = Grid { start_ms, step_ms: 15_000, steps: 4 };
+            let shift = Shift { at_ms: None, offset_ms: 0 };
+            let of = SummaryTraits { grain_ms: GRAIN, samples_since_ms };
+            Summarized::plan(grid, shift, range, SummaryFields::COUNT, of).is_some()
+        };
+        assert!(is_served(GRAIN, 1, GRAIN), "the first window begins before");
+        assert!(!is_served(GRAIN, 0, GRAIN), "none does");
+        assert!(!is_served(GRAIN, 1, GRAIN - 1), "shorter than anything that is kept");
     }
 
     #[test]
@@ -215,7 +245,7 @@ mod tests {
         ) {
             let grid = Grid { start_ms: start, step_ms: step, steps };
             let shift = Shift { at_ms: None, offset_ms };
-            let found = Summarized::plan(grid, shift, range + 12, SummaryFields::COUNT, 1).unwrap();
+            let found = Summarized::plan(grid, shift, range + 12, SummaryFields::COUNT, summaries(1)).unwrap();
             prop_assert!(found.spans.windows(2).all(|pair| pair[0].until_ms <= pair[1].after_ms));
             for (step, window) in found.windows.iter().enumerate() {
                 let end = shift.apply(grid.time(step));

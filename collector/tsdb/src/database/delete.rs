@@ -83,7 +83,7 @@ impl Inner {
     }
 
     /// Writes a block anew under its name, so that it keeps its place among those stored before and after.
-    pub(super) fn rewrite(&self, block: &Block) -> Result<(), TsdbError> {
+    pub(super) fn rewrite(&self, block: &Block) -> Result<Arc<Block>, TsdbError> {
         let name = block.file_name();
         let mut writer = self.block_writer(&name, RolledUp::All)?;
         let index = block.index()?;
@@ -99,7 +99,7 @@ impl Inner {
                 }
             }
         }
-        self.renew(writer, &name, index.provenance.clone()).map(drop)
+        self.renew(writer, &name, index.provenance.clone())
     }
 
     /// Finishes a block that takes the place of one of the same name.

@@ -23,7 +23,7 @@ use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{StorageIo, write_atomically};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 /// The format of the folder that this version writes: 1 until blocks had roll-ups, perhaps without samples, and
@@ -169,6 +169,7 @@ impl Database {
             head: restored.head,
             commits,
             blocks: RwLock::new(blocks),
+            samples_since_ms: AtomicI64::new(TimestampMs::MIN),
             pages,
             indexes,
             housekeeping: Mutex::new(
@@ -180,6 +181,7 @@ impl Database {
             counters,
             _lock: lock,
         });
+        inner.note_thinned(&inner.blocks());
         inner.list_blocks(&mut inner.housekeeping(), &[]);
         inner.note_checkpoint_bytes(&inner.housekeeping());
         let threads = start_threads(&inner, journal, housekeeping)?;

@@ -6,6 +6,7 @@ use crate::block::reader::Block;
 use crate::block::writer::RolledUp;
 use crate::compact;
 use crate::error::TsdbError;
+use crate::hidden;
 use crate::starts;
 use pharos_common::sample::TimestampMs;
 use std::sync::atomic::Ordering;
@@ -50,7 +51,13 @@ impl Inner {
             for block in &blocks {
                 let age_ms = self.clock.now_ms().saturating_sub(block.newest_ms());
                 let rollup_retention_ms = self.options.rollup_retention_ms;
-                match fate(age_ms, retention_ms, rollup_retention_ms, State::of(block)?) {
+                let mut state = State::of(block)?;
+                let is_past = age_ms > retention_ms && rollup_retention_ms.is_some();
+                if is_past && state == State::Samples && !block.facts()?.is_thinned && lacks_rollups(block)? {
+                    // They are made before its samples go.
+                    state = State::Whole;
+                }
+                match fate(age_ms, retention_ms, rollup_retention_ms, state) {
                     Fate::Keep => {}
                     Fate::Thin => self.thin(block)?,
                     Fate::Drop => expired.push(Arc::clone(block)),
@@ -83,17 +90,29 @@ impl Inner {
         Ok(self.io.sync_dir(&self.blocks_folder())?)
     }
 
-    /// Replaces a block by its roll-ups, under its name.
-    fn thin(&self, block: &Block) -> Result<(), TsdbError> {
-        let name = block.file_name();
-        if block.has_deleted_samples()? {
-            // Roll-ups without what was deleted first; the next look thins those.
-            return self.rewrite(block);
+    /// Notes up to when samples were dropped. Never less than before: what a query began with stays true.
+    pub(super) fn note_thinned(&self, blocks: &[Arc<Block>]) {
+        let is_thinned = |block: &&Arc<Block>| block.facts().is_ok_and(|facts| facts.is_thinned);
+        if let Some(until_ms) = blocks.iter().filter(is_thinned).map(|block| block.newest_ms()).max() {
+            self.samples_since_ms.fetch_max(until_ms.saturating_add(1), Ordering::Relaxed);
         }
+    }
+
+    /// Replaces a block by its roll-ups, under its name.
+    fn thin(&self, block: &Arc<Block>) -> Result<(), TsdbError> {
+        let name = block.file_name();
+        // Roll-ups of all series first, and without what was deleted.
+        let block = match block.has_deleted_samples()? || lacks_rollups(block)? {
+            true => &self.rewrite(block)?,
+            false => block,
+        };
         let mut writer = self.block_writer(&name, RolledUp::All)?;
         // What they speak of goes.
         writer.add_thinned(block, |labels| !starts::is_column(labels))?;
-        let renewed = self.renew(writer, &name, block.facts()?.provenance.clone())?;
+        let provenance = block.facts()?.provenance.clone();
+        // First, so that nobody takes what is left for all there was.
+        self.samples_since_ms.fetch_max(block.newest_ms().saturating_add(1), Ordering::Relaxed);
+        let renewed = self.renew(writer, &name, provenance)?;
         tracing::info!(
             block = name,
             bytes = renewed.bytes(),
@@ -102,6 +121,23 @@ impl Inner {
         );
         Ok(())
     }
+}
+
+/// Whether a block has samples of series that it has no roll-ups of: of an older version, or never merged.
+fn lacks_rollups(block: &Block) -> Result<bool, TsdbError> {
+    let index = block.index()?;
+    let mut has_some = vec![false; index.series.len()];
+    let chunks = index.rollups.first().map_or(0, |level| level.chunks.len());
+    for chunk in 0..chunks {
+        let records = block.records(&index, 0, chunk)?;
+        for series in records.series() {
+            if let Some(has_some) = has_some.get_mut(series as usize) {
+                *has_some = records.record(series).is_some_and(|record| !record.is_empty());
+            }
+        }
+    }
+    let mut series = index.series.iter().zip(has_some);
+    Ok(series.any(|(series, has_some)| !has_some && !hidden::is_hidden(&series.labels)))
 }
 
 /// By the age of a block's newest sample.

@@ -1,0 +1,41 @@
+//! The systemd sampler's flags, as node_exporter's.
+
+/// Flags about units of systemd.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Sampler options (as node_exporter's)")]
+pub struct SystemdOptions {
+    /// Units to look at, matched whole
+    #[arg(long = "collector.systemd.unit-include", value_name = "REGEX", default_value = ".+")]
+    pub unit_include: String,
+    /// Units to leave out, matched whole
+    #[arg(
+        long = "collector.systemd.unit-exclude",
+        value_name = "REGEX",
+        default_value = r".+\.(automount|device|mount|scope|slice)"
+    )]
+    pub unit_exclude: String,
+    /// Publish the tasks of services
+    #[arg(long = "collector.systemd.enable-task-metrics")]
+    pub tasks: bool,
+    /// Publish how often services were restarted
+    #[arg(long = "collector.systemd.enable-restarts-metrics")]
+    pub restarts: bool,
+    /// Publish when units were started
+    #[arg(long = "collector.systemd.enable-start-time-metrics")]
+    pub start_times: bool,
+    /// Ask systemd itself instead of the system bus, which takes root
+    #[arg(long = "collector.systemd.private")]
+    pub private: bool,
+}
+
+impl Default for SystemdOptions {
+    /// What the program has without arguments.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Bare {
+            #[command(flatten)]
+            options: SystemdOptions,
+        }
+        <Bare as clap::Parser>::parse_from(["pharos-agent"]).options
+    }
+}
