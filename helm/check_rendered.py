@@ -81,6 +81,8 @@ def check(path):
             if doubled := {f for f in flags if flags.count(f) > 1} - {"--alertmanager.url"}:
                 problems.append(f"{where}: given twice: {doubled}")
 
+    problems += [f"expected nodes: {problem}" for problem in expected_nodes(objects)]
+
     for o in objects:
         kind, name, spec = o["kind"], o["metadata"]["name"], o.get("spec", {})
         where = f"{kind}/{name}"
@@ -113,6 +115,40 @@ def check(path):
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     return not problems
+
+
+def expected_nodes(objects):
+    """A collector that asks for nodes has the right and the token to; one that does not has neither."""
+    collectors = [o for o in objects if o["kind"] == "StatefulSet" and o["metadata"]["name"].endswith("-collector")]
+    if not collectors:
+        return []
+    config = next(
+        yaml.safe_load(o["data"]["collector.yml"])
+        for o in objects
+        if o["kind"] == "ConfigMap" and "collector.yml" in o.get("data", {})
+    )
+    wanted = "expected_nodes_kubernetes" in config.get("pharos", {})
+    pod = collectors[0]["spec"]["template"]["spec"]
+    rules = []
+    for binding in objects:
+        if binding["kind"] != "ClusterRoleBinding":
+            continue
+        if not any(s["name"] == pod["serviceAccountName"] for s in binding["subjects"]):
+            continue
+        role = binding["roleRef"]["name"]
+        rules += [
+            rule
+            for o in objects
+            if o["kind"] == "ClusterRole" and o["metadata"]["name"] == role
+            for rule in o["rules"]
+        ]
+    right = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}
+    problems = []
+    if rules != ([right] if wanted else []):
+        problems.append(f"asks: {wanted}, but may do {rules}")
+    if pod["automountServiceAccountToken"] is not wanted:
+        problems.append(f"asks: {wanted}, but its token is mounted: {not wanted}")
+    return problems
 
 
 def same(problems, where, text, source):

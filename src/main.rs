@@ -33,6 +33,14 @@ struct Options {
     /// How long samples are kept; 0 keeps all
     #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
     retention_time: PrometheusDuration,
+    /// Size of all stored samples above which the oldest are dropped (for example 512MB); 0 for no limit
+    #[arg(long = "storage.retention.size", value_name = "BYTES")]
+    retention_size: Option<pharos_collector::ByteSize>,
+    /// Allow snapshots and deletion by HTTP
+    #[arg(long = "web.enable-admin-api")]
+    enable_admin_api: bool,
+    #[command(flatten)]
+    query: pharos_collector::QueryFlags,
     /// This machine's name, in the label "instance" [default: the host's name]
     #[arg(long = "node.name", value_name = "NAME")]
     node_name: Option<String>,
@@ -217,6 +225,9 @@ fn collector_options(options: &Options, alertmanager_url: &str) -> pharos_collec
         rule_files: options.rule_files.clone(),
         shipped_rules: options.shipped_rules,
         listen_address: options.collector_address.clone(),
+        retention_size: options.retention_size,
+        enable_admin_api: options.enable_admin_api,
+        query: options.query.clone(),
         ..pharos_collector::Options::default()
     };
     collector.config.config_file.clone_from(&options.collector_config);

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const STALE_INTERVALS: i64 = 2;
 /// Added to it, so that a tick that comes a little late leaves no hole.
 const STALE_GRACE_MS: i64 = 500;
+/// Groups of one sampler that are no more, and whose stale markers wait for a frame.
+const OWED_MAX: usize = 4_096;
 
 /// The latest readings of all samplers.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ struct Slot {
     /// Shape of the set that `readings` follows.
     shape: Option<u64>,
     readings: Vec<Posted>,
+    /// Readings of groups that are no more, with stale markers that no frame has taken yet.
+    owed: Vec<Posted>,
     /// Shape of the set that `fast` follows.
     fast_shape: Option<u64>,
     /// Groups that are published between grid points: place in the set, and reading.
@@ -196,11 +200,16 @@ impl Board {
         }
         let mut draft = FrameDraft::empty(inner.definitions());
         draft.readings.reserve(bytes);
+        let mut owed = false;
         for slot in &mut inner.slots {
             for posted in slot.readings.iter_mut().chain(slot.fast.iter_mut().map(|(_, posted)| posted)) {
                 posted.collect(&mut draft);
             }
+            slot.owed.iter_mut().for_each(|posted| posted.collect(&mut draft));
+            owed |= !slot.owed.is_empty();
+            slot.owed.clear();
         }
+        inner.definitions_changed |= owed;
         (draft.samples > 0).then_some(draft)
     }
 
@@ -218,6 +227,30 @@ impl Board {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Keeps what `before` owes to the next frame when groups have come or gone.
+    fn keep_owed(&mut self, before: Vec<Posted>) {
+        for old in before.into_iter().filter(|old| old.fresh && !old.gone.is_empty()) {
+            let group = old.definition.group();
+            let Some(new) = self.readings.iter_mut().find(|new| new.definition.group() == group) else {
+                self.owed.push(Posted { present: Presence::EMPTY, ..old });
+                continue;
+            };
+            // Columns that the group has no more are ended by the collector.
+            let columns = &new.definition.message.columns;
+            for (at, column) in old.definition.message.columns.iter().enumerate() {
+                let place = columns.iter().position(|known| known.id == column.id);
+                if let Some(place) = place.filter(|_| old.gone.contains(at)) {
+                    new.gone.insert(place);
+                }
+            }
+        }
+        // A sampler whose groups change with every reading, while no frame is taken, owes the last of them.
+        let excess = self.owed.len().saturating_sub(OWED_MAX);
+        self.owed.drain(..excess);
     }
 }
 
@@ -239,9 +272,10 @@ impl Inner {
         let Some(slot) = slots.get_mut(slot) else { return 0 };
         if slot.shape != Some(groups.shape()) {
             slot.shape = Some(groups.shape());
-            slot.readings.clear();
+            let before = std::mem::take(&mut slot.readings);
             let posted = |group: &Group| Posted::new(directory.define(group), group.columns().len());
             slot.readings.extend(groups.iter().map(posted));
+            slot.keep_owed(before);
             *definitions_changed = true;
         }
         let mut changed = 0;
@@ -292,8 +326,8 @@ impl Inner {
             let mut definitions = Vec::new();
             for slot in &self.slots {
                 let fast = slot.fast.iter().map(|(_, posted)| posted);
-                definitions
-                    .extend(slot.readings.iter().chain(fast).map(|posted| Arc::clone(&posted.definition)));
+                let all = slot.readings.iter().chain(fast).chain(&slot.owed);
+                definitions.extend(all.map(|posted| Arc::clone(&posted.definition)));
             }
             self.definitions = Arc::new(DefinitionSet { definitions });
             self.definitions_changed = false;
@@ -303,10 +337,71 @@ impl Inner {
 
     /// Upper bound of the bytes that the next frame takes.
     fn fresh_bytes(&self) -> usize {
-        let readings = self
-            .slots
-            .iter()
-            .flat_map(|slot| slot.readings.iter().chain(slot.fast.iter().map(|(_, posted)| posted)));
+        let readings = self.slots.iter().flat_map(|slot| {
+            slot.readings.iter().chain(&slot.owed).chain(slot.fast.iter().map(|(_, posted)| posted))
+        });
         readings.filter(|posted| posted.fresh).map(|posted| 64 + posted.values.len() * 8).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::group::ColumnSpec;
+    use pharos_common::sample::STALE_NAN_BITS;
+    use pharos_proto::v1::Tick;
+    use prost::Message as _;
+    use std::collections::BTreeSet;
+
+    fn columns(names: &[&'static str]) -> Vec<ColumnSpec> {
+        names.iter().copied().map(ColumnSpec::plain).collect()
+    }
+
+    /// Names of the series that the next frame ends.
+    fn ended(board: &Board) -> BTreeSet<String> {
+        let draft = board.collect().unwrap();
+        let tick = Tick::decode(draft.readings.as_slice()).unwrap();
+        let mut ended = BTreeSet::new();
+        for reading in tick.readings {
+            let mut of_group = draft.definitions.definitions.iter().filter(|d| d.group() == reading.group);
+            let definition = of_group.next().unwrap();
+            assert!(of_group.next().is_none(), "one definition for each group");
+            let mut values = reading.values.chunks(8);
+            for (at, column) in definition.message.columns.iter().enumerate() {
+                let is_there = reading.present.is_empty() || reading.present[at / 8] & (1 << (at % 8)) != 0;
+                if is_there && values.next().unwrap() == STALE_NAN_BITS.to_le_bytes() {
+                    ended.insert(column.name.clone());
+                }
+            }
+        }
+        ended
+    }
+
+    #[test]
+    fn markers_reach_the_frame_also_when_groups_change_before_it_is_taken() {
+        let board = Board::new(Directory::new("n", 0, []));
+        let mut set = GroupSet::default();
+        let stays = set.define("stays", Vec::new(), columns(&["a", "b", "c"]));
+        let ends = set.define("ends", Vec::new(), columns(&["d"]));
+        let read = |set: &mut GroupSet, second: i64, values: &[(usize, f64)], end: bool| {
+            set.begin();
+            values.iter().for_each(|(at, value)| set.group(stays).unwrap().put(*at, *value));
+            match end {
+                true => set.end(ends),
+                false => set.group(ends).into_iter().for_each(|group| group.put(0, 1.0)),
+            }
+            board.publish(0, set, second * 1_000, 1_000);
+        };
+        read(&mut set, 1, &[(0, 1.0), (1, 1.0), (2, 1.0)], false);
+        assert!(ended(&board).is_empty());
+        // All but `a` end, and no frame takes it before the next two readings, which change the groups.
+        read(&mut set, 2, &[(0, 1.0)], true);
+        set.redefine(stays, columns(&["a", "x", "b", "c"]));
+        read(&mut set, 3, &[(0, 1.0), (1, 1.0)], true);
+        read(&mut set, 4, &[(0, 1.0), (1, 1.0), (3, 1.0)], true);
+        // `c` is back, so nothing is owed of it.
+        assert_eq!(ended(&board), ["b", "d"].map(str::to_owned).into());
+        read(&mut set, 5, &[(0, 1.0), (1, 1.0), (3, 1.0)], true);
+        assert!(ended(&board).is_empty());
     }
 }

@@ -37,6 +37,8 @@ impl Default for ReadBuffer {
 const RECORD_BYTES_MAX: usize = 1_024;
 /// What the kernel gathers records in, at least.
 const PAGE_BYTES: usize = 4_096;
+/// Longest text of a file that is read as [`KernelFile::setting`].
+const SETTING_BYTES_MAX: usize = 255;
 
 /// When a file has been read to its end.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,8 @@ enum WholeIf {
     RoomLeft,
     /// A `read` has left room for another record in the kernel's page.
     PageLeft,
+    /// A short `read` has left room; the kernel copies what there is for every reader, room included.
+    SettingLeft,
 }
 
 /// A file of the kernel, opened at its first reading and kept open.
@@ -76,6 +80,13 @@ impl KernelFile {
     /// `/sys`, and those files of `/proc` that are one record.
     pub fn whole(path: impl Into<PathBuf>) -> Self {
         KernelFile { path: path.into(), file: None, whole_if: WholeIf::RoomLeft, readings_to_skip: 0 }
+    }
+
+    /// A file of `/proc/sys`: one line, not longer than [`SETTING_BYTES_MAX`]. For these the kernel takes and
+    /// zeroes as much memory as the reader has room for, which for a buffer of many pages costs several times
+    /// what the number does.
+    pub fn setting(path: impl Into<PathBuf>) -> Self {
+        KernelFile { path: path.into(), file: None, whole_if: WholeIf::SettingLeft, readings_to_skip: 0 }
     }
 
     /// Where the file lies.
@@ -175,7 +186,8 @@ pub struct SharedFile {
 struct SharedText {
     file: KernelFile,
     buffer: ReadBuffer,
-    length: usize,
+    /// `None` while the file is not there.
+    length: Option<usize>,
     reading: u64,
     read_at: Option<Instant>,
 }
@@ -190,7 +202,7 @@ impl SharedFile {
     /// Such a file; it is read as [`KernelFile::whole`] is.
     pub fn whole(path: impl Into<PathBuf>) -> Self {
         let (file, buffer) = (KernelFile::whole(path), ReadBuffer::default());
-        let text = SharedText { file, buffer, length: 0, reading: 0, read_at: None };
+        let text = SharedText { file, buffer, length: None, reading: 0, read_at: None };
         SharedFile { shared: Arc::new(Mutex::new(text)), had: 0 }
     }
 
@@ -202,17 +214,39 @@ impl SharedFile {
         &mut self,
         look: impl FnOnce(&[u8], &KernelFile) -> Result<T, SampleError>,
     ) -> Result<T, SampleError> {
+        self.show(
+            |file, buffer| file.read(buffer).map(Some),
+            |text, file| look(text.unwrap_or_default(), file),
+        )
+    }
+
+    /// The same of a file that need not be there; then there is nothing to show.
+    ///
+    /// # Errors
+    /// As of [`SharedFile::read`].
+    pub fn read_if_present<T>(
+        &mut self,
+        look: impl FnOnce(Option<&[u8]>, &KernelFile) -> Result<T, SampleError>,
+    ) -> Result<T, SampleError> {
+        self.show(KernelFile::read_if_present, look)
+    }
+
+    fn show<T>(
+        &mut self,
+        read: impl for<'a> FnOnce(&mut KernelFile, &'a mut ReadBuffer) -> Result<Option<&'a [u8]>, SampleError>,
+        look: impl FnOnce(Option<&[u8]>, &KernelFile) -> Result<T, SampleError>,
+    ) -> Result<T, SampleError> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let SharedText { file, buffer, length, reading, read_at } = &mut *shared;
         let fresh = read_at.is_some_and(|at| at.elapsed() <= SHARED_AGE_MAX);
         if !fresh || self.had == *reading {
             *read_at = None;
-            *length = file.read(buffer)?.len();
+            *length = read(file, buffer)?.map(<[u8]>::len);
             *reading += 1;
             *read_at = Some(Instant::now());
         }
         self.had = *reading;
-        look(buffer.bytes.get(..*length).unwrap_or_default(), file)
+        look(length.and_then(|length| buffer.bytes.get(..length)), file)
     }
 }
 
@@ -225,7 +259,11 @@ fn read_whole(file: &File, bytes: &mut Vec<u8>, whole_if: WholeIf, mut lines: us
             }
             bytes.resize(length * 2, 0);
         }
-        match file.read_at(&mut bytes[length..], length as u64) {
+        let room = match whole_if {
+            WholeIf::SettingLeft => bytes.len().min(length + SETTING_BYTES_MAX),
+            _ => bytes.len(),
+        };
+        match file.read_at(&mut bytes[length..room], length as u64) {
             Ok(0) => return Ok(length),
             Ok(count) => {
                 length += count;
@@ -237,7 +275,7 @@ fn read_whole(file: &File, bytes: &mut Vec<u8>, whole_if: WholeIf, mut lines: us
                 }
                 let whole = match whole_if {
                     WholeIf::EndSeen => false,
-                    WholeIf::RoomLeft => length < bytes.len(),
+                    WholeIf::RoomLeft | WholeIf::SettingLeft => length < room,
                     WholeIf::PageLeft => count + RECORD_BYTES_MAX <= PAGE_BYTES && length < bytes.len(),
                 };
                 if whole {
@@ -322,6 +360,25 @@ mod tests {
         assert!(first.read(|_, _| Ok(())).is_ok(), "what the other has read");
         assert!(first.read(|_, _| Ok(())).is_err());
         assert!(second.read(|_, _| Ok(())).is_err(), "what could not be read is not shown again");
+    }
+
+    #[test]
+    fn a_shared_file_that_is_not_there_shows_nothing_to_those_who_can_do_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = SharedFile::whole(folder.path().join("file"));
+        assert!(file.read_if_present(|text, _| Ok(text.is_none())).unwrap());
+        assert!(file.read(|_, _| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_setting_is_read_whole_even_if_it_is_longer_than_it_should_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for length in [0, 1, SETTING_BYTES_MAX, SETTING_BYTES_MAX + 1, 2 * BUFFER_BYTES_FIRST] {
+            let content = vec![b'x'; length];
+            std::fs::write(&path, &content).unwrap();
+            assert_eq!(KernelFile::setting(&path).read(&mut ReadBuffer::default()).unwrap(), content);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::error::AgentError;
 use crate::kernel_files::SharedFile;
 use crate::push::is_address;
 use crate::sampler::{Filter, Paths, SAMPLERS, SamplerOptions};
+use crate::samplers::ethtool::options::EthtoolOptions;
 use crate::samplers::gpu::check_trace;
 use crate::samplers::gpu::options::GpuOptions;
 use crate::samplers::ipvs::LABELS;
@@ -59,6 +60,9 @@ pub struct AgentOptions {
     /// What they look at.
     #[command(flatten)]
     pub collectors: CollectorOptions,
+    /// Which interfaces' drivers are asked.
+    #[command(flatten)]
+    pub ethtool: EthtoolOptions,
 }
 
 /// Options of node_exporter's collectors, with its meanings and defaults.
@@ -348,6 +352,7 @@ impl AgentOptions {
         };
         Ok(SamplerOptions {
             stat: SharedFile::whole(self.procfs.join("stat")),
+            sockstat: ["net/sockstat", "net/sockstat6"].map(|name| SharedFile::whole(self.procfs.join(name))),
             paths: Paths {
                 procfs: self.procfs.clone(),
                 sysfs: self.sysfs.clone(),
@@ -386,6 +391,16 @@ impl AgentOptions {
             sysctls: c.sysctls.clone(),
             sysctl_infos: c.sysctl_infos.clone(),
             qdiscs: filter("qdisc.device", &c.qdisc_exclude, &c.qdisc_include, None)?,
+            ethtool_devices: filter(
+                "ethtool.device",
+                &self.ethtool.device_exclude,
+                &self.ethtool.device_include,
+                None,
+            )?,
+            ethtool_metrics: match &self.ethtool.metrics_include {
+                Some(pattern) => only("--collector.ethtool.metrics-include", pattern)?,
+                None => Filter::default(),
+            },
             textfile_directories: c.textfile_directories.clone(),
             cpu_info: c.cpu_info,
             cpu_guest: !c.no_cpu_guest,

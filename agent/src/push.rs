@@ -14,6 +14,7 @@ mod outgoing;
 use crate::hints::HintSender;
 use crate::own_metrics::OwnMetrics;
 use crate::spool::SpoolHandle;
+pub use backoff::Backoff;
 pub use connection::is_address;
 use connection::{Connection, Connector, PushError};
 use failover::{Failover, until_preferred};

@@ -21,6 +21,12 @@ pub trait Sampler: Send {
     /// # Errors
     /// Why there is no reading.
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError>;
+
+    /// Whether the next reading may hang, asked of samplers of which some readings may
+    /// ([`SamplerKind::may_block`]): one that cannot is taken where it stands, without waking a thread for it.
+    fn may_hang(&mut self) -> bool {
+        true
+    }
 }
 
 /// Where the host's file systems lie: elsewhere when the agent runs in a container.
@@ -104,6 +110,8 @@ pub struct SamplerOptions {
     pub paths: Paths,
     /// `/proc/stat`, of which several samplers need a part.
     pub stat: SharedFile,
+    /// `/proc/net/sockstat` and `sockstat6`, whose counts say whether there are sockets to list.
+    pub sockstat: [SharedFile; 2],
     /// `--collector.filesystem.mount-points-*`
     pub mount_points: Filter,
     /// `--collector.filesystem.fs-types-*`
@@ -136,6 +144,10 @@ pub struct SamplerOptions {
     pub sysctl_infos: Vec<String>,
     /// `--collector.qdisc.device-*`
     pub qdiscs: Filter,
+    /// `--collector.ethtool.device-*`
+    pub ethtool_devices: Filter,
+    /// `--collector.ethtool.metrics-include`
+    pub ethtool_metrics: Filter,
     /// `--collector.powersupply.ignored-supplies`
     pub power_supplies: Filter,
     /// `--collector.tapestats.ignored-devices`
@@ -221,6 +233,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("dmi", samplers::dmi::build),
     blocking("edac", samplers::edac::build),
     hot("entropy", samplers::scalars::entropy),
+    opt_in("ethtool", samplers::ethtool::build),
     blocking("fibrechannel", samplers::fibrechannel::build),
     hot("filefd", samplers::scalars::filefd),
     blocking("filesystem", samplers::filesystem::build),
@@ -283,7 +296,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "dmmultipath",
     "drbd",
     "drm",
-    "ethtool",
     "kernel_hung",
     "ksmd",
     "lnstat",

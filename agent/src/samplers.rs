@@ -9,6 +9,7 @@ pub mod cpufreq;
 pub mod disk;
 pub mod dmi;
 pub mod edac;
+pub mod ethtool;
 pub mod fibrechannel;
 pub mod filesystem;
 mod folder;

@@ -133,22 +133,24 @@ impl Scheduler {
         self.clocks.look(now_ms, self.shared.clock.monotonic(), &self.shared.metrics);
         self.lanes.take_home(&mut self.tasks, &self.shared);
         self.lanes.tend(&mut self.tasks, &self.shared);
-        let mut on_grid = false;
+        let (mut on_grid, mut ran) = (false, false);
         let measure = self.ticks.is_multiple_of(TICKS_PER_MEASUREMENT);
+        // Those that may hang come first, so that they work beside the others.
         for task in self.tasks.iter_mut().filter(|task| task.kind.may_block) {
-            let Some((runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
+            let Some((mut runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
             on_grid |= order.on_grid;
-            self.lanes.send(task, runner, order);
+            if runner.may_hang() {
+                self.lanes.send(task, runner, order);
+            } else {
+                ran |= order.on_grid;
+                task.read_here(runner, order, &mut self.buffer, &self.shared);
+            }
         }
         self.lanes.wake();
-        let mut ran = false;
         for task in self.tasks.iter_mut().filter(|task| !task.kind.may_block) {
-            let Some((mut runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
+            let Some((runner, order)) = task.begin(now_ms, measure, &self.shared) else { continue };
             ran |= order.on_grid;
-            let outcome = runner.run(&mut self.buffer, &self.shared, order);
-            runner.report(&outcome, task.readings_unmeasured, &self.shared);
-            task.observe(&runner, &outcome);
-            task.come_home(runner);
+            task.read_here(runner, order, &mut self.buffer, &self.shared);
         }
         if ran {
             self.scrape.publish(&self.shared, self.grid_ms());

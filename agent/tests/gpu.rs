@@ -237,7 +237,8 @@ fn a_hang_costs_one_gpu_within_two_readings_and_reading_resumes_by_itself() {
     assert_eq!(of(&text, "pharos_gpu_up", 2), Some(0.0), "{}", excerpt(&text));
     assert_eq!(of(&text, "pharos_gpu_hung", 2), Some(1.0));
     assert_eq!(of(&text, "DCGM_FI_DEV_GPU_TEMP", 2), None, "stale, not repeated");
-    assert!(node.markers() > 40, "its series have ended with markers");
+    let markers = node.markers();
+    assert!(markers > 40, "its series have ended with markers: {markers}");
     let hung = |text: &str| labelled(text, "pharos_gpu_reader_restarts_total", &[r#"reason="hung""#]);
     assert_eq!(hung(&text), Some(1.0));
     // The three others are read on, while the fourth still hangs.
@@ -442,6 +443,33 @@ fn xids_are_counted_from_the_log_and_once_only_from_events() {
     node.fake.log("4,4,4,-;NVRM: Xid (PCI:0000:88:00): 79, pid=1, GPU has fallen off the bus.");
     let unknown = [r#"pci_bus_id="00000000:88:00.0""#, r#"xid="79""#];
     node.until("the stranger", |text| labelled(text, "pharos_gpu_xid_errors_total", &unknown) == Some(1.0));
+}
+
+#[test]
+fn peers_of_nvlink_are_shown_and_followed() {
+    let broken = "value 0 p2p2 4\nvalue 0 p2p1 0\n";
+    let mut node = Node::new(&format!("gpus 3\n{broken}"), &[]);
+    let status = |text: &str, gpu: u32, peer: u32, status: &str| {
+        let labels = [format!(r#",gpu="{gpu}""#), format!(r#"peer_gpu="{peer}""#)];
+        let status = format!(r#"link_status="{status}""#);
+        labelled(text, "DCGM_EXP_P2P_STATUS", &[&labels[0], &labels[1], &status])
+    };
+    let text = node.until("all pairs", |text| status(text, 2, 1, "OK").is_some());
+    assert_eq!(status(&text, 0, 1, "OK"), Some(0.0));
+    assert_eq!(status(&text, 0, 2, "DisabledByRegKey"), Some(4.0));
+    assert_eq!(status(&text, 2, 0, "DisabledByRegKey"), Some(4.0), "from both sides");
+    assert_eq!(status(&text, 0, 0, "OK"), None);
+    assert_eq!(text.lines().filter(|line| line.starts_with("DCGM_EXP_P2P_STATUS{")).count(), 6);
+    // It is asked for again now and then.
+    node.fake.control("gpus 3\n");
+    node.until("the pair works", |text| status(text, 2, 0, "OK") == Some(0.0));
+    // A GPU that hangs does so alone: no pair with it is asked about.
+    node.fake.control("gpus 3\nblock 1 nvmlDeviceGetPowerUsage\n");
+    let text = node.until("it hangs", |text| of(text, "pharos_gpu_hung", 1) == Some(1.0));
+    assert_eq!((of(&text, "pharos_gpu_hung", 0), of(&text, "pharos_gpu_hung", 2)), (Some(0.0), Some(0.0)));
+    node.until("the others are read on", |text| {
+        status(text, 0, 2, "OK") == Some(0.0) && status(text, 0, 1, "OK").is_none()
+    });
 }
 
 #[test]

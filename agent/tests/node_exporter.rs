@@ -76,32 +76,56 @@ fn get(address: &str) -> Option<String> {
     answer.contains("200 OK").then_some(answer)
 }
 
-#[test]
-fn the_fake_host_looks_the_same_to_node_exporter() {
+/// What node_exporter shows with these collectors; `None` if it is not installed.
+fn scrape_node_exporter<'a>(collectors: &[&str], flags: impl Iterator<Item = &'a str>) -> Option<Series> {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let flags = host_flags(&fixtures());
-    let of_paths = flags.iter().filter(|flag| flag.starts_with("--path.") && !flag.contains("kmsg"));
     let exporter = Command::new("prometheus-node-exporter")
         .arg(format!("--web.listen-address={address}"))
-        .args(of_paths)
+        .args(flags)
         .arg("--collector.disable-defaults")
-        .args(COLLECTORS.map(|name| format!("--collector.{name}")))
+        .args(collectors.iter().map(|name| format!("--collector.{name}")))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
     let Ok(exporter) = exporter else {
         eprintln!("prometheus-node-exporter is not installed; nothing to compare with");
-        return;
+        return None;
     };
     let mut exporter = Exporter(exporter);
-    let theirs = loop {
+    loop {
         match get(&address) {
-            Some(answer) => break parse(&answer),
+            Some(answer) => return Some(parse(&answer)),
             None => assert!(exporter.0.try_wait().unwrap().is_none(), "node_exporter has ended"),
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
-    };
+    }
+}
+
+#[test]
+fn drivers_of_this_machines_interfaces_tell_the_same() {
+    let Some(theirs) = scrape_node_exporter(&["ethtool"], std::iter::empty()) else { return };
+    let mut bench = Bench::new(&["--collector.disable-defaults", "--collector.ethtool"]);
+    bench.tick();
+    let ours = parse(&bench.text());
+    // What link modes are called, and how fast each is, is left out.
+    let left_out = ["speed_bytes", "port_info"];
+    let theirs = theirs.iter().filter(|((name, _), _)| {
+        (name.starts_with("node_ethtool_") || name.starts_with("node_network_"))
+            && !left_out.iter().any(|end| name.ends_with(end))
+    });
+    for (series, value) in theirs {
+        // Traffic goes on meanwhile.
+        let found = ours.get(series).unwrap_or_else(|| panic!("{series:?} {value}"));
+        assert!(found >= value, "{series:?}: {found} after {value}");
+    }
+}
+
+#[test]
+fn the_fake_host_looks_the_same_to_node_exporter() {
+    let flags = host_flags(&fixtures());
+    let of_paths = flags.iter().filter(|flag| flag.starts_with("--path.") && !flag.contains("kmsg"));
+    let Some(theirs) = scrape_node_exporter(&COLLECTORS, of_paths.map(String::as_str)) else { return };
     let on = COLLECTORS.map(|name| format!("--collector.{name}"));
     let flags = flags.iter().map(String::as_str).chain(["--collector.disable-defaults"]);
     let mut bench = Bench::new(&flags.chain(on.iter().map(String::as_str)).collect::<Vec<_>>());

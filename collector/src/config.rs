@@ -196,7 +196,7 @@ pub fn load(options: &Options) -> Result<LoadedConfig, CollectorError> {
         alert_timeline: parsed.pharos.alert_timeline.unwrap_or(true),
         query_log_file: match parsed.global.query_log_file.filter(|file| !file.is_empty()) {
             Some(file) => Some(folder.join(file)),
-            None => options.query_log_file.clone(),
+            None => options.query.log_file.clone(),
         },
         text,
         external_labels: parsed.global.external_labels.into_iter().collect(),

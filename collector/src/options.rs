@@ -2,6 +2,7 @@
 
 use crate::byte_size::ByteSize;
 use crate::machine_memory;
+use crate::query_flags::QueryFlags;
 use pharos_common::duration::PrometheusDuration;
 use pharos_common::flags::{ConfigFlag, LogFlags};
 use std::path::PathBuf;
@@ -96,26 +97,9 @@ pub struct Options {
     #[arg(long = "rules.shipped", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub shipped_rules: bool,
 
-    /// Samples a single query may hold in memory
-    #[arg(long = "query.max-samples", value_name = "N", default_value_t = 50_000_000)]
-    pub query_samples_max: usize,
-
-    /// Time after which a query is ended
-    #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m")]
-    pub query_timeout: PrometheusDuration,
-
-    /// Queries that run at once
-    #[arg(long = "query.max-concurrency", value_name = "N", default_value_t = 20)]
-    pub query_concurrency_max: usize,
-
-    /// How far back a query looks for the newest sample of a series
-    #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m")]
-    pub lookback_delta: PrometheusDuration,
-
-    /// File to log every query to, a line of JSON each, opened again on reload; global.query_log_file of the
-    /// configuration comes first
-    #[arg(long = "query.log-file", value_name = "FILE")]
-    pub query_log_file: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub query: QueryFlags,
 
     /// Prometheus' feature flags are accepted; all that Pharos supports is on
     #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
@@ -147,11 +131,7 @@ impl Default for Options {
             alertmanager_urls: Vec::new(),
             rule_files: Vec::new(),
             shipped_rules: true,
-            query_samples_max: 50_000_000,
-            query_timeout: PrometheusDuration::from_secs(120),
-            query_concurrency_max: 20,
-            lookback_delta: PrometheusDuration::from_secs(300),
-            query_log_file: None,
+            query: QueryFlags::default(),
             enable_feature: Vec::new(),
             log: LogFlags::default(),
         }
@@ -176,11 +156,11 @@ impl Options {
             ("ingest.samples-per-second-max", self.samples_per_second_max.to_string()),
             ("log.format", format!("{:?}", self.log.format).to_lowercase()),
             ("log.level", format!("{:?}", self.log.level).to_lowercase()),
-            ("query.log-file", path(&self.query_log_file)),
-            ("query.lookback-delta", self.lookback_delta.to_string()),
-            ("query.max-concurrency", self.query_concurrency_max.to_string()),
-            ("query.max-samples", self.query_samples_max.to_string()),
-            ("query.timeout", self.query_timeout.to_string()),
+            ("query.log-file", path(&self.query.log_file)),
+            ("query.lookback-delta", self.query.lookback_delta.to_string()),
+            ("query.max-concurrency", self.query.concurrency_max.to_string()),
+            ("query.max-samples", self.query.samples_max.to_string()),
+            ("query.timeout", self.query.timeout.to_string()),
             ("rules.file", self.rule_files.join(",")),
             ("rules.shipped", self.shipped_rules.to_string()),
             ("storage.head-memory-max", self.head_memory().to_string()),

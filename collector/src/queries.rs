@@ -14,6 +14,7 @@ use pharos_promql::ast::Expr;
 use pharos_promql::storage::Storage;
 use pharos_promql::{Engine, EngineOptions, QueryError, QueryOptions, QueryResult};
 use pharos_tsdb::Database;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,8 +32,8 @@ pub enum QueryFailure {
     /// Too many wait already.
     #[error("too many queries wait for a place; try again later")]
     Full,
-    /// The thread that ran it died.
-    #[error("the query failed: {0}")]
+    /// A mistake in the engine ended it.
+    #[error("unexpected error: {0}")]
     Crashed(String),
 }
 
@@ -304,7 +305,7 @@ impl Queries {
         if self.quick.is_quick(key) {
             if let Some(outcome) = self.evaluate_here(storage.as_ref(), &expr, when, &options) {
                 self.quick.took(key, started.elapsed());
-                return outcome.map_err(Into::into);
+                return outcome;
             }
             self.quick.gave_up(key);
         }
@@ -320,7 +321,7 @@ impl Queries {
         });
         tokio::select! {
             outcome = evaluation => {
-                outcome.map_err(|error| QueryFailure::Crashed(error.to_string()))?.map_err(Into::into)
+                outcome.map_err(|error| QueryFailure::Crashed(error.to_string()))?
             }
             () = self.end.cancelled() => {
                 Err(QueryError::Canceled { stage: "shutdown of the server" }.into())
@@ -335,14 +336,14 @@ impl Queries {
         expr: &Expr,
         when: When,
         options: &QueryOptions,
-    ) -> Option<Result<QueryResult, QueryError>> {
+    ) -> Option<Result<QueryResult, QueryFailure>> {
         let own = self.engine.options();
         let timeout = options.timeout.unwrap_or(own.timeout);
         if self.end.is_cancelled() || own.max_samples < TRIAL_SAMPLES_MAX || timeout < TRIAL_TIME_MAX {
             return None;
         }
         let engine = Engine::new(EngineOptions { max_samples: TRIAL_SAMPLES_MAX, ..own.clone() });
-        let options = QueryOptions { timeout: Some(TRIAL_TIME_MAX), ..options.clone() };
+        let options = QueryOptions { timeout: Some(TRIAL_TIME_MAX), in_memory_only: true, ..options.clone() };
         let outcome = evaluate_now(&engine, storage, expr, when, &options);
         Some(outcome).filter(|outcome| !outcome.as_ref().is_err_and(is_given_up))
     }
@@ -357,17 +358,32 @@ impl Queries {
     }
 }
 
+/// Evaluates on this thread. A panic, which is a mistake in the engine, ends the query and nothing else.
 fn evaluate_now(
     engine: &Engine,
     storage: &dyn Storage,
     expr: &Expr,
     when: When,
     options: &QueryOptions,
-) -> Result<QueryResult, QueryError> {
-    match when {
+) -> Result<QueryResult, QueryFailure> {
+    let evaluate = || match when {
         When::Instant(at_ms) => engine.instant_expr(storage, expr, at_ms, options),
         When::Range { start_ms, end_ms, step_ms } => {
             engine.range_expr(storage, expr, start_ms, end_ms, step_ms, options)
         }
+    };
+    // What a query works on is its own, and locks that it held do not mind.
+    match std::panic::catch_unwind(AssertUnwindSafe(evaluate)) {
+        Ok(outcome) => Ok(outcome?),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            tracing::error!(query = expr.query(), error = text, "A query ended by a mistake in the engine");
+            Err(QueryFailure::Crashed(text.to_owned()))
+        }
     }
 }
+
+#[cfg(test)]
+#[path = "queries_tests.rs"]
+mod tests;

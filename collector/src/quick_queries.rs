@@ -2,10 +2,12 @@
 //!
 //! To hand a query to a thread and to hear from it takes longer than most queries of dashboards and rules
 //! themselves. How long each took when it was asked last is remembered; one that was quick is evaluated where
-//! it arrives, within limits at which it is given up there and begins anew on a thread of its own.
+//! it arrives, within limits at which it is given up there and begins anew on a thread of its own. One of them
+//! is that it reads no file.
 
-use crate::queries::When;
+use crate::queries::{QueryFailure, When};
 use pharos_promql::QueryError;
+use pharos_promql::storage::StorageError;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -75,8 +77,15 @@ impl QuickQueries {
 }
 
 /// Whether a query ended at the limits that hold where it was tried, so that it is to begin anew.
-pub(crate) fn is_given_up(error: &QueryError) -> bool {
-    matches!(error, QueryError::TooManySamples | QueryError::TimedOut { .. })
+pub(crate) fn is_given_up(error: &QueryFailure) -> bool {
+    matches!(
+        error,
+        QueryFailure::Query(
+            QueryError::TooManySamples
+                | QueryError::TimedOut { .. }
+                | QueryError::Storage(StorageError::NotInMemory)
+        )
+    )
 }
 
 #[cfg(test)]

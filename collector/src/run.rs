@@ -21,7 +21,7 @@ use crate::options::Options;
 use crate::queries::Queries;
 use crate::rules::context::RuleContext;
 use crate::rules::manager::RuleManager;
-use crate::rules::notify::Notifier;
+use crate::rules::notify::{self, Notifier};
 use crate::rules::threshold::NODE_LABEL;
 use crate::rules::watch::WatchIndex;
 use crate::self_samples;
@@ -63,7 +63,9 @@ pub async fn run_with_clock(
     let _ = rustls::crypto::ring::default_provider().install_default();
     let for_load = options.clone();
     let loaded = blocking(move || config::load(&for_load)).await??;
-    let database = open_database(&options, &clock).await?;
+    // Alerts wait for a start: what does not depend on each other goes on side by side.
+    let (client, database) = tokio::join!(blocking(notify::client), open_database(&options, &clock));
+    let (client, database) = (client??, database?);
     let registry = self_metrics::registry("pharos-collector")?;
     let metrics = Arc::new(Metrics::register(&registry)?);
     engine_metrics::register(&registry, database.clone())?;
@@ -77,18 +79,22 @@ pub async fn run_with_clock(
     let queries = Queries::new(
         database.clone(),
         EngineOptions {
-            max_samples: options.query_samples_max,
-            timeout: options.query_timeout.to_std(),
-            lookback_delta: options.lookback_delta.to_std(),
+            max_samples: options.query.samples_max,
+            timeout: options.query.timeout.to_std(),
+            lookback_delta: options.query.lookback_delta.to_std(),
             ..EngineOptions::default()
         },
-        options.query_concurrency_max,
+        options.query.concurrency_max,
         Arc::clone(&metrics),
         Arc::clone(&clock),
         rules_end.clone(),
     );
-    let notifier =
-        Notifier::new(Arc::clone(&metrics), Arc::clone(&clock), Some(options.storage_path.join("alerts")))?;
+    let notifier = Notifier::new(
+        client,
+        Arc::clone(&metrics),
+        Arc::clone(&clock),
+        Some(options.storage_path.join("alerts")),
+    );
     let external_url = external_url(&options, &listener);
     let instance = listener.local_addr().map(|address| address.to_string())?;
     let own = self_samples::run(
@@ -107,7 +113,7 @@ pub async fn run_with_clock(
         Arc::clone(&metrics),
         external_url,
     ));
-    let lookback_ms = options.lookback_delta.as_millis_i64();
+    let lookback_ms = options.query.lookback_delta.as_millis_i64();
     let rules = RuleManager::start(context, watch, database.clone(), lookback_ms, arrived, rules_end.clone());
     let streams = StreamRegistry::default();
     let network_interfaces = Arc::new(ArcSwap::from_pointee(NetworkInterfaces::default()));

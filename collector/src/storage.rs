@@ -43,6 +43,10 @@ impl ReadBudget for QueryBudget<'_> {
     fn check(&self) -> Result<(), StorageError> {
         self.0.check()
     }
+
+    fn may_read_files(&self) -> bool {
+        self.0.may_read_files()
+    }
 }
 
 /// Series that were found, as queries read them.
@@ -79,6 +83,7 @@ impl DatabaseStorage {
 fn storage_error(error: ReadError<StorageError>) -> StorageError {
     match error {
         ReadError::Refused(refusal) => refusal,
+        ReadError::NotInMemory => StorageError::NotInMemory,
         other => StorageError::Failed(other.to_string().into()),
     }
 }

@@ -279,7 +279,10 @@ async fn bad_text_is_refused_whole() {
 #[tokio::test]
 async fn queries_end_at_their_limits() {
     let folder = tempfile::tempdir().unwrap();
-    let options = pharos_collector::Options { query_samples_max: 10, ..options(folder.path()) };
+    let options = pharos_collector::Options {
+        query: pharos_collector::QueryFlags { samples_max: 10, ..Default::default() },
+        ..options(folder.path())
+    };
     let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
     let many: String = (0..20).map(|i| format!("many{{i=\"{i}\"}} {i} 1699999990000\n")).collect();
     assert_eq!(collector.import(many).await, 204);
@@ -296,7 +299,10 @@ async fn queries_end_at_their_limits() {
 #[tokio::test]
 async fn a_query_ends_when_its_client_goes() {
     let folder = tempfile::tempdir().unwrap();
-    let options = pharos_collector::Options { query_concurrency_max: 1, ..options(folder.path()) };
+    let options = pharos_collector::Options {
+        query: pharos_collector::QueryFlags { concurrency_max: 1, ..Default::default() },
+        ..options(folder.path())
+    };
     let collector = TestCollector::start_with(options, ManualClock::new(NOW_MS)).await;
     let long: String = (0..2_000).map(|i| format!("long {i} {}\n", NOW_MS - i * 1_000)).collect();
     assert_eq!(collector.import(long).await, 204);

@@ -1,4 +1,4 @@
-//! Expected nodes from an API server that lists in pages and watches as Kubernetes does.
+//! Expected nodes from an API server that lists in pages and watches as Kubernetes does, also over TLS.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
 mod support;
@@ -12,7 +12,7 @@ use axum::routing::get;
 use pharos_collector::Options;
 use pharos_common::clock::ManualClock;
 use pharos_common::flags::ConfigFlag;
-use pharos_common::server::{ServerLimits, serve};
+use pharos_common::server::{ServerLimits, TlsFiles, load_tls, serve};
 use pharos_common::shutdown::Shutdown;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -32,6 +32,9 @@ struct Cluster {
     version: u64,
     watchers: Vec<mpsc::UnboundedSender<String>>,
     lists: usize,
+    refusals: usize,
+    /// The account's token now; that of the constant if empty.
+    token: String,
     /// Watches from before are refused as too old.
     oldest: u64,
 }
@@ -61,7 +64,10 @@ async fn nodes(
 ) -> Response {
     let asked = |name: &str| query.get(name).map(String::as_str);
     let header = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap());
-    if header("authorization") != format!("Bearer {TOKEN}") {
+    let token = cluster.lock().unwrap().token.clone();
+    let token = if token.is_empty() { TOKEN } else { &token };
+    if header("authorization") != format!("Bearer {token}") {
+        cluster.lock().unwrap().refusals += 1;
         return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
     }
     assert_eq!(asked("labelSelector"), Some("gpu=true"));
@@ -91,6 +97,40 @@ async fn nodes(
         .into_response()
 }
 
+/// Advances the clock until exactly these nodes are expected.
+async fn until_expected(collector: &TestCollector, clock: &ManualClock, want: &[&str]) {
+    let query = "/api/v1/query?query=pharos_node_expected{source=%22kubernetes%22}";
+    let found = |answer: &Value| -> Vec<String> {
+        let result = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        result.iter().map(|series| series["metric"]["instance"].as_str().unwrap().to_owned()).collect()
+    };
+    collector
+        .until(query, |answer| {
+            clock.advance(std::time::Duration::from_millis(100));
+            found(answer) == want
+        })
+        .await;
+}
+
+/// Waits until it is counted that Kubernetes could not be asked.
+async fn until_failed(collector: &TestCollector) {
+    let metrics = format!("{}/metrics", collector.url);
+    let all = async {
+        loop {
+            let text = collector.client.get(&metrics).send().await.unwrap().text().await.unwrap();
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("pharos_collector_kubernetes_failures_total "));
+            let failures: u64 = line.unwrap().parse().unwrap();
+            if failures > 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, all).await.expect("a failure is counted")
+}
+
 #[tokio::test]
 async fn nodes_of_kubernetes_are_expected_while_it_has_them() {
     let cluster: Shared = Arc::default();
@@ -117,30 +157,10 @@ async fn nodes_of_kubernetes_are_expected_while_it_has_them() {
     };
     let clock = ManualClock::new(1_700_000_000_000);
     let collector = TestCollector::start_with(options, Arc::clone(&clock) as _).await;
-    let failures = "pharos_collector_kubernetes_failures_total ";
-    let metrics = format!("{}/metrics", collector.url);
-    loop {
-        let text = collector.client.get(&metrics).send().await.unwrap().text().await.unwrap();
-        if text.lines().any(|line| line.starts_with(failures) && !line.ends_with(" 0")) {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    until_failed(&collector).await;
     std::fs::write(&token, TOKEN).unwrap();
 
-    let expected = async |want: &[&str]| {
-        let query = "/api/v1/query?query=pharos_node_expected{source=%22kubernetes%22}";
-        let found = |answer: &Value| -> Vec<String> {
-            let result = answer["data"]["result"].as_array().cloned().unwrap_or_default();
-            result.iter().map(|series| series["metric"]["instance"].as_str().unwrap().to_owned()).collect()
-        };
-        collector
-            .until(query, |answer| {
-                clock.advance(std::time::Duration::from_millis(100));
-                found(answer) == want
-            })
-            .await;
-    };
+    let expected = async |want: &[&str]| until_expected(&collector, &clock, want).await;
     expected(&["n1", "n2", "n3"]).await;
     cluster.lock().unwrap().event("ADDED", "n4");
     expected(&["n1", "n2", "n3", "n4"]).await;
@@ -176,5 +196,67 @@ async fn nodes_of_kubernetes_are_expected_while_it_has_them() {
     let reload = collector.client.post(format!("{}/-/reload", collector.url)).send().await.unwrap();
     assert_eq!(reload.status(), 200);
     expected(&[]).await;
+    collector.stop().await;
+}
+
+#[tokio::test]
+async fn only_the_configured_authority_is_trusted_and_a_renewed_token_is_read_again() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+    let cluster: Shared = Arc::default();
+    {
+        let mut cluster = cluster.lock().unwrap();
+        cluster.nodes = ["n1"].map(str::to_owned).into();
+        cluster.version = 7;
+        cluster.token = "first".to_owned();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = Router::new().route("/api/v1/nodes", get(nodes)).with_state(Arc::clone(&cluster));
+    let tls = load_tls(&TlsFiles {
+        cert_file: fixtures.join("server.pem"),
+        key_file: fixtures.join("server.key"),
+        client_ca_file: None,
+    });
+    tokio::spawn(serve(listener, app, Some(tls.unwrap()), ServerLimits::default(), Shutdown::new()));
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    // The collector is told of another authority than the one that signed the server's certificate.
+    std::fs::copy(fixtures.join("another.pem"), at("ca.crt")).unwrap();
+    std::fs::write(at("token"), "first\n").unwrap();
+    let text = format!(
+        "pharos:\n  expected_nodes_kubernetes:\n    label_selector: gpu=true\n    api_server: https://{address}\n    \
+         token_file: {}\n    ca_file: {}\n",
+        at("token").display(),
+        at("ca.crt").display()
+    );
+    std::fs::write(at("collector.yml"), text).unwrap();
+    let options =
+        Options { config: ConfigFlag { config_file: Some(at("collector.yml")) }, ..options(folder.path()) };
+    let clock = ManualClock::new(1_700_000_000_000);
+    let collector = TestCollector::start_with(options, Arc::clone(&clock) as _).await;
+    until_failed(&collector).await;
+    assert_eq!(cluster.lock().unwrap().refusals, 0, "no token goes to a server that is not trusted");
+    assert_eq!(cluster.lock().unwrap().lists, 0);
+
+    std::fs::copy(fixtures.join("authority.pem"), at("ca.crt")).unwrap();
+    until_expected(&collector, &clock, &["n1"]).await;
+
+    // The token is renewed: the next watch comes with the new one.
+    {
+        let mut cluster = cluster.lock().unwrap();
+        cluster.token = "second".to_owned();
+        cluster.nodes.insert("n2".to_owned());
+        cluster.watchers.clear();
+    }
+    let refused = async {
+        while cluster.lock().unwrap().refusals == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, refused).await.expect("the old token is tried, and refused");
+    until_expected(&collector, &clock, &["n1"]).await;
+    std::fs::write(at("token"), "second\n").unwrap();
+    until_expected(&collector, &clock, &["n1", "n2"]).await;
     collector.stop().await;
 }

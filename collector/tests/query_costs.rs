@@ -101,7 +101,10 @@ async fn lines(path: &Path, count: usize) -> Vec<Value> {
 async fn queries_are_logged_with_who_asked_and_what_it_cost() {
     let folder = tempfile::tempdir().unwrap();
     let (log, moved) = (folder.path().join("query.log"), folder.path().join("query.log.1"));
-    let options = pharos_collector::Options { query_log_file: Some(log.clone()), ..options(folder.path()) };
+    let options = pharos_collector::Options {
+        query: pharos_collector::QueryFlags { log_file: Some(log.clone()), ..Default::default() },
+        ..options(folder.path())
+    };
     let collector = collector(options).await;
     collector.data("/api/v1/query?query=m&time=1700000000").await;
     assert_eq!(collector.get("/api/v1/query?query=m%2Bon()m").await.0, 422);

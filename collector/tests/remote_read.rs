@@ -194,7 +194,10 @@ async fn samples_come_back_as_they_are_stored_whole_and_streamed() {
 #[tokio::test]
 async fn malformed_reads_are_refused_and_harm_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let limited = pharos_collector::Options { query_samples_max: 3, ..options(folder.path()) };
+    let limited = pharos_collector::Options {
+        query: pharos_collector::QueryFlags { samples_max: 3, ..Default::default() },
+        ..options(folder.path())
+    };
     let collector = TestCollector::start_with(limited, ManualClock::new(NOW_MS)).await;
     assert_eq!(collector.import("m 1\nm2 1\n").await, 204);
     for body in [&b"garbage"[..], b"", &[0xff; 100]] {

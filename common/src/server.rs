@@ -115,8 +115,10 @@ impl ListenError {
     }
 }
 
-/// Backlog of connections that wait to be accepted.
-const BACKLOG: u32 = 1_024;
+/// Connections that wait to be accepted: as many as are served. After a restart all agents return while the
+/// storage is being opened, and one that found no place would try again a second later. Linux cuts it to
+/// `net.core.somaxconn` (4,096).
+const BACKLOG: u32 = 16_384;
 
 /// Opens a listening socket and logs `Listening on` with the address. Port 0 takes a free one; an address
 /// without a host (`:9490`) listens on all.

@@ -112,7 +112,10 @@ impl Failover {
                 tracing::warn!(collector = address, %error, "No collector takes frames; the journal keeps them");
             }
         }
-        *pause = backoff.next_pause();
+        // One who shuts down says so, and is as good as gone.
+        let answered = matches!(error, PushError::Status(status) if status.code() != tonic::Code::Unavailable)
+            || matches!(error, PushError::NoWelcome | PushError::Unacknowledged | PushError::Address(_));
+        *pause = if answered { backoff.next_long_pause() } else { backoff.next_pause() };
     }
 
     /// A collector has made a frame durable.

@@ -23,11 +23,11 @@ const READINGS_BETWEEN_LOOKS: u32 = 10;
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name: &str| KernelFile::records(options.paths.proc(name));
+    let setting = |name: &str| KernelFile::setting(options.paths.proc(name));
     Box::new(ConntrackSampler {
-        count: file("sys/net/netfilter/nf_conntrack_count"),
-        limit: file("sys/net/netfilter/nf_conntrack_max"),
-        statistics: file("net/stat/nf_conntrack"),
+        count: setting("sys/net/netfilter/nf_conntrack_count"),
+        limit: setting("sys/net/netfilter/nf_conntrack_max"),
+        statistics: KernelFile::records(options.paths.proc("net/stat/nf_conntrack")),
         group: None,
         countdown: 0,
     })

@@ -33,6 +33,33 @@ const READINGS_BETWEEN_LOOKS: u32 = 60;
 const LOCAL_KINDS: [&str; 10] =
     ["ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "ramfs", "vfat", "f2fs", "zfs"];
 
+/// Of these, kinds that answer at once, without a lock that a busy disk might hold.
+const QUICK_KINDS: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs", "vfat"];
+/// The kernel's own kinds. Nobody asks them, and a path through them asks nobody else.
+const KERNEL_KINDS: [&str; 21] = [
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "overlay",
+    "proc",
+    "pstore",
+    "rpc_pipefs",
+    "securityfs",
+    "squashfs",
+    "sysfs",
+    "tracefs",
+];
+
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     // The first process sees the host's mounts even if the agent runs in a container.
@@ -46,6 +73,8 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
         paths: options.paths.clone(),
         mounts: Objects::default(),
         readings_until_look: 0,
+        look_is_due: None,
+        all_quick: false,
         key: Vec::new(),
     })
 }
@@ -58,6 +87,10 @@ struct FilesystemSampler {
     mounts: Objects<Mount>,
     /// The mount table is read when the kernel says that it changed, and now and then in any case.
     readings_until_look: u32,
+    /// Whether the table is to be read now, if that was asked already: the kernel tells of a change once.
+    look_is_due: Option<bool>,
+    /// Whether nothing is mounted, wanted or not, that may hang: a path may lead through it.
+    all_quick: bool,
     /// Reused for looking mounts up.
     key: Vec<u8>,
 }
@@ -85,19 +118,34 @@ struct Line<'a> {
 
 impl Sampler for FilesystemSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        if self.readings_until_look == 0 || self.file.has_changed() {
-            self.readings_until_look = READINGS_BETWEEN_LOOKS;
+        if self.ask_whether_look_is_due() {
+            // If reading it fails it is due still.
+            self.readings_until_look = 0;
             self.read_mounts(buffer, groups)?;
+            self.readings_until_look = READINGS_BETWEEN_LOOKS;
         }
+        self.look_is_due = None;
         self.readings_until_look -= 1;
         self.mounts.seen().for_each(|mount| record(mount, groups));
         Ok(())
     }
+
+    fn may_hang(&mut self) -> bool {
+        let asks_helper = |mount: &Kept<Mount>| mount.state.worker.is_some();
+        self.ask_whether_look_is_due() || !self.all_quick || self.mounts.kept().any(asks_helper)
+    }
 }
 
 impl FilesystemSampler {
+    fn ask_whether_look_is_due(&mut self) -> bool {
+        let (file, left) = (&self.file, self.readings_until_look);
+        *self.look_is_due.get_or_insert_with(|| left == 0 || file.has_changed())
+    }
+
     fn read_mounts(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         self.mounts.begin();
+        self.all_quick = false;
+        let mut all_quick = true;
         let text = self.file.read(buffer)?;
         for line in scan::lines(text) {
             let line = parse(line).ok_or_else(|| self.file.malformed("a mount's line lacks fields"))?;
@@ -107,6 +155,8 @@ impl FilesystemSampler {
                 self.key.extend_from_slice(part);
             }
             let (mount_points, kinds, paths) = (&self.mount_points, &self.kinds, &self.paths);
+            let is = |kind: &&str| kind.as_bytes() == line.kind;
+            all_quick &= QUICK_KINDS.iter().any(is) || KERNEL_KINDS.iter().any(is);
             let mount = self.mounts.find_or_define(&self.key, |_| {
                 let mount_point = unescape(line.mount_point);
                 let mount_point = paths.strip_root(&mount_point);
@@ -119,6 +169,7 @@ impl FilesystemSampler {
                     has_option(line.options, b"ro") || has_option(line.super_options, b"ro");
             }
         }
+        self.all_quick = all_quick;
         self.mounts.finish(groups)
     }
 }
@@ -252,5 +303,32 @@ mod tests {
         }
         assert_eq!(unescape(b"a\\1"), "a\\1");
         assert_eq!(unescape(b"\\777"), "\u{fffd}");
+    }
+
+    #[test]
+    fn only_where_nothing_is_mounted_that_may_hang_is_a_reading_taken_at_once() {
+        let root = "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:5 / /proc rw - proc proc rw\n";
+        let check = |more: &str, want: bool| {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(folder.path().join("proc/1")).unwrap();
+            std::fs::write(folder.path().join("proc/1/mountinfo"), format!("{root}{more}")).unwrap();
+            let options = crate::AgentOptions {
+                procfs: folder.path().join("proc"),
+                rootfs: folder.path().to_owned(),
+                ..crate::AgentOptions::default()
+            };
+            let mut sampler = build(&options.load().unwrap().plan.options);
+            let (mut buffer, mut groups) = (ReadBuffer::default(), GroupSet::default());
+            assert!(sampler.may_hang(), "nobody knows what is mounted");
+            sampler.sample(&mut buffer, &mut groups).unwrap();
+            assert_eq!(sampler.may_hang(), want, "{more}");
+            (1..READINGS_BETWEEN_LOOKS).for_each(|_| sampler.sample(&mut buffer, &mut groups).unwrap());
+            assert!(sampler.may_hang(), "the table is to be read again");
+        };
+        check("", false);
+        check("3 1 0:9 / /run rw - tmpfs tmpfs rw\n", false);
+        check("3 1 0:9 / /home rw - nfs4 server:/home rw\n", true);
+        // Not asked, for its place is left out, yet another path might lead through it.
+        check("3 1 0:9 / /dev/x rw - fuse.sshfs host: rw\n", true);
     }
 }

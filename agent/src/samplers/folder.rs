@@ -23,6 +23,11 @@ impl Folder {
         Folder { path, names: Vec::new(), countdown: 0 }
     }
 
+    /// Whether the next reading lists the folder.
+    pub(super) fn look_is_due(&self) -> bool {
+        self.countdown == 0
+    }
+
     /// The folder's path, and the names that were in it at the last look, sorted. A folder that is not there
     /// is empty.
     pub(super) fn names(&mut self, keep: fn(&DirEntry) -> bool) -> Result<(&Path, &[String]), SampleError> {

@@ -54,6 +54,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(NetclassSampler {
         folder: Folder::new(options.paths.sys("class/net")),
         links: LinkWatch::new(&options.paths.sysfs),
+        links_changed: None,
         filter: options.netclass.clone(),
         ignore_invalid_speed: options.ignore_invalid_speed,
         devices: Objects::default(),
@@ -63,6 +64,8 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
 struct NetclassSampler {
     folder: Folder,
     links: LinkWatch,
+    /// What that says of this reading, if it was asked already: a change is told once.
+    links_changed: Option<Option<bool>>,
     filter: Filter,
     ignore_invalid_speed: bool,
     devices: Objects<Device>,
@@ -88,7 +91,7 @@ impl Sampler for NetclassSampler {
         // Files such as `bonding_masters` are no interfaces.
         let (folder, names) =
             self.folder.names(|entry| !entry.file_type().is_ok_and(|kind| kind.is_file()))?;
-        let links_changed = self.links.has_changed();
+        let links_changed = self.links_changed.take().unwrap_or_else(|| self.links.has_changed());
         for name in names {
             let filter = &self.filter;
             let device = self.devices.find_or_define(name.as_bytes(), |name| {
@@ -110,6 +113,13 @@ impl Sampler for NetclassSampler {
         let ended: Vec<GroupHandle> = self.devices.unseen().map(|device| device.state.info).collect();
         ended.into_iter().for_each(|info| groups.end(info));
         self.devices.finish(groups)
+    }
+
+    fn may_hang(&mut self) -> bool {
+        let links = &mut self.links;
+        let changed = *self.links_changed.get_or_insert_with(|| links.has_changed());
+        let look_is_due = |device: &Kept<Device>| device.state.countdown == 0;
+        changed != Some(false) || self.folder.look_is_due() || self.devices.kept().any(look_is_due)
     }
 }
 

@@ -82,6 +82,11 @@ impl<T> Objects<T> {
         seen.filter_map(|object| object.kept.as_mut())
     }
 
+    /// Objects that are watched.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &Kept<T>> {
+        self.known.iter().filter_map(|object| object.kept.as_ref())
+    }
+
     /// Objects that this reading has not mentioned so far.
     pub(super) fn unseen(&self) -> impl Iterator<Item = &Kept<T>> {
         let generation = self.generation;

@@ -68,14 +68,14 @@ pub fn loadavg(options: &SamplerOptions) -> Box<dyn Sampler> {
 
 /// Makes `filefd`.
 pub fn filefd(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = KernelFile::whole(options.paths.proc("sys/fs/file-nr"));
+    let file = KernelFile::setting(options.paths.proc("sys/fs/file-nr"));
     let fields: &[_] = &[(0, "node_filefd_allocated"), (2, "node_filefd_maximum")];
     sampler("filefd", vec![Source { file, fields, settled: false }])
 }
 
 /// Makes `entropy`.
 pub fn entropy(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let file = |name: &str| KernelFile::whole(options.paths.proc(name));
+    let file = |name: &str| KernelFile::setting(options.paths.proc(name));
     let available: &[_] = &[(0, "node_entropy_available_bits")];
     let pool: &[_] = &[(0, "node_entropy_pool_size_bits")];
     let available =

@@ -2,17 +2,15 @@
 
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
-use crate::kernel_files::{KernelFile, ReadBuffer};
+use crate::kernel_files::{ReadBuffer, SharedFile};
 use crate::sampler::{Sampler, SamplerOptions};
 use crate::scan::{self, Fields};
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    let table =
-        |key, path: &str| Table { key, file: KernelFile::whole(options.paths.proc(path)), group: None };
-    Box::new(SockstatSampler {
-        tables: [table("sockstat", "net/sockstat"), table("sockstat6", "net/sockstat6")],
-    })
+    let [v4, v6] = options.sockstat.clone();
+    let table = |key, file| Table { key, file, group: None };
+    Box::new(SockstatSampler { tables: [table("sockstat", v4), table("sockstat6", v6)] })
 }
 
 struct SockstatSampler {
@@ -21,43 +19,53 @@ struct SockstatSampler {
 
 struct Table {
     key: &'static str,
-    file: KernelFile,
+    file: SharedFile,
     group: Option<GroupHandle>,
 }
 
 impl Sampler for SockstatSampler {
-    fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        for table in &mut self.tables {
-            // Absent where IPv4 or IPv6 is switched off.
-            let Some(text) = table.file.read_if_present(buffer)? else {
-                if let Some(handle) = table.group.take() {
-                    groups.end(handle);
-                }
-                continue;
-            };
-            let handle = match table.group {
-                Some(handle) => handle,
-                None => {
-                    let mut columns = Vec::new();
-                    each_value(text, |protocol, state, _| {
-                        columns.push(ColumnSpec::plain(metric_name(protocol, state)));
-                    })
-                    .ok_or_else(|| table.file.malformed("names and numbers do not alternate"))?;
-                    *table.group.insert(groups.define(table.key, Vec::new(), columns))
-                }
-            };
-            let Some(group) = groups.group(handle) else { continue };
-            let mut column = 0;
-            let count = group.columns().len();
-            each_value(text, |_, _, value| {
-                group.put(column, value);
-                column += 1;
-            })
-            .filter(|()| column == count)
-            .ok_or_else(|| table.file.malformed("the fields are not those of the first reading"))?;
+    fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+        for Table { key, file, group } in &mut self.tables {
+            file.read_if_present(|text, file| {
+                // Absent where IPv4 or IPv6 is switched off.
+                let Some(text) = text else {
+                    if let Some(handle) = group.take() {
+                        groups.end(handle);
+                    }
+                    return Ok(());
+                };
+                let handle = match *group {
+                    Some(handle) => handle,
+                    None => {
+                        let mut columns = Vec::new();
+                        each_value(text, |protocol, state, _| {
+                            columns.push(ColumnSpec::plain(metric_name(protocol, state)));
+                        })
+                        .ok_or_else(|| file.malformed("names and numbers do not alternate"))?;
+                        *group.insert(groups.define(*key, Vec::new(), columns))
+                    }
+                };
+                let Some(group) = groups.group(handle) else { return Ok(()) };
+                let mut column = 0;
+                let count = group.columns().len();
+                each_value(text, |_, _, value| {
+                    group.put(column, value);
+                    column += 1;
+                })
+                .filter(|()| column == count)
+                .ok_or_else(|| file.malformed("the fields are not those of the first reading"))
+            })?;
         }
         Ok(())
     }
+}
+
+/// How many sockets of a protocol such a text says are in use; `None` if it does not say.
+pub(super) fn in_use(text: &[u8], protocol: &[u8]) -> Option<f64> {
+    let line = scan::lines(text).find_map(|line| line.strip_prefix(protocol)?.strip_prefix(b":"))?;
+    let mut fields = Fields::of(line);
+    fields.find(|field| *field == b"inuse")?;
+    fields.number()
 }
 
 fn metric_name(protocol: &[u8], state: &str) -> String {

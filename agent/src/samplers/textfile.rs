@@ -68,6 +68,10 @@ impl Sampler for TextfileSampler {
         }
         Ok(())
     }
+
+    fn may_hang(&mut self) -> bool {
+        !self.folders.is_empty()
+    }
 }
 
 impl TextfileSampler {

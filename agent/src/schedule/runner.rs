@@ -60,6 +60,11 @@ impl Runner {
         Runner { kind, slot, sampler, groups: GroupSet::default(), urgent: Vec::new(), failing: false }
     }
 
+    /// Whether the next reading is to be taken where it can be abandoned.
+    pub(super) fn may_hang(&mut self) -> bool {
+        self.sampler.may_hang()
+    }
+
     /// Takes a reading and publishes it.
     pub(super) fn run(&mut self, buffer: &mut ReadBuffer, shared: &Shared, order: Order) -> Outcome {
         let (started, cpu) = (Instant::now(), order.measure.then(CpuClock::start));

@@ -6,6 +6,7 @@ use super::pace::{Decision, Pace};
 use super::rate::Due;
 use super::runner::{Order, Outcome, Runner};
 use super::{PlannedSampler, Shared};
+use crate::kernel_files::ReadBuffer;
 use crate::sampler::{SamplerKind, SamplerOptions};
 use pharos_common::sample::TimestampMs;
 use std::time::Instant;
@@ -95,6 +96,21 @@ impl Task {
         let fast_ms = self.decision.interval_ms.max(1);
         self.readings_unmeasured = self.readings_unmeasured.saturating_add(1);
         Some((runner, Order { on_grid, grid_ms: self.decision.grid_ms, fast_ms, measure }))
+    }
+
+    /// Takes a reading on the scheduler's own thread.
+    pub(super) fn read_here(
+        &mut self,
+        mut runner: Runner,
+        order: Order,
+        buffer: &mut ReadBuffer,
+        shared: &Shared,
+    ) {
+        let outcome = runner.run(buffer, shared, order);
+        runner.report(&outcome, self.readings_unmeasured, shared);
+        self.observe(&runner, &outcome);
+        self.lane = None;
+        self.come_home(runner);
     }
 
     /// Takes the sampler back.

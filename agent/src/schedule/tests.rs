@@ -86,6 +86,51 @@ fn a_hanging_sampler_is_named_and_delays_nobody() {
     }
 }
 
+/// A sampler of which a test says whether its readings may hang; it notes on which thread it reads.
+struct Guarded;
+
+static MAY_HANG: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(true);
+static READ_BY: std::sync::Mutex<Vec<std::thread::ThreadId>> = std::sync::Mutex::new(Vec::new());
+
+impl Sampler for Guarded {
+    fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+        if groups.iter().next().is_none() {
+            groups.define("guarded", Vec::new(), vec![ColumnSpec::plain("node_load5")]);
+        }
+        READ_BY.lock().unwrap().push(std::thread::current().id());
+        Ok(())
+    }
+
+    fn may_hang(&mut self) -> bool {
+        MAY_HANG.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_reading_that_cannot_hang_wakes_no_other_thread() {
+    static KIND: SamplerKind = SamplerKind {
+        name: "guarded",
+        default_on: true,
+        may_block: true,
+        fastest_ms: None,
+        build: |_| Box::new(Guarded),
+    };
+    let (mut scheduler, shared, clock) =
+        rig(|plan| plan.samplers = vec![PlannedSampler { kind: &KIND, rate: Rate::fixed(1_000) }]);
+    let status =
+        || shared.statuses.list().into_iter().find(|status| status.name == "guarded").unwrap_or_default();
+    let mut tick = |may_hang: bool| {
+        MAY_HANG.store(may_hang, std::sync::atomic::Ordering::Relaxed);
+        let before = status().readings;
+        while status().readings == before {
+            clock.advance(Duration::from_secs(1));
+            scheduler.tick();
+        }
+        *READ_BY.lock().unwrap().last().unwrap() == std::thread::current().id()
+    };
+    assert_eq!([true, false, false, true, false].map(&mut tick), [false, true, true, false, true]);
+}
+
 /// A gauge that a test sets, read by a sampler that may go to 10 Hz.
 struct Gauge;
 

@@ -48,6 +48,8 @@ pub struct QueryOptions {
     pub lookback_delta: Option<Duration>,
     /// Counts the samples that every step looks at.
     pub samples_per_step: bool,
+    /// Ends the query rather than read a file: it is evaluated where others wait for the thread.
+    pub in_memory_only: bool,
 }
 
 /// Answers queries. It has no state but its options; one serves all threads.
@@ -159,6 +161,7 @@ impl Engine {
         let started = Instant::now();
         let deadline = started.checked_add(timeout);
         let budget = Budget::new(self.options.max_samples, deadline, Arc::clone(&options.cancelled));
+        let budget = if options.in_memory_only { budget.without_files() } else { budget };
         let lookback = options.lookback_delta.unwrap_or(self.options.lookback_delta);
         let plan = Plan::new(
             expr,

@@ -73,7 +73,7 @@ impl From<StorageError> for QueryError {
             StorageError::TooManySamples { .. } => QueryError::TooManySamples,
             StorageError::Cancelled => QueryError::Canceled { stage: STAGE },
             StorageError::TimedOut => QueryError::TimedOut { stage: STAGE },
-            error @ StorageError::Failed(_) => QueryError::Storage(error),
+            error @ (StorageError::Failed(_) | StorageError::NotInMemory) => QueryError::Storage(error),
         }
     }
 }

@@ -79,6 +79,7 @@ pub struct Budget {
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
     reads: ReadCounters,
+    may_read_files: bool,
 }
 
 /// From where samples of a query were read.
@@ -109,7 +110,19 @@ impl Budget {
             deadline,
             cancelled,
             reads: ReadCounters::default(),
+            may_read_files: true,
         }
+    }
+
+    /// The same for a query on a thread that must not wait for a disk: a storage refuses it what is not in
+    /// memory ([`StorageError::NotInMemory`]).
+    pub fn without_files(self) -> Self {
+        Budget { may_read_files: false, ..self }
+    }
+
+    /// Whether a storage may read files for it.
+    pub fn may_read_files(&self) -> bool {
+        self.may_read_files
     }
 
     /// Notes from where a storage read samples, for the statistics of the query.
@@ -187,6 +200,9 @@ pub enum StorageError {
     /// The query's time is up.
     #[error("query timed out")]
     TimedOut,
+    /// Files would have to be read, and must not be here.
+    #[error("not in memory")]
+    NotInMemory,
     /// The storage itself failed.
     #[error("storage: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),

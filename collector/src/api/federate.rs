@@ -40,7 +40,7 @@ pub(crate) async fn federate(
     parameters.insist_on_all()?;
     let selectors = selectors(&parameters)?;
     let now_ms = collector.clock.now_ms();
-    let start_ms = now_ms - collector.options.lookback_delta.as_millis_i64() + 1;
+    let start_ms = now_ms - collector.options.query.lookback_delta.as_millis_i64() + 1;
     let external = collector.rules.context().external_labels();
     let database = collector.database.clone();
     let as_protobuf = protobuf::is_preferred(&headers);

@@ -113,7 +113,7 @@ impl IngestService {
             .ok_or_else(|| Status::unavailable("the older connection of this stream does not end"))?;
         tracing::info!(node = about.node, version = about.version, "Agent connected");
         entry.set_about(about);
-        self.welcome(stream, replies).await?;
+        self.welcome(stream, &entry, replies).await?;
         entry.groups.lock().await.begin_connection();
 
         let (in_flight, waiting) = mpsc::channel(STREAM_TICKS_IN_FLIGHT_MAX);
@@ -139,9 +139,14 @@ impl IngestService {
         Ok((stream, About { node: hello.node, version, spoke: self.clock.monotonic() }))
     }
 
-    async fn welcome(&self, stream: StreamId, replies: &Replies) -> Result<(), Status> {
+    async fn welcome(&self, stream: StreamId, entry: &StreamEntry, replies: &Replies) -> Result<(), Status> {
         let database = self.appender.database();
-        database.durable(database.last_commit()).await.map_err(|error| storage_status(&error))?;
+        // Only this stream's own frames: when a thousand agents return at once, none waits for the syncs that
+        // the others cause.
+        let newest = entry.groups.lock().await.newest_commit();
+        if let Some(commit) = newest {
+            database.durable(commit).await.map_err(|error| storage_status(&error))?;
+        }
         let (live_durable, backfill_durable) = database.stream_marks(&stream);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let welcome = v1::Welcome { version, live_durable, backfill_durable };

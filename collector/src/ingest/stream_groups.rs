@@ -11,7 +11,7 @@ use foldhash::HashMap;
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::sample::{STALE_NAN, TimestampMs};
 use pharos_proto::v1;
-use pharos_tsdb::{ABSENT, Appended, Metadata, MetricKind, StreamMark, TsdbError};
+use pharos_tsdb::{ABSENT, Appended, CommitNumber, Metadata, MetricKind, StreamMark, TsdbError};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +101,8 @@ pub struct Freshness {
 pub struct StreamGroups {
     positions: HashMap<u32, usize>,
     groups: Vec<StreamGroup>,
+    /// Of the newest frame stored since the collector started.
+    newest_commit: Option<CommitNumber>,
 }
 
 impl StreamGroups {
@@ -279,6 +281,9 @@ impl StreamGroups {
         let mut borrowed: Vec<&mut Group> =
             picked.iter_mut().filter_map(|group| group.group.as_mut()).collect();
         let appended = appender.append(&mut borrowed, &rows, Some(mark), Source::Stream).await?;
+        if !appended.repeated {
+            self.newest_commit = Some(appended.commit);
+        }
         for reading in readings {
             let Some(&position) = self.positions.get(&reading.group) else { continue };
             let group = &mut self.groups[position];
@@ -290,6 +295,11 @@ impl StreamGroups {
             }
         }
         Ok((appended, left_out))
+    }
+
+    /// What must be durable for all of the stream's frames to be. `None` if none came since the start.
+    pub fn newest_commit(&self) -> Option<CommitNumber> {
+        self.newest_commit
     }
 
     /// How the node of this stream does, by the group that promises the most.

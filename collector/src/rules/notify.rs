@@ -149,6 +149,19 @@ struct Target {
     stop: CancellationToken,
 }
 
+/// The client for [`Notifier::new`]. Blocks for some milliseconds: it reads the system's certificates.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .timeout(ALERT_REQUEST_TIME_MAX)
+        .tcp_nodelay(true)
+        .pool_idle_timeout(None)
+        .user_agent(concat!("Pharos/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
 /// Sends alerts. Clones share the queues.
 #[derive(Clone)]
 pub struct Notifier {
@@ -163,22 +176,14 @@ pub struct Notifier {
 
 impl Notifier {
     /// A notifier that knows no alertmanager yet. Its queues are below `folder`.
-    ///
-    /// # Errors
-    /// If the HTTP client cannot be built.
     pub fn new(
+        client: reqwest::Client,
         metrics: Arc<Metrics>,
         clock: SharedClock,
         folder: Option<PathBuf>,
-    ) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(ALERT_REQUEST_TIME_MAX)
-            .tcp_nodelay(true)
-            .pool_idle_timeout(None)
-            .user_agent(concat!("Pharos/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+    ) -> Self {
         let tasks = tokio_util::task::TaskTracker::new();
-        Ok(Notifier { targets: Arc::default(), client, metrics, clock, folder, tasks })
+        Notifier { targets: Arc::default(), client, metrics, clock, folder, tasks }
     }
 
     /// Sends to these base URLs from now on. Queues of those that stay are kept.

@@ -11,7 +11,7 @@ use pharos_collector::rules::evaluate::evaluate_group;
 use pharos_collector::rules::file::GroupDefinition;
 use pharos_collector::rules::judge::{Judge, ThresholdTable};
 use pharos_collector::rules::manager::watched_selectors;
-use pharos_collector::rules::notify::Notifier;
+use pharos_collector::rules::notify::{self, Notifier};
 use pharos_collector::rules::rule::{Group, Rule};
 use pharos_collector::rules::watch::{Arrived, WatchIndex};
 use pharos_common::clock::{Clock, ManualClock, SharedClock};
@@ -61,7 +61,8 @@ impl Rig {
             Arc::clone(&shared),
             Shutdown::new(),
         );
-        let notifier = Notifier::new(Arc::clone(&metrics), Arc::clone(&shared), None).unwrap();
+        let notifier =
+            Notifier::new(notify::client().unwrap(), Arc::clone(&metrics), Arc::clone(&shared), None);
         let context = Arc::new(RuleContext::new(
             queries,
             notifier,

@@ -115,7 +115,7 @@ impl From<BlockError> for TsdbError {
                 version: u32::from(version),
                 known: u32::from(crate::block::VERSION),
             },
-            BlockError::Damaged { .. } => TsdbError::Io(error.to_string()),
+            BlockError::Damaged { .. } | BlockError::NotInMemory => TsdbError::Io(error.to_string()),
         }
     }
 }

@@ -118,6 +118,9 @@ pub enum ReadError<Refusal> {
         /// Which part of it.
         what: String,
     },
+    /// Files would have to be read, which the reader's budget does not allow.
+    #[error("not in memory")]
+    NotInMemory,
     /// A file operation failed.
     #[error(transparent)]
     Io(#[from] IoError),

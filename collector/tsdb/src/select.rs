@@ -46,6 +46,11 @@ pub trait ReadBudget: Sync {
     /// Called when `samples` that were taken are not held any more.
     fn give_back(&self, samples: usize);
 
+    /// Whether files may be read. If not, what is not in memory ends the read ([`crate::ReadError::NotInMemory`]).
+    fn may_read_files(&self) -> bool {
+        true
+    }
+
     /// Called when a read is over, with from where it read.
     fn note_reads(&self, _reads: Reads) {}
 

@@ -357,6 +357,21 @@ pub unsafe extern "C" fn nvmlDeviceGetDecoderUtilization(
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetP2PStatus(
+    device: nvmlDevice_t,
+    other: nvmlDevice_t,
+    _capability: nvmlGpuP2PCapsIndex_t,
+    status: *mut nvmlGpuP2PStatus_t,
+) -> u32 {
+    on(device, "nvmlDeviceGetP2PStatus", |state, gpu, _| {
+        let peer = split(other).0;
+        // SAFETY: NVML's contract: a writable integer.
+        unsafe { *status = state.value(gpu, &format!("p2p{peer}"), 0.0) as nvmlGpuP2PStatus_t };
+        SUCCESS
+    })
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn nvmlDeviceGetFieldValues(
     device: nvmlDevice_t,
     count: c_int,

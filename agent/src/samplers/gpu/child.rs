@@ -237,6 +237,10 @@ impl<S: Sink> Sink for WithoutReadings<'_, S> {
         self.0.failed(index, error);
     }
 
+    fn peers(&mut self, index: u32, peers: &[super::reading::PeerReading]) {
+        self.0.peers(index, peers);
+    }
+
     fn event(&mut self, index: u32, xid: u32) {
         self.0.event(index, xid);
     }

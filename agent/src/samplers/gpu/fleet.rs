@@ -9,7 +9,7 @@ use super::health::{Health, Verdict, Verdicts, WATCHES};
 use super::labels::Labels;
 use super::metric::{GpuValues, InstanceMetric, LinkMetric, Metric};
 use super::pci::PciPlace;
-use super::reading::{DriverInfo, GPUS_MAX, GpuDescription, GpuReading, ProcessReading, Sink};
+use super::reading::{DriverInfo, GPUS_MAX, GpuDescription, GpuReading, PeerReading, ProcessReading, Sink};
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
 
 /// Columns of a GPU's group behind those of [`Metric`].
@@ -51,7 +51,10 @@ pub(super) struct Known {
     links_down: Option<bool>,
     /// Verdicts that the group of health has columns for.
     verdicts: Verdicts,
+    /// GPUs beside it and whether it reaches them, as their group has columns for.
+    peers: Vec<PeerReading>,
     group: Option<GroupHandle>,
+    peer_group: Option<GroupHandle>,
     health_group: Option<GroupHandle>,
     links: Option<GroupHandle>,
     instances: Vec<GroupHandle>,
@@ -256,6 +259,9 @@ impl Sink for Listening<'_> {
         gpu.errors += u64::from(reading.errors);
         gpu.processes.clear();
         gpu.processes.extend_from_slice(&reading.processes);
+        if let Some(group) = gpu.peer_group.and_then(|handle| self.groups.group(handle)) {
+            gpu.peers.iter().enumerate().for_each(|(at, peer)| group.put(at, f64::from(peer.status)));
+        }
         if let Some(group) = gpu.group.and_then(|handle| self.groups.group(handle)) {
             reading.values.known().for_each(|(column, value)| group.put(column, value));
         }
@@ -284,6 +290,20 @@ impl Sink for Listening<'_> {
         }
     }
 
+    fn peers(&mut self, index: u32, peers: &[PeerReading]) {
+        let Some(gpu) = self.fleet.known.iter_mut().find(|gpu| gpu.description.index == index) else {
+            return;
+        };
+        if gpu.peers == peers {
+            return;
+        }
+        gpu.peers.clear();
+        gpu.peers.extend_from_slice(peers);
+        if let Some(handle) = gpu.peer_group {
+            self.groups.redefine(handle, gpu.peer_columns());
+        }
+    }
+
     fn event(&mut self, index: u32, xid: u32) {
         if self.fleet.events.len() < super::reading::EVENTS_MAX {
             self.fleet.events.push((index, xid));
@@ -308,7 +328,9 @@ impl Known {
             links_up: 0,
             links_down: None,
             verdicts: Verdicts::default(),
+            peers: Vec::new(),
             group: None,
+            peer_group: None,
             health_group: None,
             links: None,
             instances: Vec::new(),
@@ -371,6 +393,7 @@ impl Known {
         // Its columns come with the first verdicts.
         self.health_group = Some(groups.define(format!("{key}/health"), shared.clone(), Vec::new()));
         self.verdicts = Verdicts::default();
+        self.peer_group = Some(groups.define(format!("{key}/peers"), shared.clone(), self.peer_columns()));
         if !description.links.is_empty() {
             let columns = description.links.iter().flat_map(|link| {
                 let of_link = LinkMetric::NAMES
@@ -388,6 +411,15 @@ impl Known {
             let shared = labels.of_instance(description, instance, driver);
             self.instances.push(groups.define(mig_key, shared, columns));
         }
+    }
+
+    fn peer_columns(&self) -> Vec<ColumnSpec> {
+        let column = |peer: &PeerReading| {
+            ColumnSpec::plain("DCGM_EXP_P2P_STATUS")
+                .with("peer_gpu", peer.index.to_string())
+                .with("link_status", link_status(peer.status))
+        };
+        self.peers.iter().map(column).collect()
     }
 
     /// Notes which NVLinks are up.
@@ -425,10 +457,24 @@ impl Known {
 
     fn end_groups(&mut self, groups: &mut GroupSet) {
         let handles = self.group.take().into_iter().chain(self.links.take()).chain(self.health_group.take());
+        let handles = handles.chain(self.peer_group.take());
         handles.chain(self.instances.drain(..)).for_each(|handle| groups.end(handle));
     }
 
     fn end(mut self, groups: &mut GroupSet) {
         self.end_groups(groups);
+    }
+}
+
+/// dcgm-exporter's words for `nvmlGpuP2PStatus_t`.
+fn link_status(status: u32) -> &'static str {
+    match status {
+        0 => "OK",
+        1 => "ChipsetNotSupported",
+        2 => "GPUNotSupported",
+        3 => "TopologyNotSupported",
+        4 => "DisabledByRegKey",
+        5 => "NotSupported",
+        _ => "Unknown",
     }
 }

@@ -6,6 +6,7 @@
 mod calls;
 mod device;
 mod instances;
+mod peers;
 mod profile;
 mod raw;
 
@@ -17,6 +18,7 @@ use nvml_wrapper::enums::event::XidError;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::event::EventSet;
 use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor};
+use peers::Peers;
 use std::ffi::OsStr;
 use std::path::Path;
 
@@ -40,6 +42,7 @@ pub(super) struct NvmlSource<'nvml> {
     nvml: &'nvml Nvml,
     gpus: Vec<Slot<'nvml>>,
     events: Option<EventSet<'nvml>>,
+    peers: Peers,
     introduced: bool,
 }
 
@@ -54,7 +57,13 @@ impl<'nvml> NvmlSource<'nvml> {
     pub(super) fn new(nvml: &'nvml Nvml, skip: &[u32]) -> Result<Self, NvmlError> {
         let count = nvml.device_count()?.min(GPUS_MAX as u32);
         let slot = |index| Slot { gpu: None, skipped: skip.contains(&index) };
-        Ok(NvmlSource { nvml, gpus: (0..count).map(slot).collect(), events: None, introduced: false })
+        Ok(NvmlSource {
+            nvml,
+            gpus: (0..count).map(slot).collect(),
+            events: None,
+            peers: Peers::default(),
+            introduced: false,
+        })
     }
 
     /// Reads all GPUs. `begins` hears each number before the GPU is touched.
@@ -86,7 +95,8 @@ impl<'nvml> NvmlSource<'nvml> {
             self.events = self.listen();
         }
         self.hear(sink);
-        Ok(())
+        let answered = self.gpus.iter().enumerate().map(|(at, slot)| (at as u32, slot.gpu.as_ref()));
+        self.peers.read(sink, answered, begins, |sink, index, peers| sink.peers(index, peers))
     }
 
     fn introduce(&self) -> DriverInfo {

@@ -118,6 +118,15 @@ pub struct ProcessReading {
     pub mps: bool,
 }
 
+/// Whether one GPU reaches another's memory over NVLink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerReading {
+    /// Number of the other GPU.
+    pub index: u32,
+    /// `nvmlGpuP2PStatus_t`: 0 if it does, otherwise why not.
+    pub status: u32,
+}
+
 /// Takes what a reading brings.
 pub trait Sink {
     /// The driver, once it answers.
@@ -128,6 +137,8 @@ pub trait Sink {
     fn reading(&mut self, reading: &GpuReading);
     /// A GPU that does not answer, and why.
     fn failed(&mut self, index: u32, error: &str);
+    /// What is known of a GPU's peers now; holds until it is told anew.
+    fn peers(&mut self, index: u32, peers: &[PeerReading]);
     /// A critical error that the driver tells of.
     fn event(&mut self, index: u32, xid: u32);
 }

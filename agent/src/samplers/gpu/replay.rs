@@ -184,6 +184,7 @@ fn unit(seed: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samplers::gpu::reading::PeerReading;
 
     #[derive(Default)]
     struct Seen {
@@ -204,6 +205,7 @@ mod tests {
         fn failed(&mut self, index: u32, _: &str) {
             self.lost.push(index);
         }
+        fn peers(&mut self, _: u32, _: &[PeerReading]) {}
         fn event(&mut self, index: u32, xid: u32) {
             self.xids.push((index, xid));
         }

@@ -7,7 +7,7 @@
 //! more are started.
 
 use super::child::{Heard, Reader};
-use super::reading::{DriverInfo, GpuDescription, GpuReading, Sink};
+use super::reading::{DriverInfo, GpuDescription, GpuReading, PeerReading, Sink};
 use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -321,6 +321,7 @@ impl Sink for Nobody {
     fn describe(&mut self, _: GpuDescription) {}
     fn reading(&mut self, _: &GpuReading) {}
     fn failed(&mut self, _: u32, _: &str) {}
+    fn peers(&mut self, _: u32, _: &[PeerReading]) {}
     fn event(&mut self, _: u32, _: u32) {}
 }
 

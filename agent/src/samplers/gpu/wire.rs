@@ -11,6 +11,7 @@
 //! FAILED   gpu u32 | why: text
 //! EVENT    gpu u32 | xid u32
 //! DONE     cpu nanoseconds u64                    the reading is complete
+//! PEERS    gpu u32 | count u16 | gpu u32, status u32 each
 //! GONE     why: text                              no library, no driver: the child ends
 //! ```
 //!
@@ -19,7 +20,7 @@
 use super::metric::Values;
 use super::reading::{
     DriverInfo, EVENTS_MAX, GPUS_MAX, GpuDescription, GpuReading, INSTANCES_MAX, InstanceDescription,
-    LINKS_MAX, PROCESSES_MAX, ProcessReading, Sink,
+    LINKS_MAX, PROCESSES_MAX, PeerReading, ProcessReading, Sink,
 };
 
 /// Asks for a reading.
@@ -37,6 +38,7 @@ const FAILED: u8 = 5;
 const EVENT: u8 = 6;
 const DONE: u8 = 7;
 const GONE: u8 = 8;
+const PEERS: u8 = 9;
 
 /// What a frame says beyond what the sink takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +144,17 @@ impl Sink for Encoder {
         });
     }
 
+    fn peers(&mut self, index: u32, peers: &[PeerReading]) {
+        self.frame(PEERS, |bytes| {
+            number(bytes, index);
+            count(bytes, peers.len().min(GPUS_MAX));
+            for peer in peers.iter().take(GPUS_MAX) {
+                number(bytes, peer.index);
+                number(bytes, peer.status);
+            }
+        });
+    }
+
     fn event(&mut self, index: u32, xid: u32) {
         self.frame(EVENT, |bytes| {
             number(bytes, index);
@@ -244,6 +257,13 @@ impl Decoder {
                 let bytes = body.bytes(8)?.first_chunk::<8>().ok_or(WireError::Short)?;
                 return Ok(Progress::Done(u64::from_le_bytes(*bytes)));
             }
+            PEERS => {
+                let index = body.index()?;
+                let peers = (0..body.count(GPUS_MAX)?)
+                    .map(|_| Ok(PeerReading { index: body.index()?, status: body.number()? }));
+                let peers = peers.collect::<Result<Vec<PeerReading>, WireError>>()?;
+                sink.peers(index, &peers);
+            }
             GONE => return Ok(Progress::Gone(body.text()?)),
             other => return Err(WireError::Kind(other)),
         }
@@ -342,6 +362,7 @@ mod tests {
         readings: Vec<String>,
         failed: Vec<(u32, String)>,
         events: Vec<(u32, u32)>,
+        peers: Vec<(u32, Vec<PeerReading>)>,
     }
 
     impl Sink for Heard {
@@ -356,6 +377,9 @@ mod tests {
         }
         fn failed(&mut self, index: u32, error: &str) {
             self.failed.push((index, error.to_owned()));
+        }
+        fn peers(&mut self, index: u32, peers: &[PeerReading]) {
+            self.peers.push((index, peers.to_vec()));
         }
         fn event(&mut self, index: u32, xid: u32) {
             self.events.push((index, xid));
@@ -401,6 +425,7 @@ mod tests {
         encoder.reading(&reading());
         encoder.failed(4, "lost");
         encoder.event(4, 79);
+        encoder.peers(3, &[PeerReading { index: 4, status: 5 }]);
         encoder.done(12);
         encoder.gone("no driver");
         encoder.bytes
@@ -416,6 +441,7 @@ mod tests {
         );
         assert_eq!(heard.readings, [format!("{:?}", reading())]);
         assert_eq!((heard.drivers[0].gpus, heard.gpus[0].links.as_slice()), (8, &[0, 17][..]));
+        assert_eq!(heard.peers, [(3, vec![PeerReading { index: 4, status: 5 }])]);
         assert_eq!((heard.failed, heard.events), (vec![(4, "lost".to_owned())], vec![(4, 79)]));
     }
 

@@ -6,6 +6,7 @@
 //! the bytes allowed it becomes the old one, and the old one is dropped with all that nobody has asked for
 //! since.
 
+use super::reader::{Block, BlockError};
 use super::rollups::Records;
 use crate::codec::page::Page;
 use std::collections::HashMap;
@@ -39,8 +40,9 @@ impl Section for Records {
 /// All that is kept of blocks.
 #[derive(Debug)]
 pub(crate) struct BlockCache {
-    pub(crate) pages: SectionCache<Page>,
-    pub(crate) rollups: SectionCache<Records>,
+    pub(crate) pages: Arc<SectionCache<Page>>,
+    pub(crate) rollups: Arc<SectionCache<Records>>,
+    may_read_files: bool,
 }
 
 impl BlockCache {
@@ -49,9 +51,26 @@ impl BlockCache {
         // Roll-ups of a day take a hundredth of its samples, but nobody asks for all samples of a day.
         let of_rollups = bytes_max / 4;
         BlockCache {
-            pages: SectionCache::new(bytes_max - of_rollups),
-            rollups: SectionCache::new(of_rollups),
+            pages: Arc::new(SectionCache::new(bytes_max - of_rollups)),
+            rollups: Arc::new(SectionCache::new(of_rollups)),
+            may_read_files: true,
         }
+    }
+
+    /// The same sections for a reader that may read files, or must not wait for one.
+    pub(crate) fn for_reader(&self, may_read_files: bool) -> BlockCache {
+        let (pages, rollups) = (Arc::clone(&self.pages), Arc::clone(&self.rollups));
+        BlockCache { pages, rollups, may_read_files }
+    }
+
+    /// Whether what is not here may be read from its file.
+    pub(crate) fn permit_reading(&self) -> Result<(), BlockError> {
+        if self.may_read_files { Ok(()) } else { Err(BlockError::NotInMemory) }
+    }
+
+    /// The same for a block's index.
+    pub(crate) fn permit_index(&self, block: &Block) -> Result<(), BlockError> {
+        if block.has_index() { Ok(()) } else { self.permit_reading() }
     }
 }
 

@@ -47,6 +47,9 @@ pub(crate) enum BlockError {
     Damaged { path: PathBuf, what: String },
     #[error("{}: block format {version} is newer than this program knows ({VERSION}); upgrade Pharos", path.display())]
     NewerFormat { path: PathBuf, version: u8 },
+    /// The reader must not wait for a file.
+    #[error("not in memory")]
+    NotInMemory,
     #[error(transparent)]
     Io(#[from] IoError),
 }
@@ -58,6 +61,7 @@ impl<R> From<BlockError> for ReadError<R> {
             BlockError::NewerFormat { path, version } => {
                 ReadError::Damaged { path, what: format!("format version {version}") }
             }
+            BlockError::NotInMemory => ReadError::NotInMemory,
             BlockError::Io(error) => ReadError::Io(error),
         }
     }
@@ -168,6 +172,11 @@ impl Block {
         self.footer.oldest_ms <= end_ms && self.footer.newest_ms >= start_ms
     }
 
+    /// Whether the index is in memory.
+    pub(crate) fn has_index(&self) -> bool {
+        self.index.get().is_some()
+    }
+
     /// The index, from memory or from the file. Hold on to it for as long as it is worked with.
     pub(crate) fn index(&self) -> Result<Arc<Index>, BlockError> {
         if let Some(index) = self.index.get() {
@@ -272,6 +281,7 @@ impl Block {
         if let Some(records) = cache.rollups.get(&key) {
             return Ok(records);
         }
+        cache.permit_reading()?;
         let records = Arc::new(self.records(index, level, chunk)?);
         cache.rollups.insert(key, Arc::clone(&records));
         Ok(records)

@@ -178,7 +178,9 @@ impl Block {
         damaged: &dyn Fn() -> BlockError,
         mut each: impl FnMut(usize, &Page),
     ) -> Result<(), BlockError> {
-        let Some(cache) = cache.filter(|_| wanted.len() <= PAGES_KEPT_MAX) else {
+        let kept = cache.filter(|_| wanted.len() <= PAGES_KEPT_MAX);
+        let Some(cache) = kept else {
+            cache.map_or(Ok(()), BlockCache::permit_reading)?;
             return self.decode(column, rows, wanted, damaged, |number, page| each(number, &page));
         };
         let key = |page: usize| SectionKey { block: self.id(), offset: column.offset, page: page as u32 };
@@ -189,6 +191,7 @@ impl Block {
                 next += 1;
                 continue;
             }
+            cache.permit_reading()?;
             // What follows and is not known either is read with it.
             let mut end = next + 1;
             while end < wanted.end && cache.pages.get(&key(end)).is_none() {

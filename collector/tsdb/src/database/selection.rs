@@ -4,6 +4,7 @@
 //! sorted lists and nothing is hashed. A selection can be cut into parts that are read side by side.
 
 use super::Inner;
+use crate::block::cache::BlockCache;
 use crate::block::index::Index;
 use crate::block::reader::Block;
 use crate::block::samples::{Window, Windows};
@@ -37,6 +38,8 @@ pub struct Selection {
 /// Where the samples are.
 struct Sources {
     inner: Arc<Inner>,
+    /// Pages that are kept, as this reader may use them.
+    pages: Arc<BlockCache>,
     blocks: Vec<Arc<Block>>,
     /// Of each block.
     indexes: Vec<Arc<Index>>,
@@ -100,12 +103,13 @@ impl Selection {
         budget.check().map_err(ReadError::Refused)?;
         let head = inner.head.select(&matchers, start_ms, end_ms, wanted);
         let blocks = inner.blocks_in(start_ms, end_ms);
-        let windows =
-            blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&inner.pages))))).collect();
+        let pages = Arc::new(inner.pages.for_reader(budget.may_read_files()));
+        let windows = blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&pages))))).collect();
         let (joined, was_read) = (Mutex::default(), blocks.iter().map(|_| AtomicBool::new(false)).collect());
         let mut sources = Sources {
             inner: Arc::clone(inner),
             indexes: Vec::with_capacity(blocks.len()),
+            pages,
             blocks,
             head,
             start_ms,
@@ -157,6 +161,7 @@ impl Selection {
     fn of_read(inner: &Arc<Inner>, series: Vec<SelectedSeries>) -> Selection {
         let sources = Sources {
             inner: Arc::clone(inner),
+            pages: Arc::clone(&inner.pages),
             blocks: Vec::new(),
             indexes: Vec::new(),
             head: HeadSelection::default(),
@@ -303,6 +308,7 @@ impl Sources {
     ) -> Result<(Vec<Place>, bool), ReadError<R>> {
         let Some(source) = self.blocks.get(block) else { return Ok((Vec::new(), false)) };
         let noted = |error| self.inner.noted(source, error);
+        self.pages.permit_index(source)?;
         let index = source.index().map_err(noted)?;
         self.indexes.push(Arc::clone(&index));
         let selected = self.wanted.of(&index.postings, matchers);
@@ -416,7 +422,7 @@ impl Sources {
                     let Some((block, window)) = self.window(at, series)? else { continue };
                     take(window.timestamps().len())?;
                     self.note_block(at, window.timestamps().len(), &mut scratch.reads);
-                    let piece = block.samples_of(series, &window, Some(&self.inner.pages));
+                    let piece = block.samples_of(series, &window, Some(&self.pages));
                     let piece = piece.map_err(|error| self.inner.noted(block, error))?;
                     scratch.pieces.extend(piece.filter(|piece| !piece.values.is_empty()));
                 }
@@ -457,7 +463,7 @@ impl Sources {
                     }
                     let Some((block, window)) = self.window(at, series)? else { continue };
                     self.note_block(at, 1, reads);
-                    let sample = block.newest_of(series, &window, Some(&self.inner.pages));
+                    let sample = block.newest_of(series, &window, Some(&self.pages));
                     sample.map_err(|error| self.inner.noted(block, error))?
                 }
             };

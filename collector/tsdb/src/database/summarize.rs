@@ -1,7 +1,8 @@
 //! Reads of summaries: which series there are and where, then series by series what they sum up to.
 
 use super::{Database, Inner};
-use crate::block::reader::Block;
+use crate::block::cache::BlockCache;
+use crate::block::reader::{Block, BlockError};
 use crate::error::ReadError;
 use crate::head::selection::Wanted;
 use crate::hidden;
@@ -25,6 +26,7 @@ pub const SUMMARY_GRAIN_MS: i64 = FINEST_MS;
 /// Series to be summed up, sorted by labels.
 pub struct Summaries {
     inner: Arc<Inner>,
+    pages: Arc<BlockCache>,
     spans: Arc<[Span]>,
     sources: std::vec::IntoIter<Sources>,
     summarizer: Summarizer,
@@ -72,6 +74,7 @@ impl Database {
         let of_head = inner.head.select(matchers, start_ms, end_ms, Wanted::All);
         let of_head = of_head.into_pieces(take).map_err(ReadError::Refused)?;
         let blocks = inner.blocks_in(start_ms, end_ms);
+        let pages = Arc::new(inner.pages.for_reader(budget.may_read_files()));
         let mut found: HashMap<Labels, Sources, foldhash::fast::RandomState> = HashMap::default();
         let entry = |labels: &Labels| Sources {
             labels: labels.clone(),
@@ -81,6 +84,7 @@ impl Database {
         };
         for (position, block) in blocks.iter().enumerate() {
             budget.check().map_err(ReadError::Refused)?;
+            pages.permit_index(block)?;
             let index = block.index().inspect_err(|error| inner.note_damage(block, &error.to_string()))?;
             let tombstones = block.tombstones();
             for number in &index.postings.select_shown(matchers) {
@@ -117,20 +121,21 @@ impl Database {
             return Ok(None);
         }
         sources.sort_unstable_by(|left, right| left.labels.cmp(&right.labels));
-        Ok(Some(Summaries::new(Arc::clone(inner), &blocks, sources, spans, fields)))
+        Ok(Some(Summaries::new(Arc::clone(inner), pages, &blocks, sources, spans, fields)))
     }
 }
 
 impl Summaries {
     fn new(
         inner: Arc<Inner>,
+        pages: Arc<BlockCache>,
         blocks: &[Arc<Block>],
         sources: Vec<Sources>,
         spans: Arc<[Span]>,
         fields: SummaryFields,
     ) -> Self {
         let cursor = |(position, block): (usize, &Arc<Block>)| {
-            BlockCursor::new(Arc::clone(block), position, Arc::clone(&inner.pages))
+            BlockCursor::new(Arc::clone(block), position, Arc::clone(&pages))
         };
         let single_buckets = single_buckets(&spans);
         let summarizer = Summarizer {
@@ -140,7 +145,7 @@ impl Summaries {
             scratch: Summary::default(),
             single_buckets,
         };
-        Summaries { inner, spans, sources: sources.into_iter(), summarizer }
+        Summaries { inner, pages, spans, sources: sources.into_iter(), summarizer }
     }
 
     /// The same series in at most `parts` parts that can be read side by side; the first has the first
@@ -154,7 +159,14 @@ impl Summaries {
         while sources.len() > 0 {
             let part: Vec<Sources> = sources.by_ref().take(each).collect();
             let (spans, fields) = (Arc::clone(&self.spans), self.summarizer.fields);
-            all.push(Summaries::new(Arc::clone(&self.inner), &blocks, part, spans, fields));
+            all.push(Summaries::new(
+                Arc::clone(&self.inner),
+                Arc::clone(&self.pages),
+                &blocks,
+                part,
+                spans,
+                fields,
+            ));
         }
         all
     }
@@ -174,7 +186,9 @@ impl Summaries {
         self.summarizer.series(&sources, &self.spans, budget, out).map_err(|failure| match failure {
             Failure::Refused(refusal) => ReadError::Refused(refusal),
             Failure::Block(position, error) => {
-                if let Some(cursor) = self.summarizer.cursors.get(position) {
+                if matches!(error, BlockError::Damaged { .. })
+                    && let Some(cursor) = self.summarizer.cursors.get(position)
+                {
                     self.inner.note_damage(&cursor.block, &error.to_string());
                 }
                 error.into()

@@ -188,6 +188,7 @@ fn check_block(io: &dyn StorageIo, path: &Path) -> Result<(u64, Verdict), IoErro
             damaged(format!("{what}; put the file back from a snapshot"))
         }
         Err(BlockError::NewerFormat { version, .. }) => Verdict::Newer { version: u32::from(version) },
+        Err(error @ BlockError::NotInMemory) => damaged(error.to_string()),
         Err(BlockError::Io(error)) => return Err(error),
     };
     Ok((bytes, verdict))

@@ -192,11 +192,16 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Waits until a tick is due; how late it is.
-    pub(crate) async fn due(&self, second: u64) -> Duration {
+    /// When a tick is due.
+    pub(crate) fn due_at(&self, second: u64) -> Instant {
         let jitter_ms = (self.node as u64 * 31 + second * 17) % JITTER_MS;
         let phase = Duration::from_millis(phase_ms(self.node) as u64 + jitter_ms);
-        let due = self.first + Duration::from_secs(second) + phase;
+        self.first + Duration::from_secs(second) + phase
+    }
+
+    /// Waits until a tick is due; how late it is.
+    pub(crate) async fn due(&self, second: u64) -> Duration {
+        let due = self.due_at(second);
         tokio::time::sleep_until(due.into()).await;
         self.progress.add(1);
         due.elapsed()

@@ -4,6 +4,7 @@
 //! threshold once, and stay there. The clock starts when the breaching sample is handed to its connection,
 //! and stops when the webhook that names the node comes in. Every breach has to come, once.
 
+mod outage;
 mod sender;
 
 use crate::agents::Pace;
@@ -14,6 +15,7 @@ use anyhow::{Context, bail};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
+use outage::Returns;
 use pharos_common::duration::PrometheusDuration;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -54,9 +56,10 @@ pub(crate) struct Arguments {
     /// The route's group_wait
     #[arg(long, default_value = "0s")]
     group_wait: String,
-    /// Kills the server (SIGKILL) when half of the breaches are written, and starts it again at once
-    #[arg(long)]
-    kill: bool,
+    /// Kills the server (SIGKILL) so often, evenly between the breaches, and starts it again at once
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = 0, default_missing_value = "1")]
+    kill: u64,
     /// Folder for everybody's data; removed before and after
     #[arg(long, default_value = "/tmp/pharos-bench-alerts")]
     folder: PathBuf,
@@ -107,7 +110,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let waited = parsed_seconds(&arguments.interval)? + parsed_seconds(&arguments.group_wait)?;
     let breaching = (arguments.breaches as u64).div_ceil(arguments.rate as u64);
     let seconds = QUIET_SECONDS + breaching + waited + AFTER_SECONDS;
-    let breaches = Breaches::default();
+    let (breaches, returns) = (Breaches::default(), Returns::default());
     let progress = Arc::new(Progress::new("ticks sent", arguments.nodes as u64 * seconds));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let clients: Vec<reqwest::Client> = (0..WRITERS)
@@ -121,6 +124,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
             seconds,
             breach_at: (node < arguments.breaches).then(|| QUIET_SECONDS + (node / arguments.rate) as u64),
             breaches: Arc::clone(&breaches),
+            returns: Arc::clone(&returns),
             address: server.address.clone(),
         };
         let client = clients[node % WRITERS].clone();
@@ -129,18 +133,22 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
             if native { sender.stream().await } else { sender.write(&client).await }
         }));
     }
-    if arguments.kill {
-        let half = Duration::from_secs(QUIET_SECONDS + breaching / 2);
-        tokio::time::sleep_until((first + half).into()).await;
-        server = server.killed_and_restarted()?;
+    let mut restarts = Vec::new();
+    for kill in 1..=arguments.kill {
+        let between = Duration::from_secs(breaching).mul_f64(kill as f64 / (arguments.kill + 1) as f64);
+        tokio::time::sleep_until((first + Duration::from_secs(QUIET_SECONDS) + between).into()).await;
+        let restart;
+        (server, restart) = server.killed_and_restarted()?;
+        restarts.push(restart);
     }
     for task in tasks {
         task.await??;
     }
     drop(server);
+    let outage = (!restarts.is_empty()).then(|| outage::report(&restarts, &returns, &breaches, &notices));
     let written = breaches.lock().unwrap_or_else(PoisonError::into_inner);
     let received = notices.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(report(arguments, &written, &received))
+    Ok(report(arguments, &written, &received, outage))
 }
 
 /// Seconds of a duration in Prometheus' notation, rounded up.
@@ -153,6 +161,7 @@ fn report(
     arguments: &Arguments,
     written: &HashMap<String, Instant>,
     received: &HashMap<String, Vec<Instant>>,
+    outage: Option<Value>,
 ) -> Value {
     let mut times: Vec<f64> = written
         .iter()
@@ -170,7 +179,7 @@ fn report(
         "alertmanager": arguments.alertmanager,
         "interval": arguments.interval,
         "group_wait": arguments.group_wait,
-        "killed": arguments.kill,
+        "outage": outage,
         "nodes": arguments.nodes,
         "breaches": written.len(),
         "notified": times.len(),

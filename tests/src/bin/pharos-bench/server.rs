@@ -70,6 +70,14 @@ impl Kind {
     }
 }
 
+/// When a server was killed, had ended, and was ready again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restart {
+    pub(crate) killed: Instant,
+    pub(crate) gone: Instant,
+    pub(crate) ready: Instant,
+}
+
 /// A running server; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -139,11 +147,14 @@ impl Server {
         Ok(())
     }
 
-    /// SIGKILL, then the same again at the same address; returns when it is ready.
-    pub(crate) fn killed_and_restarted(mut self) -> anyhow::Result<Server> {
+    /// SIGKILL, then the same again at the same address; returns when it is ready, with when that happened.
+    pub(crate) fn killed_and_restarted(mut self) -> anyhow::Result<(Server, Restart)> {
+        let killed = Instant::now();
         self.child.kill()?;
         self.child.wait()?;
-        Server::start_at(self.kind, &self.folder, self.address.clone(), self.more.clone())
+        let gone = Instant::now();
+        let server = Server::start_at(self.kind, &self.folder, self.address.clone(), self.more.clone())?;
+        Ok((server, Restart { killed, gone, ready: Instant::now() }))
     }
 
     /// SIGTERM, and waits for its end.

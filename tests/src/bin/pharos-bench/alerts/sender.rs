@@ -1,10 +1,13 @@
-//! One simulated node: a group of gauges once a second, one of which breaches. What was not acknowledged is
-//! sent again when the server is back, as agents do.
+//! One simulated node: a group of gauges once a second, one of which breaches. When its connection breaks it
+//! tries again at the pauses of an agent, and sends again what was not acknowledged.
 
 use super::Breaches;
+use super::outage::{Return, Returns};
 use crate::agents::Pace;
 use crate::feed::{add_readings, define, hello, now_ms, stream_id, write, write_request};
 use anyhow::{Context, bail};
+use hyper_util::rt::TokioIo;
+use pharos_agent::push::Backoff;
 use pharos_proto::prometheus as remote;
 use pharos_proto::v1::agent_message::Message as FromAgent;
 use pharos_proto::v1::collector_message::Message as FromCollector;
@@ -15,9 +18,11 @@ use prost::Message;
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tonic::transport::Endpoint;
 
 /// Gauges of a node.
 const COLUMNS: usize = 20;
@@ -35,6 +40,7 @@ pub(super) struct Sender {
     pub(super) seconds: u64,
     pub(super) breach_at: Option<u64>,
     pub(super) breaches: Breaches,
+    pub(super) returns: Returns,
     pub(super) address: String,
 }
 
@@ -43,6 +49,8 @@ struct Connection {
     send: mpsc::Sender<AgentMessage>,
     replies: Streaming<CollectorMessage>,
     durable: u64,
+    connected: Instant,
+    welcomed: Instant,
 }
 
 impl Sender {
@@ -62,10 +70,10 @@ impl Sender {
         values
     }
 
-    fn note(&self, second: u64) {
+    fn note(&self, second: u64, at: Instant) {
         if self.breach_at == Some(second) {
             let mut breaches = self.breaches.lock().unwrap_or_else(PoisonError::into_inner);
-            breaches.insert(instance(self.pace.node), Instant::now());
+            breaches.insert(instance(self.pace.node), at);
         }
     }
 
@@ -73,7 +81,8 @@ impl Sender {
     pub(super) async fn stream(&self) -> anyhow::Result<()> {
         let id = stream_id(self.pace.node)?;
         let mut unacknowledged: VecDeque<(u64, Vec<Reading>)> = VecDeque::new();
-        let mut connection = self.connected(id, &mut unacknowledged).await?;
+        let mut connection = self.connect(id).await?;
+        let mut back = Instant::now();
         for second in 0..self.seconds {
             // Between two ticks the node listens.
             let due = self.pace.due(second);
@@ -83,23 +92,31 @@ impl Sender {
                     _ = &mut due => break,
                     reply = connection.replies.message() => match reply {
                         Ok(Some(reply)) => forget_acknowledged(&reply, &mut unacknowledged),
-                        _ => connection = self.connected(id, &mut unacknowledged).await?,
+                        _ => {
+                            connection = self.back(id, &mut unacknowledged).await?;
+                            back = Instant::now();
+                        }
                     },
                 }
             }
+            // A node samples also while there is nobody to send to.
+            let due_at = self.pace.due_at(second);
+            let at = if due_at < back { due_at } else { Instant::now() };
+            let timestamp_ms = now_ms()? - at.elapsed().as_millis() as i64;
             let mut readings = Vec::new();
-            add_readings(&mut readings, &Sender::layout(), &self.values(second), now_ms()?, 1_000);
+            add_readings(&mut readings, &Sender::layout(), &self.values(second), timestamp_ms, 1_000);
             unacknowledged.push_back((second + 1, readings.clone()));
-            self.note(second);
+            self.note(second, at);
             if connection.send.send(live(second + 1, readings)).await.is_err() {
-                connection = self.connected(id, &mut unacknowledged).await?;
+                connection = self.back(id, &mut unacknowledged).await?;
+                back = Instant::now();
             }
         }
         let last = tokio::time::timeout(LAST_ACKNOWLEDGEMENT_TIME_MAX, async {
             while !unacknowledged.is_empty() {
                 match connection.replies.message().await {
                     Ok(Some(reply)) => forget_acknowledged(&reply, &mut unacknowledged),
-                    _ => connection = self.connected(id, &mut unacknowledged).await?,
+                    _ => connection = self.back(id, &mut unacknowledged).await?,
                 }
             }
             Ok(())
@@ -107,30 +124,46 @@ impl Sender {
         last.await.context("acknowledgements stay away")?
     }
 
-    /// Connects, again and again while the server is away, and sends what it has not.
-    async fn connected(
+    /// Connects again and sends what the server has not.
+    async fn back(
         &self,
         id: [u8; 16],
         unacknowledged: &mut VecDeque<(u64, Vec<Reading>)>,
     ) -> anyhow::Result<Connection> {
-        let begin = Instant::now();
+        let lost = Instant::now();
+        let mut backoff = Backoff::default();
         loop {
+            tokio::time::sleep(backoff.next_pause()).await;
             match self.connect(id).await {
                 Ok(connection) => {
                     unacknowledged.retain(|(sequence, _)| *sequence > connection.durable);
                     for (sequence, readings) in unacknowledged.iter() {
                         connection.send.send(live(*sequence, readings.clone())).await?;
                     }
+                    let Connection { connected, welcomed, .. } = connection;
+                    let way =
+                        Return { node: self.pace.node, lost, connected, welcomed, sent: Instant::now() };
+                    self.returns.lock().unwrap_or_else(PoisonError::into_inner).push(way);
                     return Ok(connection);
                 }
-                Err(error) if begin.elapsed() > AWAY_TIME_MAX => return Err(error),
-                Err(_) => tokio::time::sleep(CONNECTED_AGAIN_EVERY).await,
+                Err(error) if lost.elapsed() > AWAY_TIME_MAX => return Err(error),
+                Err(_) => {}
             }
         }
     }
 
     async fn connect(&self, id: [u8; 16]) -> anyhow::Result<Connection> {
-        let mut client = IngestClient::connect(format!("http://{}", self.address)).await?;
+        // A refused attempt costs no more than its packets: a thousand nodes share this machine.
+        let socket = TcpStream::connect(&self.address).await?;
+        let connected = Instant::now();
+        socket.set_nodelay(true)?;
+        let mut socket = Some(TokioIo::new(socket));
+        let connector = tower::service_fn(move |_| {
+            let socket = socket.take().ok_or_else(|| std::io::Error::other("connects once"));
+            std::future::ready(socket)
+        });
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address))?;
+        let mut client = IngestClient::new(endpoint.connect_with_connector(connector).await?);
         let (send, messages) = mpsc::channel(IN_FLIGHT_MAX);
         send.send(hello(self.pace.node, id)).await?;
         let mut replies = client.push(ReceiverStream::new(messages)).await?.into_inner();
@@ -138,9 +171,10 @@ impl Sender {
         let Some(FromCollector::Welcome(welcome)) = welcome.message else {
             bail!("expected Welcome: {welcome:?}")
         };
+        let welcomed = Instant::now();
         let definition = define(0, self.pace.node, &Sender::layout()[0]);
         send.send(AgentMessage { message: Some(FromAgent::DefineGroup(definition)) }).await?;
-        Ok(Connection { send, replies, durable: welcome.live_durable })
+        Ok(Connection { send, replies, durable: welcome.live_durable, connected, welcomed })
     }
 
     /// By remote write.
@@ -157,8 +191,8 @@ impl Sender {
                 series.samples = vec![remote::Sample { value, timestamp }];
             }
             let body = encoder.compress_vec(&request.encode_to_vec())?;
-            self.note(second);
             let begin = Instant::now();
+            self.note(second, begin);
             while let Err(error) = write(client, &url, body.clone()).await {
                 if begin.elapsed() > AWAY_TIME_MAX {
                     return Err(error);
