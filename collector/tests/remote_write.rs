@@ -331,6 +331,26 @@ async fn start_timestamps_are_kept_and_count_as_no_samples() {
     assert_eq!(names, json!(["__name__"]));
     let active = collector.data("/api/v1/status/tsdb").await;
     assert_eq!(active["headStats"]["numSeries"], 4, "{active}");
+    // Queries see them at once and after a restart.
+    let newest = json!([{"metric": {}, "value": [1_700_000_000, "1699999995"]}]);
+    let before = json!([{"metric": {}, "value": [1_700_000_000, "1699999930"]}]);
+    let unknown = json!([{"metric": {}, "value": [1_700_000_000, "0"]}]);
+    let mut collector = collector;
+    for _ in 0..2 {
+        for metric in ["hits_total", "latency"] {
+            let ask = async |modifier: &str| {
+                let query = format!("start_timestamp({metric} {modifier})");
+                collector.query_at(&query, "1700000000").await
+            };
+            assert_eq!(ask("").await, newest, "{metric}");
+            assert_eq!(ask("offset 5s").await, before, "{metric}");
+            assert_eq!(ask("offset 10s").await, unknown, "{metric}");
+        }
+        let imported = collector.query_at("start_timestamp(a_total)", "1700000000").await;
+        assert_eq!(imported, json!([{"metric": {}, "value": [1_700_000_000, "1600000000.5"]}]));
+        collector.stop().await;
+        collector = start(folder.path()).await;
+    }
     collector.stop().await;
     let clock: Arc<ManualClock> = ManualClock::new(NOW_MS);
     let (database, _) = pharos_tsdb::Database::open(

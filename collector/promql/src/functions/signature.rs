@@ -53,6 +53,7 @@ pub(crate) enum Implementation {
     MinOf,
     MaxOf,
     Timestamp,
+    StartTimestamp,
     Sort {
         descending: bool,
     },
@@ -263,6 +264,7 @@ static FUNCTIONS: &[Function] = &[
     function("sort_desc", &[VECTOR], 0, VECTOR, Implementation::Sort { descending: true }),
     function("sqrt", &[VECTOR], 0, VECTOR, Implementation::Float(math::sqrt)),
     function("start", &[], 0, SCALAR, Implementation::QueryStart),
+    function("start_timestamp", &[VECTOR], 0, VECTOR, Implementation::StartTimestamp),
     function("stddev_over_time", &[MATRIX], 0, VECTOR, Implementation::OverTime(OverTime::Stddev)),
     function("stdvar_over_time", &[MATRIX], 0, VECTOR, Implementation::OverTime(OverTime::Stdvar)),
     function("step", &[], 0, SCALAR, Implementation::QueryStep),

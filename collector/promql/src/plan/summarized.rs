@@ -89,6 +89,10 @@ impl Plan<'_> {
 
     /// The range and the fields of summaries from which a leaf can be told.
     fn wanted_of(&self, leaf: &Leaf) -> Option<(i64, SummaryFields)> {
+        // Summaries know no start timestamps.
+        if leaf.hints.starts {
+            return None;
+        }
         match leaf.kind {
             LeafKind::Instant | LeafKind::InstantTimestamp if leaf.extension == RangeExtension::None => {
                 Some((self.setting.lookback_ms, SummaryFields::LAST))
