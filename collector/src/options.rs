@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// The address the collector listens on by default.
 pub const DEFAULT_LISTEN_ADDRESS: &str = "127.0.0.1:9490";
 
+/// Prometheus' name of the feature that has functions of counters look at start timestamps.
+pub(crate) const USE_START_TIMESTAMPS: &str = "use-start-timestamps";
+
 /// What the command line says.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
@@ -101,7 +104,9 @@ pub struct Options {
     #[allow(missing_docs)]
     pub query: QueryFlags,
 
-    /// Prometheus' feature flags are accepted; all that Pharos supports is on
+    /// Prometheus' feature flags are accepted; all that Pharos supports is on, but for those that change what is stored
+    /// or answered: type-and-unit-labels (labels __type__ and __unit__) and use-start-timestamps (rate, increase, irate
+    /// and resets look at start timestamps)
     #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
 
@@ -139,6 +144,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a feature is asked for by Prometheus' name of it.
+    pub(crate) fn has_feature(&self, name: &str) -> bool {
+        self.enable_feature.iter().any(|feature| feature == name)
+    }
+
     /// Memory for series and for samples that are not in blocks.
     pub fn head_memory(&self) -> ByteSize {
         self.head_memory_max

@@ -1,4 +1,5 @@
-//! Start timestamps in queries: what `start_timestamp` shows, and what storages are asked for.
+//! Start timestamps in queries: what `start_timestamp` shows, what functions of counters make of them where they are
+//! used, and what storages are asked for.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -9,7 +10,7 @@ use pharos_common::starts::Starts;
 use pharos_promql::storage::{
     Budget, HistogramSample, Selection, SeriesColumns, SeriesSet, Storage, StorageError,
 };
-use pharos_promql::{Engine, QueryOptions, SampleValue, Value};
+use pharos_promql::{Engine, EngineOptions, QueryOptions, SampleValue, Value};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -208,4 +209,159 @@ fn start_timestamps_are_read_for_those_who_look_at_them_only() {
     check("rate(hits_total[5m])", false);
     check("irate(hits_total[5m])", false);
     check("increase(hits_total[5m]) + resets(hits_total[5m])", false);
+}
+
+/// An engine whose functions of counters look at start timestamps.
+fn using_starts() -> Engine {
+    Engine::new(EngineOptions { use_start_timestamps: true, ..EngineOptions::default() })
+}
+
+/// Checks the value of a query of `x` for a counter of floats and for one of native histograms, which count alike;
+/// `None` if it has none.
+#[track_caller]
+fn check_counter(rows: &[Row], query: &str, at_ms: i64, want: Option<f64>) {
+    let memory = Memory::default().with("x", "float", rows);
+    let histograms = Memory::default().with_histograms("x", "histogram", rows);
+    for memory in [memory, histograms] {
+        let found = memory.ask(&using_starts(), query, at_ms).pop();
+        let is_near = match (&found, want) {
+            (Some((_, found)), Some(want)) => (found - want).abs() < 1e-9,
+            (found, want) => found.is_none() && want.is_none(),
+        };
+        assert!(is_near, "{query} at {at_ms}: found {found:?}, want {want:?}");
+    }
+}
+
+/// A sample a minute from the first on.
+fn each_minute(samples: &[(f64, Option<i64>)]) -> Vec<Row> {
+    let row = |(minute, sample): (i64, &(f64, Option<i64>))| (minute * MINUTE_MS, sample.0, sample.1);
+    (1..).zip(samples).map(row).collect()
+}
+
+#[test]
+fn a_restart_that_values_do_not_show_is_a_reset() {
+    let (first, second) = (Some(-10 * MINUTE_MS), Some(150_000));
+    let rows = each_minute(&[(10.0, first), (20.0, first), (30.0, second), (40.0, second)]);
+    let at_ms = 4 * MINUTE_MS;
+    // 30 from the first to the last, the 20 of before the reset, and a quarter of a sample's way at the start.
+    check_counter(&rows, "increase(x[195s])", at_ms, Some(50.0 * 195.0 / 180.0));
+    check_counter(&rows, "rate(x[195s])", at_ms, Some(50.0 / 180.0));
+    check_counter(&rows, "resets(x[195s])", at_ms, Some(1.0));
+    check_counter(&rows, "irate(x[195s])", at_ms, Some(10.0 / 60.0));
+    check_counter(&rows, "irate(x[195s])", 3 * MINUTE_MS, Some(30.0 / 60.0));
+    // Resets outside of a window are none of its business.
+    check_counter(&rows, "resets(x[90s])", at_ms, Some(0.0));
+    check_counter(&rows, "resets(x[195s])", 2 * MINUTE_MS, Some(0.0));
+    // Neither are there any if nobody looks.
+    let memory = Memory::default().with("x", "told", &rows);
+    check(&memory, "resets(x[195s])", at_ms, &[(TOLD, 0.0)]);
+    check(&memory, "irate(x[195s])", 3 * MINUTE_MS, &[(TOLD, 10.0 / 60.0)]);
+}
+
+#[test]
+fn a_restart_that_values_show_too_counts_once() {
+    let rows = each_minute(&[(10.0, Some(-MINUTE_MS)), (20.0, Some(-MINUTE_MS)), (5.0, Some(150_000))]);
+    check_counter(&rows, "resets(x[170s])", 3 * MINUTE_MS, Some(1.0));
+    check_counter(&rows, "increase(x[130s])", 3 * MINUTE_MS, Some(15.0 * 130.0 / 120.0));
+}
+
+#[test]
+fn a_counter_that_began_within_the_window_was_zero_then() {
+    #[track_caller]
+    fn check(values: &[(f64, Option<i64>)], at_minute: i64, want: Option<f64>) {
+        check_counter(&each_minute(values), "increase(x[5m])", at_minute * MINUTE_MS, want);
+    }
+    let began = Some(30_000);
+    // All that it counted, and nothing before it began.
+    check(&[(1.0, began), (2.0, began), (3.0, began), (4.0, began), (5.0, began)], 5, Some(5.0));
+    // Towards the end it is taken to go on as ever: 210 seconds of counting, and 60 or 30 more.
+    check(&[(1.0, began), (2.0, began), (3.0, began), (4.0, began)], 5, Some(4.0 * 270.0 / 210.0));
+    check(&[(1.0, began), (2.0, began), (3.0, began)], 5, Some(3.0 * 180.0 / 150.0));
+    // A single sample will do, for as far as it reaches.
+    check(&[(3.0, began)], 5, Some(3.0));
+    check(&[(3.0, began)], 1, Some(3.0));
+    // But not if it began with the window or before, at the sample itself or after it, or if nobody knows.
+    check(&[(3.0, Some(0))], 5, None);
+    check(&[(3.0, Some(-1))], 5, None);
+    check(&[(3.0, Some(MINUTE_MS))], 5, None);
+    check(&[(3.0, Some(MINUTE_MS + 1))], 5, None);
+    check(&[(3.0, None)], 5, None);
+    // Then the start is guessed, as ever.
+    check(&[(10.0, None), (11.0, None)], 5, Some(2.5));
+    let rate = |rows: &[Row]| check_counter(rows, "rate(x[5m])", 5 * MINUTE_MS, Some(3.0 / 300.0));
+    rate(&each_minute(&[(3.0, began)]));
+    // Resets before the first sample and after it come together.
+    let rows = each_minute(&[(5.0, Some(1)), (5.0, Some(119_000)), (2.0, None)]);
+    check_counter(&rows, "increase(x[3m])", 3 * MINUTE_MS, Some(12.0));
+}
+
+#[test]
+fn deltas_add_up_whatever_way_their_start_is_told() {
+    let deltas = |start_ms: fn(i64) -> Option<i64>| -> Vec<Row> {
+        (1..=10).map(|minute| (minute * MINUTE_MS, 60.0, start_ms(minute * MINUTE_MS))).collect()
+    };
+    #[track_caller]
+    fn check(rows: &[Row], increase: f64) {
+        let at_ms = 10 * MINUTE_MS;
+        check_counter(rows, "increase(x[5m])", at_ms, Some(increase));
+        check_counter(rows, "rate(x[5m])", at_ms, Some(increase / 300.0));
+        check_counter(rows, "irate(x[5m])", at_ms, Some(increase / 300.0));
+        check_counter(rows, "resets(x[5m])", at_ms, Some(if increase > 0.0 { 4.0 } else { 0.0 }));
+    }
+    // When the one before was taken, a moment later, or just before itself.
+    check(&deltas(|at_ms| Some(at_ms - MINUTE_MS)), 300.0);
+    check(&deltas(|at_ms| Some(at_ms - MINUTE_MS + 1)), 300.0);
+    check(&deltas(|at_ms| Some(at_ms - 1)), 300.0);
+    // A start at the sample itself says that it is not known.
+    check(&deltas(Some), 0.0);
+    check(&deltas(|_| None), 0.0);
+}
+
+#[test]
+fn a_counter_whose_start_nobody_knew_is_no_delta() {
+    // From its second sample on it tells the time of the first for its start.
+    for first in [None, Some(MINUTE_MS), Some(2 * MINUTE_MS)] {
+        let rows = each_minute(&[(1.0, first), (1.0, Some(MINUTE_MS))]);
+        check_counter(&rows, "resets(x[90s])", 2 * MINUTE_MS, Some(0.0));
+        check_counter(&rows, "increase(x[61s])", 2 * MINUTE_MS, Some(0.0));
+    }
+}
+
+#[test]
+fn what_is_computed_or_reaches_over_the_edge_tells_no_start() {
+    let rows = each_minute(&[(10.0, Some(1)), (20.0, Some(1)), (30.0, Some(150_000)), (40.0, Some(150_000))]);
+    let memory = Memory::default().with("x_total", "told", &rows);
+    for query in [
+        "increase(x_total[4m:1m])",
+        "resets(x_total[4m:1m])",
+        "increase(x_total[3m] anchored)",
+        "rate(x_total[3m] smoothed)",
+        "resets(x_total[3m] anchored)",
+        "delta(x_total[3m])",
+        "idelta(x_total[3m])",
+        "changes(x_total[3m])",
+    ] {
+        let without = memory.ask(&Engine::default(), query, 4 * MINUTE_MS);
+        assert_eq!(memory.ask(&using_starts(), query, 4 * MINUTE_MS), without, "{query}");
+        assert_eq!(without.len(), 1, "{query}");
+    }
+    assert!(!memory.were_asked.into_inner());
+}
+
+#[test]
+fn starts_that_are_read_for_another_change_nothing_unless_they_are_used() {
+    let rows = each_minute(&[(10.0, Some(1)), (20.0, Some(1)), (30.0, Some(150_000)), (40.0, Some(150_000))]);
+    let memory = Memory::default().with("x", "told", &rows);
+    let query = "increase(x[5m]) + on (kind) 0 * start_timestamp(x)";
+    let alone = memory.ask(&Engine::default(), "increase(x[5m])", 4 * MINUTE_MS);
+    assert_eq!(memory.ask(&Engine::default(), query, 4 * MINUTE_MS), alone);
+    assert_ne!(memory.ask(&using_starts(), query, 4 * MINUTE_MS), alone);
+}
+
+#[test]
+fn stale_markers_between_samples_hide_no_restart() {
+    let rows =
+        each_minute(&[(10.0, Some(1)), (STALE_NAN, None), (30.0, Some(150_000)), (40.0, Some(150_000))]);
+    let memory = Memory::default().with("x", "told", &rows);
+    assert_eq!(memory.ask(&using_starts(), "resets(x[5m])", 4 * MINUTE_MS), [(TOLD.to_owned(), 1.0)]);
 }

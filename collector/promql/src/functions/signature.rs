@@ -99,6 +99,11 @@ impl OverTime {
     pub(crate) fn keeps_name(self) -> bool {
         matches!(self, OverTime::First | OverTime::Last)
     }
+
+    /// Whether start timestamps tell it of resets, where they are used.
+    pub(crate) fn looks_at_starts(self) -> bool {
+        matches!(self, OverTime::Increase | OverTime::Irate | OverTime::Rate | OverTime::Resets)
+    }
 }
 
 /// A part of a date in UTC.

@@ -166,7 +166,7 @@ impl Plan<'_> {
                 range_ms,
                 function,
                 newest_only: grid.steps == 1 && extension == RangeExtension::None && kind.is_instant(),
-                starts: matches!(kind, LeafKind::InstantStart),
+                starts: self.wants_starts(node, kind, extension),
             },
             reading: 0,
             is_independent,
@@ -175,6 +175,22 @@ impl Plan<'_> {
             summarized: None,
         });
         Ok(())
+    }
+
+    /// Whether a leaf looks at start timestamps. Values at the edges of ranges were never taken, so they have none.
+    fn wants_starts(&self, node: NodeId, kind: LeafKind, extension: RangeExtension) -> bool {
+        match (kind, &self.expr.node(node).kind) {
+            (LeafKind::InstantStart, _) => true,
+            (LeafKind::OverTime { .. }, NodeKind::Call(call)) => match call.function.implementation {
+                Implementation::OverTime(function) => {
+                    self.setting.uses_starts
+                        && extension == RangeExtension::None
+                        && function.looks_at_starts()
+                }
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     fn function_name(&self, node: NodeId) -> &'static str {
