@@ -116,6 +116,7 @@ mod tests {
 
     /// As Debian's Prometheus prints these literals.
     #[test]
+    #[expect(clippy::excessive_precision, reason = "the literals are what Prometheus was given")]
     fn a_tie_between_shortest_digits_goes_to_the_even_one() {
         assert_eq!(format_float(83_859_951_180_975.625), "83859951180975.62");
         assert_eq!(format_float(83_859_951_180_975.375), "83859951180975.38");
