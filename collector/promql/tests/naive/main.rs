@@ -87,10 +87,8 @@ fn data() -> impl Strategy<Value = Data> {
     let told = prop::collection::vec(prop::collection::vec((0u8..6, -5_000i64..120_000), 40), 4);
     let told = prop_oneof![told, Just(Vec::new())];
     (series(), told).prop_map(|(samples, told)| {
-        let of = |(told, (labels, samples)): (Vec<(u8, i64)>, (&Labels, &Vec<(i64, f64)>))| {
-            (labels.clone(), starts(samples, &told))
-        };
-        let starts = told.into_iter().zip(&samples).map(of).collect();
+        let with_told = told.into_iter().zip(&samples);
+        let starts = with_told.map(|(told, (labels, own))| (labels.clone(), starts(own, &told))).collect();
         Data { samples, starts }
     })
 }
