@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// The address the collector listens on by default.
 pub const DEFAULT_LISTEN_ADDRESS: &str = "127.0.0.1:9490";
 
+/// Prometheus' name of the feature that has functions of counters look at start timestamps.
+pub(crate) const USE_START_TIMESTAMPS: &str = "use-start-timestamps";
+
 /// What the command line says.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
@@ -141,6 +144,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether a feature is asked for by Prometheus' name of it.
+    pub(crate) fn has_feature(&self, name: &str) -> bool {
+        self.enable_feature.iter().any(|feature| feature == name)
+    }
+
     /// Memory for series and for samples that are not in blocks.
     pub fn head_memory(&self) -> ByteSize {
         self.head_memory_max

@@ -17,7 +17,7 @@ use crate::kubernetes_nodes;
 use crate::limits::ARRIVALS_QUEUED_MAX;
 use crate::metrics::Metrics;
 use crate::network_coverage::{self, NetworkInterfaces};
-use crate::options::Options;
+use crate::options::{Options, USE_START_TIMESTAMPS};
 use crate::queries::Queries;
 use crate::rules::context::RuleContext;
 use crate::rules::manager::RuleManager;
@@ -82,6 +82,7 @@ pub async fn run_with_clock(
             max_samples: options.query.samples_max,
             timeout: options.query.timeout.to_std(),
             lookback_delta: options.query.lookback_delta.to_std(),
+            use_start_timestamps: options.has_feature(USE_START_TIMESTAMPS),
             ..EngineOptions::default()
         },
         options.query.concurrency_max,

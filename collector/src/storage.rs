@@ -63,6 +63,7 @@ impl SeriesSet for Found<'_> {
             timestamps: series.timestamps,
             values: series.values,
             histograms: series.histograms,
+            starts: series.starts,
         }))
     }
 }
@@ -71,7 +72,9 @@ impl DatabaseStorage {
     fn find<'b>(&self, selection: &Selection<'_>, budget: &'b Budget) -> Result<Found<'b>, StorageError> {
         let Selection { matchers, start_ms, end_ms, .. } = *selection;
         let budget = QueryBudget(budget);
-        let found = if selection.hints.newest_only {
+        let found = if selection.hints.starts {
+            self.database.selection_with_starts(matchers, start_ms, end_ms, &budget)
+        } else if selection.hints.newest_only {
             self.database.selection_of_newest(matchers, start_ms, end_ms, &budget)
         } else {
             self.database.selection(matchers, start_ms, end_ms, &budget)

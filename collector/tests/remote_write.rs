@@ -331,7 +331,31 @@ async fn start_timestamps_are_kept_and_count_as_no_samples() {
     assert_eq!(names, json!(["__name__"]));
     let active = collector.data("/api/v1/status/tsdb").await;
     assert_eq!(active["headStats"]["numSeries"], 4, "{active}");
-    collector.stop().await;
+    // Queries see them at once and after a restart, and functions of counters use them where that is wanted.
+    let at_now = |value: &str| json!([{"metric": {}, "value": [1_700_000_000, value]}]);
+    let mut running = Some(collector);
+    for (features, resets, irate) in
+        [("", "0", "0.2"), ("", "0", "0.2"), ("native-histograms,use-start-timestamps", "1", "0.4")]
+    {
+        let collector = match running.take() {
+            Some(collector) => collector,
+            None => {
+                let enable_feature = features.split(',').map(str::to_owned).collect();
+                let options = pharos_collector::Options { enable_feature, ..options(folder.path()) };
+                TestCollector::start_with(options, ManualClock::new(NOW_MS)).await
+            }
+        };
+        let ask = async |query: &str| collector.query_at(query, "1700000000").await;
+        for metric in ["hits_total", "latency"] {
+            assert_eq!(ask(&format!("start_timestamp({metric})")).await, at_now("1699999995"));
+            assert_eq!(ask(&format!("start_timestamp({metric} offset 5s)")).await, at_now("1699999930"));
+            assert_eq!(ask(&format!("start_timestamp({metric} offset 10s)")).await, at_now("0"));
+            assert_eq!(ask(&format!("resets({metric}[1m])")).await, at_now(resets), "{metric}");
+        }
+        assert_eq!(ask("start_timestamp(a_total)").await, at_now("1600000000.5"));
+        assert_eq!(ask("irate(hits_total[1m])").await, at_now(irate));
+        collector.stop().await;
+    }
     let clock: Arc<ManualClock> = ManualClock::new(NOW_MS);
     let (database, _) = pharos_tsdb::Database::open(
         Arc::new(pharos_common::storage_io::DiskIo),

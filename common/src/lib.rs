@@ -1,6 +1,6 @@
 //! What every Pharos program shares, and what none of them should write twice.
 //!
-//! [`labels`], [`matcher`], [`sample`] and [`summary`] are the words all crates speak. [`journal`] is the segmented,
+//! [`labels`], [`matcher`], [`sample`], [`starts`] and [`summary`] are the words all crates speak. [`journal`] is the segmented,
 //! checksummed log under the agent's buffer and the collector's engine; it and the engine reach files
 //! only through [`storage_io`], so tests can cut the power between any two operations. [`template`] is Go's
 //! template language for notifications and annotations. [`clock`] is
@@ -23,6 +23,7 @@ pub mod sample;
 pub mod self_metrics;
 pub mod server;
 pub mod shutdown;
+pub mod starts;
 pub mod storage_io;
 pub mod summary;
 pub mod template;

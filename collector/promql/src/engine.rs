@@ -23,6 +23,9 @@ pub struct EngineOptions {
     pub lookback_delta: Duration,
     /// Step of subqueries that give none.
     pub default_subquery_step: Duration,
+    /// Whether `rate`, `increase`, `irate` and `resets` of a selector look at start timestamps: for resets that values
+    /// do not show, and for when a counter was zero.
+    pub use_start_timestamps: bool,
 }
 
 /// Prometheus' defaults.
@@ -33,6 +36,7 @@ impl Default for EngineOptions {
             timeout: Duration::from_secs(120),
             lookback_delta: Duration::from_secs(300),
             default_subquery_step: Duration::from_secs(60),
+            use_start_timestamps: false,
         }
     }
 }
@@ -171,6 +175,7 @@ impl Engine {
                 step_ms: times.step_ms,
                 lookback_ms: millis(lookback),
                 default_subquery_step_ms: millis(self.options.default_subquery_step).max(1),
+                uses_starts: self.options.use_start_timestamps,
                 summaries: storage.summaries().map(|summaries| SummaryTraits {
                     grain_ms: summaries.grain_ms(),
                     samples_since_ms: summaries.samples_since_ms(),

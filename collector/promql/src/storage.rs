@@ -11,6 +11,7 @@ pub use pharos_common::histogram::HistogramSample;
 use pharos_common::labels::Labels;
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::TimestampMs;
+use pharos_common::starts::Starts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -41,6 +42,8 @@ pub struct SelectionHints {
     /// Whether nothing but each series' newest sample of the range is wanted: an instant selector at one
     /// time. A storage may answer with more.
     pub newest_only: bool,
+    /// Whether start timestamps are wanted with the samples. Otherwise a storage need not look for them.
+    pub starts: bool,
 }
 
 /// All samples of one series in the selected range, in time order without duplicates.
@@ -54,12 +57,14 @@ pub struct SeriesColumns {
     pub values: Vec<f64>,
     /// Native histograms, for the few series that have them. No timestamp is also in `timestamps`.
     pub histograms: Vec<HistogramSample>,
+    /// Start timestamps of floats and histograms, where they were wanted and are known.
+    pub starts: Starts,
 }
 
 impl SeriesColumns {
     /// A series of floats.
     pub fn floats(labels: Labels, timestamps: Arc<[TimestampMs]>, values: Vec<f64>) -> Self {
-        SeriesColumns { labels, timestamps, values, histograms: Vec::new() }
+        SeriesColumns { labels, timestamps, values, histograms: Vec::new(), starts: Starts::default() }
     }
 
     /// What the series takes of a [`Budget`].

@@ -21,7 +21,7 @@ const FAMILY_ENDINGS: [&str; 4] = ["_total", "_bucket", "_count", "_sum"];
 
 /// Whether series get these labels.
 pub(crate) fn is_wanted(options: &Options) -> bool {
-    options.enable_feature.iter().any(|feature| feature == FEATURE)
+    options.has_feature(FEATURE)
 }
 
 /// The two labels, as far as the metadata tells.

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A selector as text, and what of it is wanted.
-type Key = (String, TimestampMs, TimestampMs, bool);
+type Key = (String, TimestampMs, TimestampMs, bool, bool);
 
 /// Which selectors of a group are worth keeping: those that more than one place of it reads.
 #[derive(Debug, Default)]
@@ -109,7 +109,8 @@ impl Storage for SharedReads {
         if !self.selectors.repeated.contains(&text) {
             return self.storage.select(selection, budget);
         }
-        let key = (text, selection.start_ms, selection.end_ms, selection.hints.newest_only);
+        let hints = selection.hints;
+        let key = (text, selection.start_ms, selection.end_ms, hints.newest_only, hints.starts);
         if let Some(kept) = self.find(&key) {
             budget.take(kept.iter().map(SeriesColumns::cost).sum())?;
             let columns: Vec<SeriesColumns> = kept.iter().cloned().collect();

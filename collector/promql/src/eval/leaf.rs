@@ -194,7 +194,9 @@ impl<'e> Evaluator<'e> {
         };
         over_time::check_extension(function, call.function.name, extension)?;
         let place = call.args.first().map_or(Place(String::new()), |&arg| self.place(arg));
-        Ok(RangeCall { function, windows, extension, scalars, place })
+        let leaf = plan.leaf_of[id.index()].and_then(|leaf| plan.leaves.get(leaf));
+        let uses_starts = leaf.is_some_and(|leaf| leaf.hints.starts);
+        Ok(RangeCall { function, windows, extension, uses_starts, scalars, place })
     }
 }
 

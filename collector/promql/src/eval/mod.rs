@@ -317,7 +317,7 @@ pub(crate) fn to_samples(series: Series, grid: Grid) -> SeriesColumns {
             }
         }
     }
-    SeriesColumns { labels: series.labels, timestamps: timestamps.into(), values, histograms }
+    SeriesColumns { histograms, ..SeriesColumns::floats(series.labels, timestamps.into(), values) }
 }
 
 /// A vector of one series without labels.

@@ -118,7 +118,7 @@ impl<'t> Work<'t> {
     }
 
     fn is_instant(&self) -> bool {
-        matches!(self.task.leaf.kind, LeafKind::Instant | LeafKind::InstantTimestamp)
+        self.task.leaf.kind.is_instant()
     }
 
     /// What was found since the last time.
@@ -138,16 +138,18 @@ impl<'t> Work<'t> {
     }
 
     fn instant(&mut self, series: &SeriesColumns, lookback_ms: i64) -> Result<(), QueryError> {
-        let column = if self.task.leaf.extension == RangeExtension::Smoothed {
-            smooth::smoothed(self.task.leaf, series, lookback_ms)?
-        } else {
-            newest(self.task.leaf, series, lookback_ms, &mut self.newest)
+        let leaf = self.task.leaf;
+        let column = match (leaf.extension, leaf.kind) {
+            // What lies between samples was never taken, so it has no start timestamp.
+            (RangeExtension::Smoothed, LeafKind::InstantStart) => Column::default(),
+            (RangeExtension::Smoothed, _) => smooth::smoothed(leaf, series, lookback_ms)?,
+            _ => newest(leaf, series, lookback_ms, &mut self.newest),
         };
         if self.task.counts {
             self.found.looked_at.add_points(&column);
         }
         if !column.is_empty() {
-            let drop_name = matches!(self.task.leaf.kind, LeafKind::InstantTimestamp);
+            let drop_name = !matches!(self.task.leaf.kind, LeafKind::Instant);
             self.found.series.push(Series { labels: series.labels.clone(), drop_name, column });
         }
         Ok(())
@@ -199,10 +201,9 @@ impl<'t> Work<'t> {
 
 /// The newest sample at each step that is no older than the lookback and no stale marker.
 fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64, cache: &mut NewestCache) -> Column {
-    let wants_time = matches!(leaf.kind, LeafKind::InstantTimestamp);
     if series.histograms.is_empty() {
         let newest = cache.newest(leaf.grid, leaf.shift, lookback_ms, &series.timestamps);
-        return newest_floats(series, newest, wants_time);
+        return newest_floats(leaf.kind, series, newest);
     }
     let mut floats = Cursor::default();
     let mut histograms = Cursor::default();
@@ -215,15 +216,15 @@ fn newest(leaf: &Leaf, series: &SeriesColumns, lookback_ms: i64, cache: &mut New
             histograms.seek(&series.histograms, time_ms, |sample: &HistogramSample| sample.timestamp_ms);
         let Some((taken_ms, point)) = newer(series, float, histogram) else { continue };
         if taken_ms > oldest {
-            let point = if wants_time { Point::Float(taken_ms as f64 / 1000.0) } else { point };
-            column.push(step, point);
+            column.push(step, time_shown(leaf.kind, series, taken_ms).map_or(point, Point::Float));
         }
     }
     column
 }
 
 /// The samples at known indices.
-fn newest_floats(series: &SeriesColumns, newest: &[u32], wants_time: bool) -> Column {
+fn newest_floats(kind: LeafKind, series: &SeriesColumns, newest: &[u32]) -> Column {
+    let wants_time = !matches!(kind, LeafKind::Instant);
     let mut column = Column::default();
     column.reserve(newest.len());
     for (step, &index) in newest.iter().enumerate() {
@@ -234,10 +235,24 @@ fn newest_floats(series: &SeriesColumns, newest: &[u32], wants_time: bool) -> Co
         if is_stale_nan(value) {
             continue;
         }
-        let taken_ms = || series.timestamps.get(index as usize).copied().unwrap_or(0);
-        column.push_float(step, if wants_time { taken_ms() as f64 / 1000.0 } else { value });
+        if !wants_time {
+            column.push_float(step, value);
+            continue;
+        }
+        let taken_ms = series.timestamps.get(index as usize).copied().unwrap_or(0);
+        column.push_float(step, time_shown(kind, series, taken_ms).unwrap_or(value));
     }
     column
+}
+
+/// What a leaf that asks for times shows of a sample, in seconds. A start timestamp that is not known is 0.
+fn time_shown(kind: LeafKind, series: &SeriesColumns, taken_ms: TimestampMs) -> Option<f64> {
+    let shown_ms = match kind {
+        LeafKind::InstantTimestamp => taken_ms,
+        LeafKind::InstantStart => series.starts.at(taken_ms).unwrap_or(0),
+        _ => return None,
+    };
+    Some(shown_ms as f64 / 1000.0)
 }
 
 /// The newer of a float and a histogram, unless that marks the series as gone.

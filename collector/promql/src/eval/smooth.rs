@@ -93,7 +93,8 @@ pub(super) fn window_samples(
         let smoothed = leaf.extension == RangeExtension::Smoothed;
         extended(&timestamps, &values, start_ms, end_ms, smoothed)
     };
-    Ok(SeriesColumns { labels: series.labels.clone(), timestamps: timestamps.into(), values, histograms })
+    let floats = SeriesColumns::floats(series.labels.clone(), timestamps.into(), values);
+    Ok(SeriesColumns { histograms, ..floats })
 }
 
 /// The samples inside a range with one at each edge.

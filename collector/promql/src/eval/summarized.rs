@@ -156,6 +156,7 @@ impl SummaryTask<'_> {
             function: call.function,
             windows,
             extension: call.extension,
+            uses_starts: false,
             scalars: Vec::new(),
             place: call.place.clone(),
         };

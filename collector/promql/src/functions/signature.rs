@@ -53,6 +53,7 @@ pub(crate) enum Implementation {
     MinOf,
     MaxOf,
     Timestamp,
+    StartTimestamp,
     Sort {
         descending: bool,
     },
@@ -97,6 +98,11 @@ impl OverTime {
     /// Whether the result is a sample of the input and keeps the metric's name.
     pub(crate) fn keeps_name(self) -> bool {
         matches!(self, OverTime::First | OverTime::Last)
+    }
+
+    /// Whether start timestamps tell it of resets, where they are used.
+    pub(crate) fn looks_at_starts(self) -> bool {
+        matches!(self, OverTime::Increase | OverTime::Irate | OverTime::Rate | OverTime::Resets)
     }
 }
 
@@ -263,6 +269,7 @@ static FUNCTIONS: &[Function] = &[
     function("sort_desc", &[VECTOR], 0, VECTOR, Implementation::Sort { descending: true }),
     function("sqrt", &[VECTOR], 0, VECTOR, Implementation::Float(math::sqrt)),
     function("start", &[], 0, SCALAR, Implementation::QueryStart),
+    function("start_timestamp", &[VECTOR], 0, VECTOR, Implementation::StartTimestamp),
     function("stddev_over_time", &[MATRIX], 0, VECTOR, Implementation::OverTime(OverTime::Stddev)),
     function("stdvar_over_time", &[MATRIX], 0, VECTOR, Implementation::OverTime(OverTime::Stdvar)),
     function("step", &[], 0, SCALAR, Implementation::QueryStep),

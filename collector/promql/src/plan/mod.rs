@@ -27,6 +27,8 @@ pub(crate) struct Setting {
     pub(crate) step_ms: i64,
     pub(crate) lookback_ms: i64,
     pub(crate) default_subquery_step_ms: i64,
+    /// Whether functions of counters look at start timestamps.
+    pub(crate) uses_starts: bool,
     /// Of the storage's summaries, if it has some.
     pub(crate) summaries: Option<SummaryTraits>,
 }

@@ -42,10 +42,19 @@ pub(crate) enum LeafKind {
     Instant,
     /// The time of the newest sample at each step.
     InstantTimestamp,
+    /// The start timestamp of the newest sample at each step.
+    InstantStart,
     /// A function over a range before each step.
     OverTime { range_ms: i64 },
     /// The samples of a range themselves.
     Samples { range_ms: i64 },
+}
+
+impl LeafKind {
+    /// Whether it looks at the newest sample at each step.
+    pub(crate) fn is_instant(self) -> bool {
+        matches!(self, LeafKind::Instant | LeafKind::InstantTimestamp | LeafKind::InstantStart)
+    }
 }
 
 /// A reading of series that serves one leaf or more.
@@ -83,13 +92,17 @@ impl Plan<'_> {
                             self.add_leaf(id, range_id, kind, constants)?;
                         }
                     }
-                    Implementation::Timestamp => {
+                    function @ (Implementation::Timestamp | Implementation::StartTimestamp) => {
                         // Only a selector's own samples have times of their own.
                         let Some(&arg) = call.args.first() else { continue };
                         let arg = self.expr.unparenthesised(arg);
                         if matches!(self.expr.node(arg).kind, NodeKind::Selector(_)) {
                             self.remove_leaf(arg);
-                            self.add_leaf(id, arg, LeafKind::InstantTimestamp, true)?;
+                            let kind = match function {
+                                Implementation::Timestamp => LeafKind::InstantTimestamp,
+                                _ => LeafKind::InstantStart,
+                            };
+                            self.add_leaf(id, arg, kind, true)?;
                         }
                     }
                     Implementation::Info => {
@@ -127,7 +140,7 @@ impl Plan<'_> {
         let lookback_ms = self.setting.lookback_ms;
         let (first, last) = (shift.apply(grid.start_ms), shift.apply(grid.end_ms()));
         let (range_ms, function) = match kind {
-            LeafKind::Instant | LeafKind::InstantTimestamp => (0, ""),
+            LeafKind::Instant | LeafKind::InstantTimestamp | LeafKind::InstantStart => (0, ""),
             LeafKind::Samples { range_ms } => (range_ms, ""),
             LeafKind::OverTime { range_ms } => (range_ms, self.function_name(node)),
         };
@@ -152,9 +165,8 @@ impl Plan<'_> {
                 step_ms: if grid.steps > 1 { grid.step_ms } else { 0 },
                 range_ms,
                 function,
-                newest_only: grid.steps == 1
-                    && extension == RangeExtension::None
-                    && matches!(kind, LeafKind::Instant | LeafKind::InstantTimestamp),
+                newest_only: grid.steps == 1 && extension == RangeExtension::None && kind.is_instant(),
+                starts: self.wants_starts(node, kind, extension),
             },
             reading: 0,
             is_independent,
@@ -163,6 +175,22 @@ impl Plan<'_> {
             summarized: None,
         });
         Ok(())
+    }
+
+    /// Whether a leaf looks at start timestamps. Values at the edges of ranges were never taken, so they have none.
+    fn wants_starts(&self, node: NodeId, kind: LeafKind, extension: RangeExtension) -> bool {
+        match (kind, &self.expr.node(node).kind) {
+            (LeafKind::InstantStart, _) => true,
+            (LeafKind::OverTime { .. }, NodeKind::Call(call)) => match call.function.implementation {
+                Implementation::OverTime(function) => {
+                    self.setting.uses_starts
+                        && extension == RangeExtension::None
+                        && function.looks_at_starts()
+                }
+                _ => false,
+            },
+            _ => false,
+        }
     }
 
     fn function_name(&self, node: NodeId) -> &'static str {
@@ -233,7 +261,8 @@ impl Plan<'_> {
                         && reading.start_ms == leaf.start_ms;
                     reading.start_ms = reading.start_ms.min(leaf.start_ms);
                     reading.end_ms = reading.end_ms.max(leaf.end_ms);
-                    reading.hints = SelectionHints { newest_only, ..SelectionHints::default() };
+                    let starts = reading.hints.starts || leaf.hints.starts;
+                    reading.hints = SelectionHints { newest_only, starts, ..SelectionHints::default() };
                     reading.leaves.push(index);
                 }
                 None => {

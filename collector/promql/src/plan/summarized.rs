@@ -81,7 +81,10 @@ impl Plan<'_> {
         for index in 0..self.leaves.len() {
             let leaf = &self.leaves[index];
             let summarized = self.wanted_of(leaf).and_then(|(range_ms, fields)| {
-                Summarized::plan(leaf.grid, leaf.shift, range_ms, fields, summaries)
+                // Summaries know no start timestamps, but serve where they are all that is left.
+                let is_wanted = !leaf.hints.starts
+                    || lacks_samples(leaf.grid, leaf.shift, range_ms, summaries.samples_since_ms);
+                is_wanted.then(|| Summarized::plan(leaf.grid, leaf.shift, range_ms, fields, summaries))?
             });
             self.leaves[index].summarized = summarized;
         }
@@ -112,6 +115,11 @@ impl Plan<'_> {
     }
 }
 
+/// Whether there may be no samples any more in the first of the windows.
+fn lacks_samples(grid: Grid, shift: Shift, range_ms: i64, samples_since_ms: i64) -> bool {
+    shift.apply(grid.start_ms).saturating_sub(range_ms) < samples_since_ms
+}
+
 impl Summarized {
     /// The spans of windows of `range_ms` at all steps, if summaries save enough or are all that is left.
     fn plan(
@@ -136,7 +144,7 @@ impl Summarized {
             return None;
         }
         // From the samples that are left a window could be told in part, which would be wrong.
-        let lacks_samples = ends.0 - range_ms < samples_since_ms;
+        let lacks_samples = lacks_samples(grid, shift, range_ms, samples_since_ms);
         if !lacks_samples && all_ms < GRAINS_MIN * grain_ms {
             return None;
         }

@@ -9,8 +9,19 @@ const LOOKBACK_MS: i64 = 300_000;
 
 /// Labels, sorted by name.
 pub(crate) type Labels = BTreeMap<String, String>;
+/// Samples of series.
+pub(crate) type Samples = BTreeMap<Labels, Vec<(i64, f64)>>;
+/// Start timestamps of samples of a series, by when these were taken.
+pub(crate) type Starts = BTreeMap<i64, i64>;
+
 /// All samples of all series.
-pub(crate) type Data = BTreeMap<Labels, Vec<(i64, f64)>>;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Data {
+    pub(crate) samples: Samples,
+    /// Where functions look at them.
+    pub(crate) starts: BTreeMap<Labels, Starts>,
+}
+
 /// An instant vector.
 pub(crate) type Vector = BTreeMap<Labels, f64>;
 
@@ -40,7 +51,7 @@ pub(crate) fn evaluate(query: &Query, data: &Data, time_ms: i64) -> Result<Vecto
                 }
                 Range::Subquery { of, range_s, step_s, offset_s } => {
                     let end_ms = time_ms - offset_s * 1_000;
-                    let mut series = Data::new();
+                    let mut series = Samples::new();
                     for inner_ms in end_ms - range_s * 1_000 + 1..=end_ms {
                         if inner_ms.rem_euclid(step_s * 1_000) == 0 {
                             for (labels, value) in evaluate(of, data, inner_ms)? {
@@ -53,7 +64,13 @@ pub(crate) fn evaluate(query: &Query, data: &Data, time_ms: i64) -> Result<Vecto
             };
             let start_ms = end_ms - range_s * 1_000;
             let mut vector = Vector::new();
+            let untold = Starts::new();
             for (labels, samples) in &series {
+                // What is computed has no start.
+                let own = match range {
+                    Range::Samples { .. } => data.starts.get(labels).unwrap_or(&untold),
+                    Range::Subquery { .. } => &untold,
+                };
                 let inside: Vec<(i64, f64)> = samples
                     .iter()
                     .copied()
@@ -61,7 +78,7 @@ pub(crate) fn evaluate(query: &Query, data: &Data, time_ms: i64) -> Result<Vecto
                         *taken_ms > start_ms && *taken_ms <= end_ms && !is_stale_nan(*value)
                     })
                     .collect();
-                if let Some(value) = over_time(function, &inside, start_ms, end_ms) {
+                if let Some(value) = over_time(function, &inside, own, start_ms, end_ms) {
                     vector.insert(labels.clone(), value);
                 }
             }
@@ -78,7 +95,7 @@ pub(crate) fn evaluate(query: &Query, data: &Data, time_ms: i64) -> Result<Vecto
             };
             let value = |values: Vec<f64>| {
                 let samples: Vec<(i64, f64)> = values.into_iter().map(|value| (0, value)).collect();
-                over_time(&function, &samples, 0, 0)
+                over_time(&function, &samples, &Starts::new(), 0, 0)
             };
             groups.into_iter().filter_map(|(labels, values)| Some((labels, value(values)?))).collect()
         }
@@ -118,7 +135,8 @@ impl Selector {
 
     fn series<'d>(&self, data: &'d Data) -> impl Iterator<Item = (&'d Labels, &'d Vec<(i64, f64)>)> {
         let id = self.id;
-        data.iter()
+        data.samples
+            .iter()
             .filter(move |(labels, _)| id.is_none_or(|id| labels.get("id").is_some_and(|own| own == id)))
     }
 }
@@ -173,7 +191,22 @@ fn operate(op: &str, a: f64, b: f64) -> Option<f64> {
     }
 }
 
-fn over_time(function: &str, samples: &[(i64, f64)], start_ms: i64, end_ms: i64) -> Option<f64> {
+/// Whether a counter is to be taken for a new one, by what is told of two samples that follow each other.
+fn is_restart(before: (i64, Option<i64>), now: (i64, Option<i64>)) -> bool {
+    let (Some(start_ms), true) = (now.1, before.1 != now.1) else { return false };
+    let is_delta = start_ms == before.0 && before.1.is_some_and(|start_before_ms| start_before_ms < before.0);
+    start_ms < now.0 && (start_ms > before.0 || is_delta)
+}
+
+fn over_time(
+    function: &str,
+    samples: &[(i64, f64)],
+    starts: &Starts,
+    start_ms: i64,
+    end_ms: i64,
+) -> Option<f64> {
+    let told = |at_ms: i64| (at_ms, starts.get(&at_ms).copied());
+    let falls = |pair: &&[(i64, f64)]| pair[1].1 < pair[0].1 || is_restart(told(pair[0].0), told(pair[1].0));
     let values: Vec<f64> = samples.iter().map(|sample| sample.1).collect();
     let (first, last) = (*values.first()?, *values.last()?);
     let count = values.len() as f64;
@@ -203,31 +236,42 @@ fn over_time(function: &str, samples: &[(i64, f64)], start_ms: i64, end_ms: i64)
             low * (1.0 - rank.fract()) + high * rank.fract()
         }
         "changes" => pairs().filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan())).count() as f64,
-        "resets" => pairs().filter(|(a, b)| b < a).count() as f64,
+        "resets" => samples.windows(2).filter(falls).count() as f64,
         "irate" | "idelta" => {
             let [.., before, newest] = samples else { return None };
             if function == "idelta" {
                 newest.1 - before.1
             } else {
-                let rise = if newest.1 < before.1 { newest.1 } else { newest.1 - before.1 };
+                let rise = if falls(&&[*before, *newest][..]) { newest.1 } else { newest.1 - before.1 };
                 rise / ((newest.0 - before.0) as f64 / 1_000.0)
             }
         }
         "rate" | "increase" | "delta" => {
-            if samples.len() < 2 {
-                return None;
-            }
             let is_counter = function != "delta";
             let mut rise = last - first;
             if is_counter {
-                rise += pairs().filter(|(a, b)| b < a).map(|(a, _)| a).sum::<f64>();
+                rise += samples.windows(2).filter(falls).map(|pair| pair[0].1).sum::<f64>();
             }
             let seconds = |from_ms: i64, to_ms: i64| (to_ms - from_ms) as f64 / 1_000.0;
             let (first_ms, last_ms) = (samples[0].0, samples[samples.len() - 1].0);
+            let zero_ms =
+                starts.get(&first_ms).filter(|zero_ms| **zero_ms > start_ms && **zero_ms < first_ms);
+            if samples.len() < 2 && !(is_counter && zero_ms.is_some()) {
+                return None;
+            }
             let sampled = seconds(first_ms, last_ms);
-            let between = sampled / (count - 1.0);
+            let between = if samples.len() < 2 { 0.0 } else { sampled / (count - 1.0) };
             // What is further away than a sample's distance is taken to be half of one.
             let reach = |gap: f64| if gap >= between * 1.1 { between / 2.0 } else { gap };
+            if let (Some(&zero_ms), true) = (zero_ms, is_counter) {
+                // One more sample, of which nobody needs to guess how long it was there before.
+                let (sampled, after) = (seconds(zero_ms, last_ms), reach(seconds(last_ms, end_ms)));
+                let factor = (sampled + after) / sampled;
+                let rise = rise + first;
+                return Some(
+                    rise * if function == "rate" { factor / seconds(start_ms, end_ms) } else { factor },
+                );
+            }
             let mut before = reach(seconds(start_ms, first_ms));
             if is_counter && rise > 0.0 && first >= 0.0 {
                 before = before.min(sampled * (first / rise));

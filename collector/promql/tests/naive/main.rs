@@ -1,15 +1,15 @@
 //! Whatever way the engine plans and slides, the answer is what a naive evaluation gives: sample by sample,
-//! step by step.
+//! step by step. With start timestamps or without.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step fails the test")]
 
 mod evaluate;
 mod query;
 
-use evaluate::{Data, Labels, Vector, evaluate};
+use evaluate::{Data, Labels, Samples, Starts, Vector, evaluate};
 use pharos_common::sample::STALE_NAN;
 use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
-use pharos_promql::{Engine, QueryOptions, SampleValue, Value};
+use pharos_promql::{Engine, EngineOptions, QueryOptions, SampleValue, Value};
 use proptest::prelude::*;
 
 struct Memory(Data);
@@ -21,15 +21,21 @@ impl Storage for Memory {
         budget: &'s Budget,
     ) -> Result<Box<dyn SeriesSet + 's>, StorageError> {
         let mut found = Vec::new();
-        for (labels, samples) in &self.0 {
-            let labels = pharos_common::labels::Labels::from_pairs(labels.iter());
+        for (own, samples) in &self.0.samples {
+            let labels = pharos_common::labels::Labels::from_pairs(own.iter());
             let inside = selection.start_ms..=selection.end_ms;
             let (timestamps, values): (Vec<i64>, Vec<f64>) =
                 samples.iter().filter(|sample| inside.contains(&sample.0)).copied().unzip();
             if !values.is_empty() && selection.matchers.iter().all(|matcher| matcher.matches_labels(&labels))
             {
                 budget.take(values.len())?;
-                found.push(SeriesColumns::floats(labels, timestamps.into(), values));
+                let mut series = SeriesColumns::floats(labels, timestamps.into(), values);
+                if let Some(starts) = self.0.starts.get(own).filter(|_| selection.hints.starts) {
+                    let told = starts.iter().map(|(at_ms, start_ms)| (*at_ms, *start_ms));
+                    series.starts =
+                        pharos_common::starts::Starts::of(series.timestamps.iter().copied(), told);
+                }
+                found.push(series);
             }
         }
         Ok(Box::new(found.into_iter()))
@@ -60,7 +66,34 @@ fn samples() -> impl Strategy<Value = Vec<(i64, f64)>> {
     })
 }
 
+/// Start timestamps, told from sample to sample: none, as before, that of the sample before, or some time around.
+fn starts(samples: &[(i64, f64)], told: &[(u8, i64)]) -> Starts {
+    let mut starts = Starts::new();
+    let (mut before_ms, mut as_before) = (None, None);
+    for ((at_ms, _), (way, by_ms)) in samples.iter().zip(told) {
+        as_before = match way {
+            0 => None,
+            1 => before_ms,
+            2 => Some(at_ms - by_ms),
+            _ => as_before,
+        };
+        before_ms = Some(*at_ms);
+        starts.extend(as_before.map(|start_ms| (*at_ms, start_ms)));
+    }
+    starts
+}
+
 fn data() -> impl Strategy<Value = Data> {
+    let told = prop::collection::vec(prop::collection::vec((0u8..6, -5_000i64..120_000), 40), 4);
+    let told = prop_oneof![told, Just(Vec::new())];
+    (series(), told).prop_map(|(samples, told)| {
+        let with_told = told.into_iter().zip(&samples);
+        let starts = with_told.map(|(told, (labels, own))| (labels.clone(), starts(own, &told))).collect();
+        Data { samples, starts }
+    })
+}
+
+fn series() -> impl Strategy<Value = Samples> {
     let names = [("1", "0"), ("1", "1"), ("2", "0"), ("3", "0")];
     prop::collection::vec(samples(), names.len()).prop_map(move |all| {
         let labels = |(id, cpu): (&str, &str)| {
@@ -98,7 +131,10 @@ proptest! {
         start_ms in prop_oneof![(-100i64..700).prop_map(|second| second * 1_000), -100_000i64..700_000],
         step_ms in 1_000i64..90_000, steps in 0i64..6,
     ) {
-        let (engine, options) = (Engine::default(), QueryOptions::default());
+        // Nobody is told starts that nobody uses.
+        let use_start_timestamps = !data.starts.is_empty();
+        let engine = Engine::new(EngineOptions { use_start_timestamps, ..EngineOptions::default() });
+        let options = QueryOptions::default();
         let text = query.text();
         let times: Vec<i64> = (0..=steps).map(|step| start_ms + step * step_ms).collect();
         let wants: Vec<_> = times.iter().map(|&time_ms| evaluate(&query, &data, time_ms)).collect();

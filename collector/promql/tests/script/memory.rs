@@ -80,9 +80,8 @@ impl Memory {
             if values.is_empty() && histograms.is_empty() {
                 continue;
             }
-            let series =
-                SeriesColumns { labels: labels.clone(), timestamps: timestamps.into(), values, histograms };
-            found.push(series);
+            let floats = SeriesColumns::floats(labels.clone(), timestamps.into(), values);
+            found.push(SeriesColumns { histograms, ..floats });
         }
         found
     }

@@ -99,6 +99,11 @@ impl Evaluator<'_> {
                     Some(Point::Float(grid.time(step) as f64 / 1000.0))
                 }))
             }
+            // Selectors are leaves; the samples of anything else have no start timestamp.
+            Implementation::StartTimestamp => {
+                self.take_vector(first, grid)?;
+                Evaluated::Vector(Vec::new())
+            }
             Implementation::Sort { descending } => {
                 Evaluated::Vector(order::by_value(self.take_vector(first, grid)?, descending, grid.steps))
             }

@@ -1,7 +1,7 @@
 //! Functions over ranges of floats.
 
 use super::ranks::Ranks;
-use super::{RangeCall, extremes, rate, regression, sums};
+use super::{RangeCall, extremes, rate, regression, starts, sums};
 use crate::annotations::Annotations;
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
@@ -73,14 +73,19 @@ pub(super) fn evaluate(
             filled(&|_, range| f64::from(counted[range.end - 1] - counted[range.start]))
         }
         OverTime::Resets => {
+            if let Some(starts) = starts::of(call, series) {
+                let resets = starts::resets(values, times, starts);
+                let until = |index: usize| resets.partition_point(|&reset| reset <= index);
+                return filled(&|_, range| (until(range.end - 1) - until(range.start)) as f64);
+            }
             let counted = prefix_counts(values, is_reset);
             filled(&|_, range| f64::from(counted[range.end - 1] - counted[range.start]))
         }
         OverTime::Rate | OverTime::Increase | OverTime::Delta => {
             rate::extrapolated(call, series, known, meter)
         }
-        OverTime::Irate => rate::instant(series, bounds, true, meter),
-        OverTime::Idelta => rate::instant(series, bounds, false, meter),
+        OverTime::Irate => rate::instant(series, bounds, true, starts::of(call, series), meter),
+        OverTime::Idelta => rate::instant(series, bounds, false, None, meter),
         OverTime::Quantile => {
             let mut ranks = Ranks::new(values, bounds);
             let mut reported = None;

@@ -1,10 +1,12 @@
 //! Increases of native histograms.
 
+use super::starts::restarted;
 use crate::annotations::{Annotations, Place};
 use crate::histogram::{Accumulator, compacted, is_reset};
 use crate::quote::go_quote;
 use crate::storage::HistogramSample;
 use pharos_common::histogram::{CounterResetHint, FloatHistogram};
+use pharos_common::starts::Starts;
 
 /// Where remarks go.
 pub(super) struct Remarks<'r> {
@@ -42,6 +44,7 @@ impl Remarks<'_> {
 pub(super) fn increase(
     samples: &[HistogramSample],
     is_counter: bool,
+    starts: Option<&Starts>,
     remarks: &mut Remarks<'_>,
 ) -> Option<FloatHistogram> {
     let [first, inner @ .., last] = samples else { return None };
@@ -50,9 +53,9 @@ pub(super) fn increase(
     if is_counter && samples.iter().any(is_gauge) {
         remarks.not_a_counter();
     }
-    let second = &samples[1].histogram;
+    let (second, second_ms) = (&samples[1].histogram, samples[1].timestamp_ms);
     let mut before = FloatHistogram::clone(&first.histogram);
-    if is_counter && is_reset(second, &before) {
+    if is_counter && (restarted(starts, first.timestamp_ms, second_ms) || is_reset(second, &before)) {
         // What was before a reset at once does not matter, nor whether its buckets fit.
         before = FloatHistogram {
             schema: second.schema,
@@ -84,9 +87,10 @@ pub(super) fn increase(
     }
     if is_counter {
         let mut previous: &FloatHistogram = &before;
+        let mut previous_ms = first.timestamp_ms;
         for sample in &samples[1..] {
             let now: &FloatHistogram = &sample.histogram;
-            if is_reset(now, previous) {
+            if restarted(starts, previous_ms, sample.timestamp_ms) || is_reset(now, previous) {
                 match total.add(previous, 1.0) {
                     Ok(added) if added.bounds_reconciled => remarks.reconciled("addition"),
                     Ok(_) => {}
@@ -97,6 +101,7 @@ pub(super) fn increase(
                 }
             }
             previous = now;
+            previous_ms = sample.timestamp_ms;
         }
     } else if !is_gauge(first) || last.counter_reset_hint != CounterResetHint::Gauge {
         remarks.not_a_gauge();
@@ -106,11 +111,41 @@ pub(super) fn increase(
     Some(increase)
 }
 
+/// The increase of samples, if there are several, and what the first had grown by since it was zero.
+pub(super) fn since_zero(
+    increase: Option<&FloatHistogram>,
+    first: &FloatHistogram,
+    remarks: &mut Remarks<'_>,
+) -> Option<FloatHistogram> {
+    let mut total = Accumulator::new(increase.unwrap_or(first));
+    if increase.is_some() {
+        match total.add(first, 1.0) {
+            Ok(added) if added.bounds_reconciled => remarks.reconciled("addition"),
+            Ok(_) => {}
+            Err(_) => {
+                remarks.mixed_schemas();
+                return None;
+            }
+        }
+    }
+    let mut grown = compacted(&total.finish());
+    grown.counter_reset_hint = CounterResetHint::Gauge;
+    Some(grown)
+}
+
+/// What the last two samples are compared for.
+pub(super) struct LastTwo {
+    /// As a counter's.
+    pub(super) is_rate: bool,
+    /// Whether a start timestamp tells of a reset between them.
+    pub(super) restarted: bool,
+}
+
 /// What a histogram has grown by from one sample to the next.
 pub(super) fn last_difference(
     before: &FloatHistogram,
     now: &FloatHistogram,
-    is_rate: bool,
+    LastTwo { is_rate, restarted }: LastTwo,
     remarks: &mut Remarks<'_>,
 ) -> Option<FloatHistogram> {
     let gauges = [before, now].map(|histogram| histogram.counter_reset_hint == CounterResetHint::Gauge);
@@ -121,7 +156,7 @@ pub(super) fn last_difference(
         remarks.not_a_gauge();
     }
     let mut total = Accumulator::new(now);
-    if !is_rate || !is_reset(now, before) {
+    if !is_rate || !(restarted || is_reset(now, before)) {
         match total.add(before, -1.0) {
             Ok(added) if added.bounds_reconciled => remarks.reconciled("subtraction"),
             Ok(_) => {}

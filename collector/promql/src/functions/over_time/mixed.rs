@@ -1,7 +1,7 @@
 //! Functions over ranges that hold native histograms, alone or among floats.
 
 use super::rate::{Observed, extrapolation};
-use super::{RangeCall, floats, histogram_rate, regression, sums};
+use super::{RangeCall, floats, histogram_rate, regression, starts, sums};
 use crate::annotations::Annotations;
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
@@ -13,6 +13,7 @@ use crate::functions::quantile::{invalid, quantile};
 use crate::histogram::{Blend, blend_plain, equal, is_reset, remark};
 use crate::quote::go_quote;
 use crate::storage::SeriesColumns;
+use pharos_common::starts::Starts;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -43,7 +44,8 @@ pub(super) fn evaluate(
         meter.visit(1 + floats::SELECTION_VISITS * range.len())?;
         meter.visit(HISTOGRAM_VISITS * window.histograms.len())?;
         let name = series.labels.metric_name();
-        let mut mixed = MixedWindow { call, window: &window, step, name, annotations, meter };
+        let starts = starts::of(call, series);
+        let mut mixed = MixedWindow { call, window: &window, step, name, starts, annotations, meter };
         if let Some(point) = mixed.value()? {
             // Histograms that are computed are large, so they count before the column is whole.
             if let Point::Histogram(histogram) = &point {
@@ -63,6 +65,7 @@ struct MixedWindow<'w> {
     window: &'w Window<'w>,
     step: usize,
     name: &'w str,
+    starts: Option<&'w Starts>,
     annotations: &'w mut Annotations,
     meter: &'w Meter<'w>,
 }
@@ -232,6 +235,8 @@ impl MixedWindow<'_> {
         let count = samples
             .windows(2)
             .filter(|pair| match (&pair[0].1, &pair[1].1) {
+                // Only of resets start timestamps are known here.
+                _ if starts::restarted(self.starts, pair[0].0, pair[1].0) => true,
                 (Point::Float(before), Point::Float(now)) => of_floats(*before, *now),
                 (Point::Histogram(before), Point::Histogram(now)) => of_histograms(before, now),
                 _ => true,
@@ -251,16 +256,26 @@ impl MixedWindow<'_> {
             self.remark_mixed();
             return None;
         }
-        let [first, .., last] = window.histograms else { return None };
-        let mut increase = histogram_rate::increase(
-            window.histograms,
-            is_counter,
-            &mut histogram_rate::Remarks {
-                name: self.name,
-                place: &self.call.place,
-                annotations: self.annotations,
-            },
-        )?;
+        let (first, last) = (window.histograms.first()?, window.histograms.last()?);
+        let zero_ms = starts::zero_inside(self.starts, first.timestamp_ms, window.start_ms);
+        let mut remarks = histogram_rate::Remarks {
+            name: self.name,
+            place: &self.call.place,
+            annotations: self.annotations,
+        };
+        let mut increase = match window.histograms {
+            [only] => {
+                zero_ms?;
+                histogram_rate::since_zero(None, &only.histogram, &mut remarks)?
+            }
+            samples => {
+                let increase = histogram_rate::increase(samples, is_counter, self.starts, &mut remarks)?;
+                match zero_ms {
+                    Some(_) => histogram_rate::since_zero(Some(&increase), &first.histogram, &mut remarks)?,
+                    None => increase,
+                }
+            }
+        };
         let first_count = first.histogram.count;
         let seen = Observed {
             first_ms: first.timestamp_ms,
@@ -268,6 +283,7 @@ impl MixedWindow<'_> {
             gaps: window.histograms.len() - 1,
             zero_after: (is_counter && increase.count > 0.0 && first_count >= 0.0)
                 .then(|| first_count / increase.count),
+            zero_ms,
         };
         let factor = extrapolation(&seen, window, per_second);
         crate::histogram::scale(&mut increase, factor);
@@ -276,20 +292,28 @@ impl MixedWindow<'_> {
 
     fn float_rate(&self, is_counter: bool, per_second: bool) -> Option<Point> {
         let (values, times) = (self.window.values, self.window.timestamps);
-        let [first, .., last] = values else { return None };
+        let (first, last) = (values.first()?, values.last()?);
+        let zero_ms = starts::zero_inside(self.starts, *times.first()?, self.window.start_ms);
+        if values.len() < 2 && zero_ms.is_none() {
+            return None;
+        }
         let mut difference = last - first;
         if is_counter {
-            for pair in values.windows(2) {
-                if pair[1] < pair[0] {
+            for (pair, times) in values.windows(2).zip(times.windows(2)) {
+                if pair[1] < pair[0] || starts::restarted(self.starts, times[0], times[1]) {
                     difference += pair[0];
                 }
             }
+        }
+        if zero_ms.is_some() {
+            difference += first;
         }
         let seen = Observed {
             first_ms: *times.first()?,
             last_ms: *times.last()?,
             gaps: values.len() - 1,
             zero_after: (is_counter && difference > 0.0 && *first >= 0.0).then(|| first / difference),
+            zero_ms,
         };
         Some(Point::Float(difference * extrapolation(&seen, self.window, per_second)))
     }
@@ -317,9 +341,11 @@ impl MixedWindow<'_> {
             return None;
         }
         let elapsed_seconds = elapsed_ms as f64 / 1000.0;
+        let restarted = starts::restarted(self.starts, *before_ms, *now_ms);
         match (before, now) {
             (Point::Float(before), Point::Float(now)) => {
-                let difference = if is_rate && now < before { *now } else { now - before };
+                let fell = is_rate && (now < before || restarted);
+                let difference = if fell { *now } else { now - before };
                 Some(Point::Float(if is_rate { difference / elapsed_seconds } else { difference }))
             }
             (Point::Histogram(before), Point::Histogram(now)) => {
@@ -328,7 +354,8 @@ impl MixedWindow<'_> {
                     place: &self.call.place,
                     annotations: self.annotations,
                 };
-                let mut difference = histogram_rate::last_difference(before, now, is_rate, &mut remarks)?;
+                let kind = histogram_rate::LastTwo { is_rate, restarted };
+                let mut difference = histogram_rate::last_difference(before, now, kind, &mut remarks)?;
                 if is_rate {
                     crate::histogram::divide(&mut difference, elapsed_seconds);
                 }

@@ -10,6 +10,7 @@ mod mixed;
 mod ranks;
 mod rate;
 mod regression;
+mod starts;
 mod summarized;
 mod sums;
 
@@ -35,6 +36,8 @@ pub(crate) struct RangeCall {
     pub(crate) function: OverTime,
     pub(crate) windows: Windows,
     pub(crate) extension: RangeExtension,
+    /// Whether it looks at start timestamps.
+    pub(crate) uses_starts: bool,
     /// The other arguments, in order.
     pub(crate) scalars: Vec<Scalar>,
     /// Where the first argument stands.
@@ -176,7 +179,8 @@ mod tests {
         let shift = Shift { at_ms: None, offset_ms: 0 };
         let windows = Windows { grid, shift, range_ms: window as i64, before_ms: 0, after_ms: 0 };
         let scalars = vec![Scalar::Constant(0.5); 2];
-        RangeCall { function, windows, extension: RangeExtension::None, scalars, place: Place(String::new()) }
+        let (extension, place) = (RangeExtension::None, Place(String::new()));
+        RangeCall { function, windows, extension, uses_starts: false, scalars, place }
     }
 
     /// A series with a sample each millisecond of fractions, which no shortcut adds up.

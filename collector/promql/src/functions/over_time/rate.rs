@@ -1,6 +1,6 @@
 //! Rates of counters and differences of gauges.
 
-use super::RangeCall;
+use super::{RangeCall, starts};
 use crate::ast::RangeExtension;
 use crate::error::QueryError;
 use crate::eval::column::Column;
@@ -9,13 +9,15 @@ use crate::eval::smooth::Edges;
 use crate::eval::window::{KnownWindows, Window};
 use crate::functions::OverTime;
 use crate::storage::SeriesColumns;
+use pharos_common::starts::Starts;
 use std::ops::Range;
 
 /// `rate`, `increase` and `delta`: the difference of last and first sample, extrapolated to the edges.
 ///
 /// Resets are rare and found once per series, so a window costs its resets and not its samples. By what a
 /// difference is multiplied follows from timestamps, which series that were sampled together share; only
-/// counters that were zero a moment ago are looked at one by one.
+/// counters that were zero a moment ago are looked at one by one, and those that are known to have been zero within
+/// the window.
 pub(super) fn extrapolated(
     call: &RangeCall,
     series: &SeriesColumns,
@@ -25,13 +27,25 @@ pub(super) fn extrapolated(
     let is_counter = call.function != OverTime::Delta;
     let per_second = call.function == OverTime::Rate;
     let values = series.values.as_slice();
-    let resets: Vec<usize> = if is_counter { resets(values) } else { Vec::new() };
+    let starts = starts::of(call, series);
+    let resets: Vec<usize> = match starts {
+        Some(starts) => starts::resets(values, &series.timestamps, starts),
+        None if is_counter => resets(values),
+        None => Vec::new(),
+    };
     let stretches = known.stretches(|| stretches(call, series, &known.bounds, per_second));
     let (mut low, mut high) = (0, 0);
     let mut column = Column::default();
     column.reserve(known.bounds.len());
     for ((step, range), stretch) in known.bounds.iter().enumerate().zip(stretches) {
-        if range.len() < 2 {
+        // Zero at a known time serves for a sample.
+        let zero_ms = match starts {
+            Some(_) if !range.is_empty() => {
+                starts::zero_inside(starts, series.timestamps[range.start], call.windows.start_ms(step))
+            }
+            _ => None,
+        };
+        if range.len() < 2 && zero_ms.is_none() {
             continue;
         }
         let last = range.end - 1;
@@ -50,6 +64,13 @@ pub(super) fn extrapolated(
             for &reset in &resets[low..high] {
                 difference += values[reset - 1];
             }
+        }
+        if let Some(zero_ms) = zero_ms {
+            let ends = (series.timestamps[range.start], series.timestamps[last]);
+            let stretch = Stretch::since(zero_ms, ends, range.len() - 1, call.windows.end_ms(step));
+            difference += first;
+            column.push_float(step, difference * stretch.factor(None, call.windows.range_ms, per_second));
+            continue;
         }
         let factor = if is_counter && difference > 0.0 && first >= 0.0 && !stretch.is_far(first, difference) {
             stretch.factor(Some(first / difference), call.windows.range_ms, per_second)
@@ -113,6 +134,8 @@ pub(super) struct Observed {
     pub(super) gaps: usize,
     /// A counter's first value over its increase.
     pub(super) zero_after: Option<f64>,
+    /// When a counter is known to have been zero before its first sample.
+    pub(super) zero_ms: Option<i64>,
 }
 
 /// How far, in seconds, the samples of a window reach, and how far they are taken to go on: samples that come
@@ -140,6 +163,18 @@ impl Stretch {
             to_end = gap / 2.0;
         }
         Stretch { sampled, to_start, to_end, factor: 0.0 }
+    }
+
+    /// The same of a counter that was zero at a known time within the window: nothing lies before that.
+    fn since(zero_ms: i64, (first_ms, last_ms): (i64, i64), gaps: usize, end_ms: i64) -> Self {
+        let sampled = (last_ms - zero_ms) as f64 / 1000.0;
+        let mut to_end = (end_ms - last_ms) as f64 / 1000.0;
+        // Of a single sample nobody knows how soon another would come.
+        let gap = if gaps > 0 { (last_ms - first_ms) as f64 / 1000.0 / gaps as f64 } else { 0.0 };
+        if to_end >= gap * 1.1 {
+            to_end = gap / 2.0;
+        }
+        Stretch { sampled, to_start: 0.0, to_end, factor: 0.0 }
     }
 
     /// Whether a counter was zero so long ago that it does not matter: decided without a division, and only
@@ -172,7 +207,12 @@ impl Stretch {
 
 /// The same for a single window.
 pub(super) fn extrapolation(seen: &Observed, window: &Window<'_>, per_second: bool) -> f64 {
-    Stretch::of(seen.first_ms, seen.last_ms, seen.gaps, (window.start_ms, window.end_ms)).factor(
+    let ends = (seen.first_ms, seen.last_ms);
+    if let Some(zero_ms) = seen.zero_ms {
+        let stretch = Stretch::since(zero_ms, ends, seen.gaps, window.end_ms);
+        return stretch.factor(None, window.range_ms, per_second);
+    }
+    Stretch::of(ends.0, ends.1, seen.gaps, (window.start_ms, window.end_ms)).factor(
         seen.zero_after,
         window.range_ms,
         per_second,
@@ -212,6 +252,7 @@ pub(super) fn instant(
     series: &SeriesColumns,
     bounds: &[Range<usize>],
     is_rate: bool,
+    starts: Option<&Starts>,
     meter: &Meter<'_>,
 ) -> Result<Column, QueryError> {
     let mut column = Column::default();
@@ -222,12 +263,14 @@ pub(super) fn instant(
         }
         let last = range.end - 1;
         let (before, now) = (series.values[last - 1], series.values[last]);
-        let elapsed_ms = series.timestamps[last] - series.timestamps[last - 1];
+        let (before_ms, now_ms) = (series.timestamps[last - 1], series.timestamps[last]);
+        let elapsed_ms = now_ms - before_ms;
         if elapsed_ms == 0 {
             continue;
         }
         // A counter that fell has risen from zero to what it is.
-        let mut difference = if is_rate && now < before { now } else { now - before };
+        let fell = is_rate && (now < before || starts::restarted(starts, before_ms, now_ms));
+        let mut difference = if fell { now } else { now - before };
         if is_rate {
             difference /= elapsed_ms as f64 / 1000.0;
         }

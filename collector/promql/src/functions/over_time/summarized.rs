@@ -108,6 +108,7 @@ fn difference(call: &RangeCall, summary: &Summary, step: usize) -> Option<f64> {
         last_ms: summary.last.timestamp_ms,
         gaps: usize::try_from(summary.count - 1).ok()?,
         zero_after: (is_counter && difference > 0.0 && first >= 0.0).then(|| first / difference),
+        zero_ms: None,
     };
     let window = Window {
         timestamps: &[],
