@@ -1,7 +1,7 @@
 //! The text that `/metrics` serves: Prometheus' format or OpenMetrics, from the latest readings.
 
 use crate::board::Posted;
-use pharos_proto::v1::{Label, MetricType};
+use pharos_proto::v1::{Column, DefineGroup, Label, MetricType};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -72,9 +72,7 @@ impl Exposition {
                     continue;
                 }
                 let Some(&value) = posted.values.get(at) else { continue };
-                let shared =
-                    message.labels.iter().filter(|label| !TARGET_LABELS.contains(&label.name.as_str()));
-                let labels = render_labels(shared.chain(&column.labels));
+                let labels = labels_of(message, column);
                 let kind = MetricType::try_from(column.r#type).unwrap_or(MetricType::Unknown);
                 self.family(&column.name, kind, &column.help).series.push((labels, value));
             }
@@ -168,6 +166,16 @@ impl Family {
     }
 }
 
+/// A column's labels and its group's; its own come in place of its group's, as collectors read it.
+fn labels_of(group: &DefineGroup, column: &Column) -> String {
+    let own = |name: &str| column.labels.iter().any(|label| label.name == name);
+    let shared = group
+        .labels
+        .iter()
+        .filter(|label| !TARGET_LABELS.contains(&label.name.as_str()) && !own(&label.name));
+    render_labels(shared.chain(&column.labels))
+}
+
 fn render_labels<'a>(labels: impl Iterator<Item = &'a Label>) -> String {
     let mut labels: Vec<&Label> = labels.collect();
     labels.sort_by(|left, right| left.name.cmp(&right.name));
@@ -253,5 +261,16 @@ mod tests {
         let labels = [label("b", "x\"\\\ny"), label("a", "1")];
         assert_eq!(render_labels(labels.iter()), "{a=\"1\",b=\"x\\\"\\\\\\ny\"}");
         assert_eq!(render_labels([].iter()), "");
+    }
+
+    #[test]
+    fn no_label_is_written_twice() {
+        let label = |name: &str, value: &str| Label { name: name.into(), value: value.into() };
+        let group = DefineGroup {
+            labels: vec![label("instance", "n"), label("gpu", "1"), label("pod", "a")],
+            ..DefineGroup::default()
+        };
+        let column = Column { labels: vec![label("pod", "b")], ..Column::default() };
+        assert_eq!(labels_of(&group, &column), r#"{gpu="1",pod="b"}"#);
     }
 }

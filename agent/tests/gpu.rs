@@ -8,6 +8,7 @@ use pharos_proto::catalogue::{Catalogue, Kind};
 use std::time::{Duration, Instant};
 use support::Bench;
 use support::fake_nvml::FakeNvml;
+use support::kubelet::Kubelet;
 
 /// Longer than any of these steps takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -93,6 +94,12 @@ fn labelled(text: &str, metric: &str, labels: &[&str]) -> Option<f64> {
     });
     let line = lines.find(|line| labels.iter().all(|label| line.contains(label)))?;
     line.rsplit_once(' ')?.1.parse().ok()
+}
+
+/// The value of the series of a container `main` of a pod in the namespace `ml`.
+fn of_pod(text: &str, metric: &str, pod: &str, more: &[&str]) -> Option<f64> {
+    let pod = format!(r#"pod="{pod}""#);
+    labelled(text, metric, &[&[r#"container="main""#, r#"namespace="ml""#, &pod], more].concat())
 }
 
 fn all_up(gpus: u32) -> impl Fn(&str) -> bool {
@@ -516,6 +523,77 @@ fn processes_are_attributed_to_pods_and_jobs() {
     assert_eq!(labelled(&text, "pharos_gpu_process_memory_used_bytes", &mps), Some(3_000.0));
     // Device values are there once, whoever shares the device.
     assert_eq!(text.lines().filter(|line| line.starts_with("DCGM_FI_DEV_GPU_UTIL{")).count(), 2);
+}
+
+#[test]
+fn gpus_carry_their_pods_and_tell_how_they_are_shared() {
+    let control = "gpus 5\nprocess 0 41 1000\nprocess 0 42 2000\nprocess 1 43 3000\nprocess 1 46 600\n\
+                   process 2 44 4000 mps\nprocess 2 45 5000 mps\nmig 3 1:0:3g.40gb:40448 5:0:1g.10gb:9728\n";
+    let fake = FakeNvml::new(control);
+    let logs = fake.path("root/var/log/containers");
+    std::fs::create_dir_all(&logs).unwrap();
+    for (pid, pod) in [(41, "infer-a"), (42, "infer-b"), (43, "train-c"), (44, "serve-d"), (45, "serve-e")] {
+        let id = pid.to_string().repeat(32);
+        let folder = fake.path("proc").join(pid.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("comm"), "python\n").unwrap();
+        let cgroup = format!("0::/kubepods.slice/cri-containerd-{id}.scope\n");
+        std::fs::write(folder.join("cgroup"), cgroup).unwrap();
+        std::fs::write(logs.join(format!("{pod}_ml_main-{id}.log")), "").unwrap();
+    }
+    let uuid = |gpu: u32| format!("GPU-00000000-0000-0000-0000-{gpu:012x}");
+    let replica = |gpu: u32, replica: u32| format!("{}::{replica}", uuid(gpu));
+    let _kubelet = Kubelet::start(
+        &fake.path("kubelet.sock"),
+        &[
+            ("ml", "infer-a", &replica(0, 0)),
+            ("ml", "infer-b", &replica(0, 1)),
+            ("ml", "train-c", &uuid(1)),
+            ("ml", "serve-d", &replica(2, 0)),
+            ("ml", "serve-e", &replica(2, 1)),
+            ("ml", "slice-f", "MIG-00000000-0000-0000-0003-000000000001"),
+        ],
+    );
+    let mut node = Node::with(fake, &["--gpu.pod-labels"]);
+    let text = node.until("the kubelet's answer", |text| {
+        of_pod(text, "DCGM_FI_DEV_GPU_UTIL", "train-c", &[r#",gpu="1""#]).is_some()
+    });
+    // A GPU of one pod carries it; one that is shared has its values once, and nobody's name.
+    let utilisation: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("DCGM_FI_DEV_GPU_UTIL{")).collect();
+    assert_eq!(utilisation.len(), 5, "{utilisation:#?}");
+    assert_eq!(utilisation.iter().filter(|line| line.contains("pod=\"")).count(), 1, "{utilisation:#?}");
+    // So does an instance.
+    let instances: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("DCGM_FI_DEV_FB_TOTAL{") && line.contains("GPU_I_ID"))
+        .collect();
+    assert_eq!(instances.len(), 2, "{instances:#?}");
+    assert_eq!(of_pod(&text, "DCGM_FI_DEV_FB_TOTAL", "slice-f", &[r#"GPU_I_ID="5""#]), Some(9_728.0));
+    assert!(!instances.iter().any(|line| line.contains(r#"GPU_I_ID="1""#) && line.contains("pod=\"")));
+    // How it is shared, by whom, and what each of them holds.
+    for (gpu, pod, sharing, bytes) in [
+        (0, "infer-a", "time_slicing", Some(1_000.0)),
+        (0, "infer-b", "time_slicing", Some(2_000.0)),
+        (1, "train-c", "exclusive", Some(3_000.0)),
+        (2, "serve-d", "mps", Some(4_000.0)),
+        (2, "serve-e", "mps", Some(5_000.0)),
+        (3, "slice-f", "mig", None),
+    ] {
+        let gpu = format!(r#",gpu="{gpu}""#);
+        let memory = of_pod(&text, "pharos_gpu_process_memory_used_bytes", pod, &[&gpu]);
+        assert_eq!(memory, bytes, "{pod}\n{}", excerpt(&text));
+        let sharing = format!(r#"sharing="{sharing}""#);
+        let info = of_pod(&text, "pharos_gpu_pod_info", pod, &[&gpu, &sharing]);
+        assert_eq!(info, Some(1.0), "{pod} {sharing}\n{}", excerpt(&text));
+    }
+    // What the host runs on a pod's GPU is not the pod's.
+    let of_host: Vec<&str> = text.lines().filter(|line| line.contains(r#"pid="46""#)).collect();
+    assert!(!of_host.is_empty() && !of_host.iter().any(|line| line.contains("pod=\"")), "{of_host:#?}");
+    // A scraper refuses everything if one series has a label twice.
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.matches(r#"pod=""#).count() <= 1, "{line}");
+    }
 }
 
 #[test]

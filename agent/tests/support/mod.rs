@@ -3,6 +3,7 @@
 
 pub mod collector;
 pub mod fake_nvml;
+pub mod kubelet;
 
 use clap::Parser;
 use pharos_agent::board::{Board, Posted};

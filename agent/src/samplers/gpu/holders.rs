@@ -108,7 +108,7 @@ impl Holders {
                 }
             };
             let Some(held) = self.held.get_mut(held) else { continue };
-            held.relabel(groups, labels.of_gpu(&gpu.description, driver));
+            held.relabel(groups, labels.of_device(&gpu.description, driver));
             held.list_processes(groups, &gpu.processes, workloads);
             held.list_holders(groups, &gpu.processes, workloads, &of_gpu, mapped);
             held.put_values(groups, &gpu.processes);
@@ -168,7 +168,14 @@ fn read_jobs(path: &Path) -> Vec<String> {
     if read.is_err() {
         return Vec::new();
     }
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).take(HOLDERS_MAX).map(str::to_owned).collect()
+    let mut jobs: Vec<String> = Vec::new();
+    for job in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        // A job that is written twice is one series.
+        if jobs.len() < HOLDERS_MAX && !jobs.iter().any(|known| known == job) {
+            jobs.push(job.to_owned());
+        }
+    }
+    jobs
 }
 
 /// A pod's name without the rank or the random suffix that its controller gave it.
@@ -361,6 +368,14 @@ mod tests {
         assert_eq!(job_of_pod("llama-worker-3"), "llama-worker");
         assert_eq!(job_of_pod("train-x7k2p"), "train");
         assert_eq!(job_of_pod("single"), "single");
+    }
+
+    #[test]
+    fn jobs_of_a_mapping_are_each_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("0"), "7\n8\n\n 7 \n").unwrap();
+        assert_eq!(read_jobs(&folder.path().join("0")), ["7", "8"]);
+        assert!(read_jobs(&folder.path().join("1")).is_empty());
     }
 
     #[test]

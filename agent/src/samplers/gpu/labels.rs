@@ -26,8 +26,15 @@ pub(super) struct Owner {
 impl Labels {
     /// Labels of a whole GPU.
     pub(super) fn of_gpu(&self, gpu: &GpuDescription, driver: &DriverInfo) -> Vec<Label> {
+        let mut labels = self.of_device(gpu, driver);
+        self.own(&mut labels, &gpu.uuid);
+        labels
+    }
+
+    /// The same without its pod, for series that name one themselves.
+    pub(super) fn of_device(&self, gpu: &GpuDescription, driver: &DriverInfo) -> Vec<Label> {
         let mut labels = who(gpu);
-        self.finish(&mut labels, &gpu.uuid, driver);
+        self.finish(&mut labels, driver);
         labels
     }
 
@@ -44,7 +51,8 @@ impl Labels {
         if instance.compute_instance != 0 {
             labels.push(("compute_instance".into(), instance.compute_instance.to_string()));
         }
-        self.finish(&mut labels, &instance.uuid, driver);
+        self.finish(&mut labels, driver);
+        self.own(&mut labels, &instance.uuid);
         labels
     }
 
@@ -75,11 +83,14 @@ impl Labels {
         key
     }
 
-    fn finish(&self, labels: &mut Vec<Label>, uuid: &str, driver: &DriverInfo) {
+    fn finish(&self, labels: &mut Vec<Label>, driver: &DriverInfo) {
         self.hostname(labels);
         if !driver.driver.is_empty() {
             labels.push(("DCGM_FI_DRIVER_VERSION".into(), driver.driver.clone()));
         }
+    }
+
+    fn own(&self, labels: &mut Vec<Label>, uuid: &str) {
         if let Some(owner) = self.owner(uuid) {
             labels.push(("container".into(), owner.container.clone()));
             labels.push(("namespace".into(), owner.namespace.clone()));
