@@ -33,6 +33,9 @@ struct Options {
     /// How long samples are kept; 0 keeps all
     #[arg(long = "storage.retention.time", value_name = "DURATION", default_value = "30d")]
     retention_time: PrometheusDuration,
+    /// How long roll-ups of five minutes are kept when their samples are gone; 0 keeps them for ever
+    #[arg(long = "storage.rollup.retention.time", value_name = "DURATION", default_value = "400d")]
+    rollup_retention_time: PrometheusDuration,
     /// Size of all stored samples above which the oldest are dropped (for example 512MB); 0 for no limit
     #[arg(long = "storage.retention.size", value_name = "BYTES")]
     retention_size: Option<pharos_collector::ByteSize>,
@@ -225,6 +228,7 @@ fn collector_options(options: &Options, alertmanager_url: &str) -> pharos_collec
         rule_files: options.rule_files.clone(),
         shipped_rules: options.shipped_rules,
         listen_address: options.collector_address.clone(),
+        rollup_retention_time: options.rollup_retention_time,
         retention_size: options.retention_size,
         enable_admin_api: options.enable_admin_api,
         query: options.query.clone(),

@@ -47,8 +47,9 @@ pub struct Options {
     pub retention_time: PrometheusDuration,
 
     /// How long roll-ups are kept when their samples are gone. They answer windows of five minutes or more that begin
-    /// and end at multiples of five minutes, exactly, and no others; 0 keeps them for ever, less than the retention
-    /// time drops them with their samples
+    /// and end at multiples of five minutes, exactly, of functions that need no more (sum, avg, min, max, count, last,
+    /// first and present_over_time, rate, increase, delta, changes, resets); other answers about such times come with
+    /// a warning. 0 keeps them for ever, less than the retention time drops them with their samples
     #[arg(long = "storage.rollup.retention.time", value_name = "DURATION", default_value = "400d")]
     pub rollup_retention_time: PrometheusDuration,
 
@@ -101,7 +102,8 @@ pub struct Options {
     #[allow(missing_docs)]
     pub query: QueryFlags,
 
-    /// Prometheus' feature flags are accepted; all that Pharos supports is on
+    /// Prometheus' feature flags are accepted. What they name is on by itself if Pharos has it, but for
+    /// `type-and-unit-labels` and `use-start-timestamps`
     #[arg(long = "enable-feature", value_name = "NAME", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
 

@@ -30,7 +30,7 @@ pub(crate) async fn run(
             () = shutdown.cancelled() => return,
         }
         let text = String::from_utf8_lossy(&self_metrics::encode(&registry)).into_owned();
-        let mut exposition = match exposition::parse(&text, clock.now_ms()) {
+        let mut exposition = match exposition::parse(&text, exposition::Times::Milliseconds, clock.now_ms()) {
             Ok(exposition) => exposition,
             Err(error) => {
                 tracing::error!(%error, "Self metrics cannot be read back");

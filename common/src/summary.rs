@@ -289,6 +289,34 @@ impl Summary {
         self.uncertainty += later.uncertainty;
         self.is_exact = self.is_exact && later.is_exact && self.magnitude < EXACT_MAX;
     }
+
+    /// Adds whole numbers that are sums of whole numbers of one sign: as [`Summary::add_total`] of each, which below
+    /// [`EXACT_MAX`] is plain addition in any order. `false`, and nothing is added, if that may be exceeded or the sum
+    /// so far is not whole.
+    #[inline]
+    pub fn add_whole(&mut self, sums: &[f64]) -> bool {
+        let is_whole = self.sum.trunc() == self.sum && self.compensation == 0.0;
+        let sum = self.sum + whole_sum(sums, |sum| sum);
+        let magnitude = self.magnitude + whole_sum(sums, f64::abs);
+        if !(is_whole && self.is_exact && magnitude < EXACT_MAX) {
+            return false;
+        }
+        (self.sum, self.magnitude) = (sum, magnitude);
+        true
+    }
+}
+
+/// The sum of whole numbers, four at a time: exact while its magnitude is below [`EXACT_MAX`].
+#[inline]
+fn whole_sum(values: &[f64], of: impl Fn(f64) -> f64) -> f64 {
+    let (fours, rest) = values.as_chunks::<4>();
+    let mut lanes = [0.0; 4];
+    for four in fours {
+        for (lane, &value) in lanes.iter_mut().zip(four) {
+            *lane += of(value);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&value| of(value)).sum::<f64>()
 }
 
 /// What a [`Summary`] has of the sum, field by field.
@@ -319,6 +347,27 @@ mod tests {
     use super::*;
     use crate::sample::STALE_NAN;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whole_sums_add_up_as_one_by_one(
+            before in prop::sample::select(vec![0.0, -7.0, 0.5, 9e15]),
+            sums in prop::collection::vec(
+                prop_oneof![(-1_000_000i64..1_000_000).prop_map(|sum| sum as f64), Just(8e15), Just(-0.0), Just(f64::INFINITY)],
+                0..40,
+            ),
+        ) {
+            let mut all = Summary { sum: before, magnitude: f64::abs(before), ..Summary::default() };
+            let mut each = all.clone();
+            if all.add_whole(&sums) {
+                for &sum in &sums {
+                    let magnitude = sum.abs();
+                    each.add_total(&Total { sum, compensation: 0.0, uncertainty: 0.0, magnitude, is_exact: true });
+                }
+            }
+            prop_assert_eq!(format!("{all:?}"), format!("{each:?}"));
+        }
+    }
 
     fn value() -> impl Strategy<Value = f64> {
         prop_oneof![

@@ -58,12 +58,12 @@ fn object(labels: &Labels) -> Labels {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exposition::parse;
+    use super::super::exposition::{Times, parse};
     use super::*;
 
     #[track_caller]
     fn check(text: &str, want: &[&str]) {
-        let mut got: Vec<String> = starts(&parse(text, 7).unwrap())
+        let mut got: Vec<String> = starts(&parse(text, Times::Milliseconds, 7).unwrap())
             .into_iter()
             .map(|(labels, start_ms)| format!("{labels} {start_ms}"))
             .collect();

@@ -31,11 +31,37 @@ pub struct Exposition {
     pub metadata: BTreeMap<String, Metadata>,
 }
 
+/// In what a text tells times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Whole milliseconds, as Prometheus' own format.
+    Milliseconds,
+    /// Seconds, maybe with a fraction, as OpenMetrics.
+    Seconds,
+}
+
+impl Times {
+    fn read(self, text: &str) -> Result<TimestampMs, String> {
+        match self {
+            Times::Milliseconds => {
+                text.parse().map_err(|_| format!("{text:?} is no timestamp in whole milliseconds"))
+            }
+            Times::Seconds => {
+                let millis = text.parse::<f64>().ok().map(|seconds| (seconds * 1_000.0).round());
+                let in_range = millis.filter(|millis| millis.abs() < TimestampMs::MAX as f64);
+                in_range
+                    .map(|millis| millis as TimestampMs)
+                    .ok_or_else(|| format!("{text:?} is no timestamp in seconds"))
+            }
+        }
+    }
+}
+
 /// Reads a text. Samples without a timestamp get `now_ms`.
 ///
 /// # Errors
 /// The first line that cannot be read.
-pub fn parse(text: &str, now_ms: TimestampMs) -> Result<Exposition, ExpositionError> {
+pub fn parse(text: &str, times: Times, now_ms: TimestampMs) -> Result<Exposition, ExpositionError> {
     let mut exposition = Exposition::default();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_matches([' ', '\t', '\r']);
@@ -48,7 +74,7 @@ pub fn parse(text: &str, now_ms: TimestampMs) -> Result<Exposition, ExpositionEr
             None if exposition.samples.len() >= SAMPLES_PER_WRITE_MAX => {
                 Err(format!("the text has more than {SAMPLES_PER_WRITE_MAX} samples"))
             }
-            None => parse_sample(line, now_ms).map(|sample| exposition.samples.push(sample)),
+            None => parse_sample(line, times, now_ms).map(|sample| exposition.samples.push(sample)),
         };
         outcome.map_err(|message| ExpositionError { line: index + 1, message })?;
     }
@@ -83,7 +109,7 @@ fn take_comment(comment: &str, metadata: &mut BTreeMap<String, Metadata>) {
     }
 }
 
-fn parse_sample(line: &str, now_ms: TimestampMs) -> Result<LoneSample, String> {
+fn parse_sample(line: &str, times: Times, now_ms: TimestampMs) -> Result<LoneSample, String> {
     let name_end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
     let (name, mut rest) = line.split_at(name_end);
     let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
@@ -101,7 +127,7 @@ fn parse_sample(line: &str, now_ms: TimestampMs) -> Result<LoneSample, String> {
     let value = parse_value(value).ok_or_else(|| format!("{value:?} is no number"))?;
     let timestamp_ms = match words.next() {
         None | Some("#") => now_ms,
-        Some(text) => text.parse().map_err(|_| format!("{text:?} is no timestamp in whole milliseconds"))?,
+        Some(text) => times.read(text)?,
     };
     let labels = checked_labels(pairs.iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
         .map_err(|fault: LabelFault| fault.to_string())?;
@@ -190,7 +216,10 @@ fn parse_value(text: &str) -> Option<f64> {
         "nan" => Some(f64::from_bits(pharos_common::sample::NORMAL_NAN_BITS)),
         "inf" | "+inf" | "infinity" | "+infinity" => Some(f64::INFINITY),
         "-inf" | "-infinity" => Some(f64::NEG_INFINITY),
-        lower if lower.bytes().all(|b| b.is_ascii_digit() || b"+-.e".contains(&b)) => lower.parse().ok(),
+        lower if lower.bytes().all(|b| b.is_ascii_digit() || b"+-.e".contains(&b)) => {
+            // What is too large for a number is none, as in Go.
+            lower.parse().ok().filter(|value: &f64| value.is_finite())
+        }
         _ => None,
     }
 }
@@ -202,7 +231,7 @@ mod tests {
 
     #[track_caller]
     fn check(line: &str, want: &str) {
-        let got = match parse(line, 7) {
+        let got = match parse(line, Times::Milliseconds, 7) {
             Ok(exposition) => exposition
                 .samples
                 .iter()
@@ -228,6 +257,7 @@ mod tests {
     fn faults_name_their_line() {
         check("up 1\nup", "line 2: the value is missing");
         check("up x", "line 1: \"x\" is no number");
+        check("up 1e400", "line 1: \"1e400\" is no number");
         check("up 1 1.5", "line 1: \"1.5\" is no timestamp in whole milliseconds");
         check("up{a} 1", "line 1: label \"a\" has no value");
         check("up{a=\"1} 1", "line 1: a quote is not closed");
@@ -239,16 +269,24 @@ mod tests {
     #[test]
     fn metadata_is_read() {
         let text = "# HELP up Whether\\nit is up\n# TYPE up gauge\n# just a comment\n";
-        let metadata = parse(text, 0).unwrap().metadata;
+        let metadata = parse(text, Times::Milliseconds, 0).unwrap().metadata;
         assert_eq!(metadata.len(), 1);
         assert_eq!(metadata["up"].help, "Whether\nit is up");
         assert_eq!(metadata["up"].kind, MetricKind::Gauge);
     }
 
+    #[test]
+    fn openmetrics_tells_times_in_seconds() {
+        let at = |text: &str| parse(text, Times::Seconds, 0).map(|read| read.samples[0].timestamp_ms);
+        assert_eq!(at("up 1 1700000000.123 # {trace=\"a\"} 1"), Ok(1_700_000_000_123));
+        assert_eq!(at("up 1 -1"), Ok(-1_000));
+        assert_eq!(at("up 1 1e30").unwrap_err().to_string(), "line 1: \"1e30\" is no timestamp in seconds");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "[a-z{}=\"\\\\ ,#\n0-9é]{0,60}") {
-            let _ = parse(&text, 0);
+            let _ = parse(&text, Times::Milliseconds, 0);
         }
     }
 }

@@ -3,13 +3,14 @@
 //! A text with a fault is refused whole: nothing of it is stored.
 
 use super::created;
-use super::exposition;
+use super::exposition::{self, Times};
 use super::http_write::{WriteRefusal, decode_text, refuse_out_of_bounds};
 use super::type_labels;
 use crate::collector::Collector;
 use crate::limits::{FUTURE_MS_MAX, WRITE_ROOM_TIME_MAX};
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -35,13 +36,19 @@ async fn import(collector: &Arc<Collector>, headers: &HeaderMap, body: Body) -> 
     refuse_out_of_bounds(&appended)
 }
 
+/// OpenMetrics says by its type that it is.
+fn times(headers: &HeaderMap) -> Times {
+    let kind = headers.get(CONTENT_TYPE).map_or(&[][..], |kind| kind.as_bytes());
+    if kind.starts_with(b"application/openmetrics-text") { Times::Seconds } else { Times::Milliseconds }
+}
+
 /// Unpacks a text and appends what it says.
 async fn store(collector: &Collector, headers: &HeaderMap, body: Bytes) -> Result<Appended, WriteRefusal> {
     let body = decode_text(headers, body)?;
     let text = std::str::from_utf8(&body).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
     let now_ms = collector.clock.now_ms();
-    let mut exposition =
-        exposition::parse(text, now_ms).map_err(|error| WriteRefusal::Bad(error.to_string()))?;
+    let mut exposition = exposition::parse(text, times(headers), now_ms)
+        .map_err(|error| WriteRefusal::Bad(error.to_string()))?;
     if type_labels::is_wanted(&collector.options) {
         type_labels::label(&mut exposition.samples, &exposition.metadata);
     }

@@ -66,7 +66,7 @@ mod tests {
         let text = "# TYPE a_seconds histogram\n# UNIT a_seconds seconds\na_seconds_bucket{le=\"1\"} 1\n\
             # TYPE b_total counter\nb_total{__type__=\"gauge\",__unit__=\"x\"} 1\n# HELP c nothing else\n\
             c 1\nd{__unit__=\"x\"} 1\n";
-        let mut exposition = exposition::parse(text, 0).unwrap();
+        let mut exposition = exposition::parse(text, exposition::Times::Milliseconds, 0).unwrap();
         label(&mut exposition.samples, &exposition.metadata);
         let labels: Vec<String> = exposition.samples.iter().map(|sample| sample.labels.to_string()).collect();
         assert_eq!(

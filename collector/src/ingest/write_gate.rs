@@ -9,7 +9,7 @@ use super::http_write::WriteRefusal;
 use crate::limits::{
     WRITE_BODIES_BYTES_MAX, WRITE_BODY_BYTES_MAX, WRITE_ON_RUNTIME_BYTES_MAX, WRITES_AT_ONCE_MAX,
 };
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use pharos_common::server::BodyTooSlow;
@@ -55,6 +55,12 @@ impl WriteGate {
     /// # Errors
     /// If it is too large, breaks off, or comes too slowly, or there is no room for it now.
     pub async fn admit(&self, mut body: Body) -> Result<Admitted, WriteRefusal> {
+        let too_large =
+            || WriteRefusal::TooLarge(format!("the body is larger than {WRITE_BODY_BYTES_MAX} bytes"));
+        // What says so itself need not come first.
+        if body.size_hint().lower() > WRITE_BODY_BYTES_MAX as u64 {
+            return Err(too_large());
+        }
         let mut whole = BytesMut::new();
         let mut only = None;
         let (mut length, mut charged) = (0, None);
@@ -67,8 +73,7 @@ impl WriteGate {
             let Ok(data) = frame.into_data() else { continue };
             length += data.len();
             if length > WRITE_BODY_BYTES_MAX {
-                let message = format!("the body is larger than {WRITE_BODY_BYTES_MAX} bytes");
-                return Err(WriteRefusal::TooLarge(message));
+                return Err(too_large());
             }
             self.charge(&mut charged, length)?;
             // Most bodies come in one piece, which is taken as it is.

@@ -11,7 +11,7 @@ pub struct SystemdOptions {
     #[arg(
         long = "collector.systemd.unit-exclude",
         value_name = "REGEX",
-        default_value = r".+\.(automount|device|mount|scope|slice)"
+        default_value = r".+\.(automount|device|mount|scope|slice|target)"
     )]
     pub unit_exclude: String,
     /// Publish the tasks of services

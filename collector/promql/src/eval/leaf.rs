@@ -17,6 +17,9 @@ use crate::storage::{Budget, Selection, SeriesColumns};
 use crate::summaries::SummaryRequest;
 use std::sync::{Arc, OnceLock};
 
+/// Not a remark of Prometheus', which drops all at once.
+const SAMPLES_GONE: &str = "retention has dropped samples of this range, and the roll-ups that are left do not tell all that is asked";
+
 impl<'e> Evaluator<'e> {
     /// Evaluates a leaf, and with it all leaves that read the same series.
     pub(super) fn read_leaf(&mut self, index: usize) -> Result<(), QueryError> {
@@ -40,10 +43,16 @@ impl<'e> Evaluator<'e> {
             tasks.push(Task { leaf, call, counts: self.looked_at.is_some() });
         }
         let summarized = self.read_summaries(index, &tasks)?;
+        let by_samples = summarized.is_none();
         let Gathered { part, running } = match summarized {
             Some(part) => Gathered { part, running: Vec::new() },
             None => self.read_samples(reading, &tasks)?,
         };
+        for task in &tasks {
+            if part.is_cut || by_samples && plan.lacks_samples(task.leaf) {
+                self.annotations.warn(SAMPLES_GONE, &self.place(task.leaf.selector));
+            }
+        }
         self.annotations.merge(part.annotations);
         self.stats.series_read += part.series_read;
         self.stats.samples_read += part.samples_read;

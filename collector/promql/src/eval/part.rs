@@ -50,6 +50,8 @@ pub(super) struct Part {
     pub(super) series_read: usize,
     pub(super) samples_read: usize,
     pub(super) summaries: SummaryStats,
+    /// Whether there were windows of which summaries tell nothing and samples are gone.
+    pub(super) is_cut: bool,
 }
 
 /// Reads part after part. What it found out about timestamps serves the next one, too.

@@ -46,6 +46,7 @@ pub(super) fn read(mut set: Box<dyn SummarySet + '_>, work: &SummaryTask<'_>) ->
             work.count(&summaries, &column, &mut found.looked_at);
         }
         part.series_read += 1;
+        part.is_cut |= summaries.iter().any(|summary| summary.is_cut);
         if column.is_empty() {
             continue;
         }

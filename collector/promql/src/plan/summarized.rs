@@ -87,6 +87,11 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether a leaf looks at times of which samples are gone and summaries are left.
+    pub(crate) fn lacks_samples(&self, leaf: &Leaf) -> bool {
+        self.setting.summaries.is_some_and(|summaries| leaf.start_ms < summaries.samples_since_ms)
+    }
+
     /// The range and the fields of summaries from which a leaf can be told.
     fn wanted_of(&self, leaf: &Leaf) -> Option<(i64, SummaryFields)> {
         match leaf.kind {

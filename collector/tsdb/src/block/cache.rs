@@ -48,8 +48,9 @@ pub(crate) struct BlockCache {
 impl BlockCache {
     /// For at most so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        // Roll-ups of a day take a hundredth of its samples, but nobody asks for all samples of a day.
-        let of_rollups = bytes_max / 4;
+        // Roll-ups of a day take a hundredth of its samples, but nobody asks for all samples of a day. Those of a
+        // month of a thousand series are some 65 MB.
+        let of_rollups = bytes_max / 2;
         BlockCache {
             pages: Arc::new(SectionCache::new(bytes_max - of_rollups)),
             rollups: Arc::new(SectionCache::new(of_rollups)),

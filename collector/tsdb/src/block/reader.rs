@@ -182,6 +182,8 @@ impl Block {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
+        // What was sound when it was read before may be so no more; who keeps house looks at it again.
+        self.index_is_sound.store(false, Ordering::Relaxed);
         let damaged = || self.damaged("the index");
         let packed = self.packed_index()?;
         let plain = zstd::bulk::decompress(&packed, self.footer.index_plain_length as usize)
@@ -190,6 +192,11 @@ impl Block {
         self.index_is_sound.store(true, Ordering::Relaxed);
         self.facts.get_or_init(|| index.facts());
         Ok(self.index.keep(index))
+    }
+
+    /// Reads the index if nobody has yet: an opening reads none.
+    pub(crate) fn open_index(&self) -> Result<(), BlockError> {
+        if self.index_is_sound.load(Ordering::Relaxed) { Ok(()) } else { self.index().map(drop) }
     }
 
     fn packed_index(&self) -> Result<Vec<u8>, BlockError> {

@@ -279,7 +279,7 @@ impl Inner {
     }
 
     /// Moves rows before `before_ms`, and all late samples, into blocks.
-    fn cut(&self, housekeeping: &mut Housekeeping, before_ms: TimestampMs) -> Result<(), TsdbError> {
+    pub(super) fn cut(&self, housekeeping: &mut Housekeeping, before_ms: TimestampMs) -> Result<(), TsdbError> {
         let before_ms = before_ms.max(self.head.cut_before_ms());
         // First a new segment, then the cut: rows that are late for this cut must not lie before the segment
         // behind which replay looks for them. Rows between the two are in the blocks and are replayed as well.
@@ -357,7 +357,7 @@ impl Inner {
     }
 
     /// Does the next merge that is due; `false` if none is.
-    fn merge_next(
+    pub(super) fn merge_next(
         &self,
         housekeeping: &mut Housekeeping,
         go_on: impl Fn() -> bool,

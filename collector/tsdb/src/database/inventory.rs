@@ -55,18 +55,28 @@ impl Inner {
         for block in self.blocks() {
             match block.check_index() {
                 Ok(bytes) => read += bytes,
-                Err(error @ BlockError::Damaged { .. }) => {
-                    let aside = move_aside(&*self.io, &self.folder, block.path())?.0;
-                    self.note_damage(&block, &error.to_string());
-                    tracing::error!(%error, aside = %aside.display(), "A damaged block was set aside; the rest is served");
-                    let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
-                    blocks.retain(|other| other.path() != block.path());
-                }
+                Err(error @ BlockError::Damaged { .. }) => self.set_aside(&block, &error)?,
                 Err(error) => return Err(error.into()),
             }
             if read > INDEX_BYTES_CHECKED_AT_ONCE {
                 return Ok(());
             }
+        }
+        Ok(())
+    }
+
+    /// Serves a block no more, and keeps its file for a person to look at. Whoever notices first does it.
+    pub(super) fn set_aside(&self, block: &Arc<Block>, error: &BlockError) -> Result<(), TsdbError> {
+        let was_served = {
+            let mut blocks = self.blocks.write().unwrap_or_else(PoisonError::into_inner);
+            let before = blocks.len();
+            blocks.retain(|other| other.path() != block.path());
+            blocks.len() < before
+        };
+        if was_served {
+            self.note_damage(block, &error.to_string());
+            let aside = move_aside(&*self.io, &self.folder, block.path())?.0;
+            tracing::error!(%error, aside = %aside.display(), "A damaged block was set aside; the rest is served");
         }
         Ok(())
     }

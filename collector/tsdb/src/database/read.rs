@@ -1,7 +1,7 @@
 //! Reads: the head first, then the blocks, so that nothing slips between them while a cut moves it.
 
 use super::{Database, Inner, Selection};
-use crate::block::reader::Block;
+use crate::block::reader::{Block, BlockError};
 use crate::error::{ReadError, TsdbError};
 use crate::head::selection::Wanted;
 use crate::hidden;
@@ -125,7 +125,7 @@ impl Database {
             if self.inner.head.overlaps(start_ms, end_ms) {
                 found.extend(self.inner.head.registry().postings().names().map(|(name, _)| name.to_owned()));
             }
-            for block in self.inner.blocks_in(start_ms, end_ms) {
+            for block in self.inner.blocks_in(start_ms, end_ms, true) {
                 found.extend(block.index()?.postings.names().map(|(name, _)| name.to_owned()));
             }
             found.retain(|name| !hidden::is_reserved_label(name));
@@ -165,7 +165,7 @@ impl Database {
             {
                 found.extend(values.keys().map(ToString::to_string));
             }
-            for block in self.inner.blocks_in(start_ms, end_ms) {
+            for block in self.inner.blocks_in(start_ms, end_ms, true) {
                 if let Some(values) = block.index()?.postings.values(name) {
                     found.extend(values.keys().map(ToString::to_string));
                 }
@@ -208,8 +208,28 @@ impl Inner {
         self.blocks().iter().any(|block| !block.tombstones().is_empty())
     }
 
-    pub(super) fn blocks_in(&self, start_ms: TimestampMs, end_ms: TimestampMs) -> Vec<Arc<Block>> {
-        self.blocks().into_iter().filter(|block| block.overlaps(start_ms, end_ms)).collect()
+    /// The blocks that a read of the range is about. One whose index turns out to be damaged is set aside instead:
+    /// nothing of it can be read, and the rest is served. A reader that may not read files is told of it later.
+    pub(super) fn blocks_in(
+        &self,
+        start_ms: TimestampMs,
+        end_ms: TimestampMs,
+        may_read_files: bool,
+    ) -> Vec<Arc<Block>> {
+        let mut blocks = self.blocks();
+        blocks.retain(|block| block.overlaps(start_ms, end_ms));
+        if may_read_files {
+            blocks.retain(|block| match block.open_index() {
+                Err(error @ BlockError::Damaged { .. }) => {
+                    if let Err(error) = self.set_aside(block, &error) {
+                        tracing::error!(%error, block = %block.path().display(), "A damaged block cannot be set aside");
+                    }
+                    false
+                }
+                _ => true,
+            });
+        }
+        blocks
     }
 
     fn visit_series(
@@ -220,7 +240,7 @@ impl Inner {
         mut visit: impl FnMut(&Labels),
     ) -> Result<(), TsdbError> {
         self.head.visit_series(matchers, start_ms, end_ms, &mut visit);
-        for block in self.blocks_in(start_ms, end_ms) {
+        for block in self.blocks_in(start_ms, end_ms, true) {
             let (index, tombstones) = (block.index()?, block.tombstones());
             for number in &index.postings.select_shown(matchers) {
                 let Some(series) = index.series.get(number as usize) else { continue };

@@ -45,19 +45,25 @@ impl State {
 impl Inner {
     /// Thins or drops the blocks that retention has passed, by time and by size.
     pub(super) fn drop_expired(&self, housekeeping: &mut Housekeeping) -> Result<(), TsdbError> {
-        let blocks = self.blocks();
         let mut expired: Vec<Arc<Block>> = Vec::new();
         if let Some(retention_ms) = self.options.retention_ms {
-            for block in &blocks {
-                let age_ms = self.clock.now_ms().saturating_sub(block.newest_ms());
-                let rollup_retention_ms = self.options.rollup_retention_ms;
-                let mut state = State::of(block)?;
-                let is_past = age_ms > retention_ms && rollup_retention_ms.is_some();
-                if is_past && state == State::Samples && !block.facts()?.is_thinned && lacks_rollups(block)? {
-                    // They are made before its samples go.
-                    state = State::Whole;
+            let fates = |blocks: &[Arc<Block>]| -> Result<Vec<Fate>, TsdbError> {
+                blocks.iter().map(|block| self.fate_of(block, retention_ms)).collect()
+            };
+            let mut blocks = self.blocks();
+            let mut due = fates(&blocks)?;
+            if due.contains(&Fate::Thin) {
+                // What came late is joined with the rest while there are samples: of buckets that samples of
+                // another block lie between nothing could be told afterwards.
+                if self.head.late_len() > 0 {
+                    self.cut(housekeeping, self.head.cut_before_ms())?;
                 }
-                match fate(age_ms, retention_ms, rollup_retention_ms, state) {
+                while self.merge_next(housekeeping, || true)? {}
+                blocks = self.blocks();
+                due = fates(&blocks)?;
+            }
+            for (block, fate) in blocks.iter().zip(due) {
+                match fate {
                     Fate::Keep => {}
                     Fate::Thin => self.thin(block)?,
                     Fate::Drop => expired.push(Arc::clone(block)),
@@ -88,6 +94,18 @@ impl Inner {
             }
         }
         Ok(self.io.sync_dir(&self.blocks_folder())?)
+    }
+
+    fn fate_of(&self, block: &Block, retention_ms: i64) -> Result<Fate, TsdbError> {
+        let age_ms = self.clock.now_ms().saturating_sub(block.newest_ms());
+        let rollup_retention_ms = self.options.rollup_retention_ms;
+        let mut state = State::of(block)?;
+        let is_past = age_ms > retention_ms && rollup_retention_ms.is_some();
+        if is_past && state == State::Samples && !block.facts()?.is_thinned && lacks_rollups(block)? {
+            // They are made before its samples go.
+            state = State::Whole;
+        }
+        Ok(fate(age_ms, retention_ms, rollup_retention_ms, state))
     }
 
     /// Notes up to when samples were dropped. Never less than before: what a query began with stays true.

@@ -102,7 +102,7 @@ impl Selection {
         };
         budget.check().map_err(ReadError::Refused)?;
         let head = inner.head.select(&matchers, start_ms, end_ms, wanted);
-        let blocks = inner.blocks_in(start_ms, end_ms);
+        let blocks = inner.blocks_in(start_ms, end_ms, budget.may_read_files());
         let pages = Arc::new(inner.pages.for_reader(budget.may_read_files()));
         let windows = blocks.iter().map(|_| Mutex::new(Windows::new(Some(Arc::clone(&pages))))).collect();
         let (joined, was_read) = (Mutex::default(), blocks.iter().map(|_| AtomicBool::new(false)).collect());

@@ -73,7 +73,7 @@ impl Database {
         // The head first, then the blocks, so that nothing slips between them while a cut moves it.
         let of_head = inner.head.select(matchers, start_ms, end_ms, Wanted::All);
         let of_head = of_head.into_pieces(take).map_err(ReadError::Refused)?;
-        let blocks = inner.blocks_in(start_ms, end_ms);
+        let blocks = inner.blocks_in(start_ms, end_ms, budget.may_read_files());
         let pages = Arc::new(inner.pages.for_reader(budget.may_read_files()));
         let mut found: HashMap<Labels, Sources, foldhash::fast::RandomState> = HashMap::default();
         let entry = |labels: &Labels| Sources {

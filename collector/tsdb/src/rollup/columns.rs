@@ -42,6 +42,8 @@ pub(crate) struct BucketColumns {
     min: Vec<f64>,
     max: Vec<f64>,
     sum: Vec<f64>,
+    /// Whether each sum is a whole number and that exactly.
+    sums_are_whole: bool,
     residual: Vec<i64>,
     exponent: Vec<i64>,
     changes: Vec<i64>,
@@ -122,6 +124,9 @@ impl BucketColumns {
         values(&mut self.min, MIN, count, extremes && !min_is_first)?;
         values(&mut self.max, MAX, count, extremes && !max_is_last)?;
         values(&mut self.sum, SUM, count, sum)?;
+        let is_whole = |sum: &f64| sum.trunc() == *sum;
+        self.sums_are_whole =
+            columns[RESIDUAL].is_empty() && columns[EXPONENT].is_empty() && self.sum.iter().all(is_whole);
         self.find_corrections()?;
         let corrections = self.correction_starts.last().map_or(0, |&end| end as usize);
         values(&mut self.corrections, CORRECTIONS, corrections, corrections > 0)?;
@@ -220,7 +225,10 @@ impl BucketColumns {
             }
         }
         if self.fields.has(SummaryFields::SUM) {
-            places.clone().for_each(|at| into.add_total(&self.total(at, 0)));
+            let sums = self.sum.get(places.clone()).unwrap_or_default();
+            if !(self.sums_are_whole && into.add_whole(sums)) {
+                places.clone().for_each(|at| into.add_total(&self.total(at, 0)));
+            }
         }
         into.count += self.count.get(places).unwrap_or_default().iter().sum::<i64>() as u64;
     }
