@@ -179,7 +179,7 @@ fn units_are_told_as_systemd_lists_them() {
         ("dbus.socket", "loaded", "active"),
         ("fstrim.timer", "loaded", "active"),
         ("gone.service", "not-found", "inactive"),
-        ("broken.target", "loaded", "failed"),
+        ("broken.path", "loaded", "failed"),
         ("system.slice", "loaded", "active"),
     ];
     let shown = read().unwrap();
@@ -192,14 +192,14 @@ fn units_are_told_as_systemd_lists_them() {
         "units state=failed 1",
         "unit_state name=ssh.service,state=active,type=notify 1",
         "unit_state name=ssh.service,state=failed,type=notify 0",
-        "unit_state name=broken.target,state=failed,type= 1",
+        "unit_state name=broken.path,state=failed,type= 1",
         "socket_accepted_connections_total name=dbus.socket 4",
         "socket_current_connections name=dbus.socket 2",
         "timer_last_trigger_seconds name=fstrim.timer 1700000000.5",
         "service_restart_total name=ssh.service 3",
         "unit_tasks_current name=ssh.service 5",
         "unit_start_time_seconds name=ssh.service 1600000000",
-        "unit_start_time_seconds name=broken.target 0",
+        "unit_start_time_seconds name=broken.path 0",
     ] {
         assert!(shown.iter().any(|line| line == want), "{want}\n{}", shown.join("\n"));
     }

@@ -279,7 +279,11 @@ impl Inner {
     }
 
     /// Moves rows before `before_ms`, and all late samples, into blocks.
-    pub(super) fn cut(&self, housekeeping: &mut Housekeeping, before_ms: TimestampMs) -> Result<(), TsdbError> {
+    pub(super) fn cut(
+        &self,
+        housekeeping: &mut Housekeeping,
+        before_ms: TimestampMs,
+    ) -> Result<(), TsdbError> {
         let before_ms = before_ms.max(self.head.cut_before_ms());
         // First a new segment, then the cut: rows that are late for this cut must not lie before the segment
         // behind which replay looks for them. Rows between the two are in the blocks and are replayed as well.
