@@ -294,8 +294,8 @@ fn fine_steps_read_samples() {
     assert_eq!(stats.summaries.blocks, 0);
 }
 
-/// What is left of a storage whose samples retention took.
-fn thinned() -> (DatabaseStorage, i64) {
+/// What is left of a storage whose samples retention took, one that came late among them.
+fn thinned(late_ms: Option<i64>) -> (DatabaseStorage, i64) {
     let io = Arc::new(MemoryIo::new());
     let clock = ManualClock::new(START_MS + 6 * HOUR_MS);
     let open = |housekeeping| {
@@ -312,6 +312,9 @@ fn thinned() -> (DatabaseStorage, i64) {
         Stored { storage: DatabaseStorage::new(database.clone()), database, newest_ms: START_MS };
     stored.append(START_MS, 10_000, 360 * 5, 7);
     stored.database.flush().unwrap();
+    if let Some(late_ms) = late_ms {
+        stored.append(late_ms, 10_000, 1, 7);
+    }
     stored.database.close().unwrap();
     drop(stored);
     clock.advance(std::time::Duration::from_secs(20 * 3_600));
@@ -329,7 +332,7 @@ fn thinned() -> (DatabaseStorage, i64) {
 
 #[test]
 fn where_samples_are_gone_windows_on_the_grid_are_answered_and_others_not_at_all() {
-    let (storage, end_ms) = thinned();
+    let (storage, end_ms) = thinned(None);
     let points = |query: &str, start_ms: i64, end_ms: i64, step_ms: i64| {
         let (engine, options) = (Engine::default(), QueryOptions::default());
         let result = engine.range(&storage, query, start_ms, end_ms, step_ms, &options).unwrap();
@@ -345,4 +348,41 @@ fn where_samples_are_gone_windows_on_the_grid_are_answered_and_others_not_at_all
     assert_eq!(points("count_over_time(x_total[5m])", end_ms - HOUR_MS + 1, end_ms - five_ms, five_ms), 0);
     assert_eq!(points("count_over_time(x_total[1m])", end_ms - HOUR_MS, end_ms - five_ms, five_ms), 0);
     assert_eq!(points("quantile_over_time(0.5, x_total[15m])", end_ms - HOUR_MS, end_ms, five_ms), 0);
+}
+
+#[test]
+fn what_came_late_is_told_when_samples_are_gone() {
+    let late_ms = START_MS + HOUR_MS + 2 * MINUTE_MS + 5_000;
+    let (storage, _) = thinned(Some(late_ms));
+    let at_ms = START_MS + HOUR_MS + 5 * MINUTE_MS;
+    let (engine, options) = (Engine::default(), QueryOptions::default());
+    let query = "max(count_over_time(x_total[5m]))";
+    let result = engine.instant(&storage, query, at_ms, &options).unwrap();
+    let Value::Vector(vector) = result.value else { panic!("an instant query gives a vector") };
+    assert_eq!(vector.len(), 1);
+    assert_eq!(format!("{:?}", vector[0].value), "Float(31.0)", "thirty on the grid and the late one");
+    assert_eq!(result.warnings, [""; 0]);
+}
+
+#[test]
+fn answers_that_lack_samples_which_retention_took_come_with_a_warning() {
+    let (storage, end_ms) = thinned(None);
+    let (engine, options) = (Engine::default(), QueryOptions::default());
+    let warnings = |query: &str, at_ms: i64| {
+        engine.instant(&storage, query, at_ms, &options).unwrap().warnings.join("\n")
+    };
+    let on_grid_ms = end_ms - HOUR_MS;
+    assert_eq!(warnings("sum_over_time(x_total[15m])", on_grid_ms), "");
+    for query in [
+        "stddev_over_time(x_total[15m])",
+        "sum_over_time(x_total[15m] offset 7s)",
+        "absent_over_time(x_total[1m])",
+    ] {
+        let got = warnings(query, on_grid_ms);
+        assert!(
+            got.contains("PromQL warning: retention has dropped samples of this range"),
+            "{query}: {got}"
+        );
+    }
+    assert_eq!(warnings("stddev_over_time(x_total[15m])", end_ms + 20 * HOUR_MS), "");
 }
