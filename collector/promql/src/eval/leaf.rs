@@ -215,6 +215,7 @@ impl Gathered<'_> {
         self.part.series_read += part.series_read;
         self.part.samples_read += part.samples_read;
         self.part.summaries.add(part.summaries);
+        self.part.is_cut |= part.is_cut;
         let mut running = self.running.iter_mut();
         let mut is_accepted = true;
         for (all, found) in self.part.found.iter_mut().zip(part.found) {
