@@ -295,9 +295,12 @@ impl Summary {
     /// so far is not whole.
     #[inline]
     pub fn add_whole(&mut self, sums: &[f64]) -> bool {
-        let is_whole = self.sum.trunc() == self.sum && self.compensation == 0.0;
-        let sum = self.sum + whole_sum(sums, |sum| sum);
-        let magnitude = self.magnitude + whole_sum(sums, f64::abs);
+        let is_whole = is_whole(self.sum) && self.compensation == 0.0;
+        let (mut sum, mut magnitude) = (self.sum, self.magnitude);
+        for &value in sums {
+            sum += value;
+            magnitude += value.abs();
+        }
         if !(is_whole && self.is_exact && magnitude < EXACT_MAX) {
             return false;
         }
@@ -306,17 +309,11 @@ impl Summary {
     }
 }
 
-/// The sum of whole numbers, four at a time: exact while its magnitude is below [`EXACT_MAX`].
+/// Whether a number is whole; of those beyond 64 bits nothing is said.
 #[inline]
-fn whole_sum(values: &[f64], of: impl Fn(f64) -> f64) -> f64 {
-    let (fours, rest) = values.as_chunks::<4>();
-    let mut lanes = [0.0; 4];
-    for four in fours {
-        for (lane, &value) in lanes.iter_mut().zip(four) {
-            *lane += of(value);
-        }
-    }
-    lanes.iter().sum::<f64>() + rest.iter().map(|&value| of(value)).sum::<f64>()
+pub fn is_whole(value: f64) -> bool {
+    // A call of `trunc` costs more where the processor is not known to have an instruction for it.
+    (value as i64) as f64 == value
 }
 
 /// What a [`Summary`] has of the sum, field by field.

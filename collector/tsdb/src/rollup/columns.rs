@@ -124,9 +124,9 @@ impl BucketColumns {
         values(&mut self.min, MIN, count, extremes && !min_is_first)?;
         values(&mut self.max, MAX, count, extremes && !max_is_last)?;
         values(&mut self.sum, SUM, count, sum)?;
-        let is_whole = |sum: &f64| sum.trunc() == *sum;
-        self.sums_are_whole =
-            columns[RESIDUAL].is_empty() && columns[EXPONENT].is_empty() && self.sum.iter().all(is_whole);
+        self.sums_are_whole = columns[RESIDUAL].is_empty()
+            && columns[EXPONENT].is_empty()
+            && self.sum.iter().all(|&sum| summary::is_whole(sum));
         self.find_corrections()?;
         let corrections = self.correction_starts.last().map_or(0, |&end| end as usize);
         values(&mut self.corrections, CORRECTIONS, corrections, corrections > 0)?;
