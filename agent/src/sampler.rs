@@ -14,6 +14,7 @@ use crate::schedule::{Adaptive, Rate};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads one source into groups.
 pub trait Sampler: Send {
@@ -129,6 +130,8 @@ pub struct SamplerOptions {
     pub arp: Filter,
     /// `--collector.hwmon.chip-*`
     pub hwmon: Filter,
+    /// `--collector.hwmon.sensor-*`, matched against `CHIP;SENSOR`
+    pub sensors: Filter,
     /// `--collector.netstat.fields`
     pub netstat_fields: Filter,
     /// `--collector.vmstat.fields`
@@ -165,6 +168,18 @@ pub struct SamplerOptions {
     pub cpu_info: bool,
     /// `--collector.cpu.guest`
     pub cpu_guest: bool,
+    /// `--collector.cpu.info.flags-include`
+    pub cpu_flags: Filter,
+    /// `--collector.cpu.info.bugs-include`
+    pub cpu_bugs: Filter,
+    /// `--collector.stat.softirq`
+    pub stat_softirq: bool,
+    /// `--collector.rapl.enable-zone-label`
+    pub rapl_zone_label: bool,
+    /// `--collector.bcache.priorityStats`
+    pub bcache_priority_stats: bool,
+    /// `--collector.filesystem.mount-timeout`
+    pub mount_timeout: Duration,
     /// Flags about GPUs.
     pub gpu: GpuOptions,
     /// Flags about the network between nodes.
@@ -238,7 +253,10 @@ const fn opt_in(name: &'static str, build: BuildSampler) -> SamplerKind {
 pub const SAMPLERS: &[SamplerKind] = &[
     blocking("amdgpu", samplers::amdgpu::build),
     hot("arp", samplers::arp::build),
+    blocking("bcache", samplers::bcache::build),
+    blocking("bcachefs", samplers::bcachefs::build),
     blocking("bonding", samplers::bonding::build),
+    blocking("btrfs", samplers::btrfs::build),
     opt_in("buddyinfo", samplers::kernel_tables::buddyinfo),
     opt_in("cgroups", samplers::kernel_tables::cgroups),
     hot("conntrack", samplers::conntrack::build),
@@ -304,9 +322,6 @@ pub const SAMPLERS: &[SamplerKind] = &[
 /// Names of node_exporter's other collectors: their flags are accepted, so that command lines written for
 /// it work; switching one on is answered with a warning.
 pub const OTHER_COLLECTORS: &[&str] = &[
-    "bcache",
-    "bcachefs",
-    "btrfs",
     "cpu_vulnerabilities",
     "devstat",
     "dmmultipath",

@@ -2,9 +2,13 @@
 
 pub mod amdgpu;
 pub mod arp;
+pub mod bcache;
+pub mod bcachefs;
 pub mod bonding;
+pub mod btrfs;
 pub mod conntrack;
 pub mod cpu;
+mod cpu_features;
 pub mod cpufreq;
 pub mod disk;
 pub mod dmi;

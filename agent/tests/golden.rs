@@ -188,6 +188,14 @@ fn text_files_are_read_when_they_change_and_faults_are_told() {
     bench.tick();
     assert_eq!(bench.text().lines().filter(|line| line.starts_with("node_load1 ")).count(), 1);
     std::fs::remove_file(folder.path().join("c.prom")).unwrap();
+    // Of two files that disagree about what a metric is the first one counts; without a word it is the file.
+    write("d.prom", "# HELP jobs_total Something else.\njobs_total{queue=\"z\"} 5\nbare 1\n");
+    bench.tick();
+    let text = bench.text();
+    assert!(text.contains("# HELP jobs_total Jobs done.\n") && !text.contains("queue=\"z\""), "{text}");
+    assert!(text.contains(&format!("# HELP bare Metric read from {}/d.prom\n", folder.path().display())));
+    assert!(text.contains("node_textfile_scrape_error 1\n"));
+    std::fs::remove_file(folder.path().join("d.prom")).unwrap();
     write("a.prom", "jobs_total{queue=\"y\"} 44\n");
     write("b.prom", "broken\n");
     bench.tick();

@@ -11,9 +11,11 @@ use std::process::{Child, Command, Stdio};
 use support::{Bench, fixtures, host_flags};
 
 /// Collectors that read nothing but files of the trees given, and mean the same in version 1.5 as today.
-const COLLECTORS: [&str; 27] = [
+const COLLECTORS: [&str; 30] = [
     "arp",
+    "bcache",
     "bonding",
+    "btrfs",
     "buddyinfo",
     "conntrack",
     "diskstats",
@@ -30,6 +32,7 @@ const COLLECTORS: [&str; 27] = [
     "netstat",
     "nfs",
     "nfsd",
+    "nvme",
     "powersupplyclass",
     "pressure",
     "rapl",
@@ -136,7 +139,12 @@ fn the_fake_host_looks_the_same_to_node_exporter() {
     let mut compared = 0;
     for (series, value) in &theirs {
         // What is theirs, and what has one label more since.
-        let other = ["node_scrape_collector_duration_seconds", "node_exporter_build_info", "node_disk_info"];
+        let other = [
+            "node_scrape_collector_duration_seconds",
+            "node_exporter_build_info",
+            "node_disk_info",
+            "node_nvme_info",
+        ];
         if other.contains(&series.0.as_str()) {
             continue;
         }
