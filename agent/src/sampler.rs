@@ -261,9 +261,11 @@ pub const SAMPLERS: &[SamplerKind] = &[
     opt_in("cgroups", samplers::kernel_tables::cgroups),
     hot("conntrack", samplers::conntrack::build),
     hot("cpu", samplers::cpu::build),
+    opt_in("cpu_vulnerabilities", samplers::cpu_vulnerabilities::build),
     hot("cpufreq", samplers::cpufreq::build),
     hot("diskstats", samplers::disk::build),
     blocking("dmi", samplers::dmi::build),
+    opt_in("dmmultipath", samplers::dmmultipath::build),
     blocking("edac", samplers::edac::build),
     hot("entropy", samplers::scalars::entropy),
     opt_in("ethtool", samplers::ethtool::build),
@@ -275,6 +277,9 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("infiniband", samplers::infiniband::build),
     opt_in("interrupts", samplers::interrupts::interrupts),
     blocking("ipvs", samplers::ipvs::build),
+    opt_in("kernel_hung", samplers::scalars::kernel_hung),
+    opt_in("ksmd", samplers::ksmd::build),
+    opt_in("lnstat", samplers::lnstat::build),
     hot("loadavg", samplers::scalars::loadavg),
     blocking("mdadm", samplers::mdadm::build),
     hot("meminfo", samplers::memory::build),
@@ -314,6 +319,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("uname", samplers::uname::build),
     hot("vmstat", samplers::vmstat::build),
     blocking("watchdog", samplers::watchdog::build),
+    opt_in("xfrm", samplers::xfrm::build),
     blocking("xfs", samplers::xfs::build),
     blocking("zfs", samplers::zfs::build),
     opt_in("zoneinfo", samplers::kernel_tables::zoneinfo),
@@ -322,14 +328,9 @@ pub const SAMPLERS: &[SamplerKind] = &[
 /// Names of node_exporter's other collectors: their flags are accepted, so that command lines written for
 /// it work; switching one on is answered with a warning.
 pub const OTHER_COLLECTORS: &[&str] = &[
-    "cpu_vulnerabilities",
     "devstat",
-    "dmmultipath",
     "drbd",
     "drm",
-    "kernel_hung",
-    "ksmd",
-    "lnstat",
     "logind",
     "network_route",
     "ntp",
@@ -340,7 +341,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "supervisord",
     "swap",
     "wifi",
-    "xfrm",
 ];
 
 /// The sampler of that name.

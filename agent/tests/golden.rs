@@ -31,11 +31,16 @@ fn the_fake_host_scrapes_as_in_the_golden_file() {
 }
 
 /// Samplers that are off by default.
-const OPT_IN: [&str; 17] = [
+const OPT_IN: [&str; 23] = [
     "--collector.disable-defaults",
     "--sampler.buddyinfo",
     "--sampler.cgroups",
+    "--sampler.cpu_vulnerabilities",
+    "--sampler.dmmultipath",
     "--sampler.interrupts",
+    "--sampler.kernel_hung",
+    "--sampler.ksmd",
+    "--sampler.lnstat",
     "--sampler.meminfo_numa",
     "--sampler.mountstats",
     "--sampler.pods",
@@ -44,6 +49,7 @@ const OPT_IN: [&str; 17] = [
     "--sampler.softirqs",
     "--sampler.sysctl",
     "--sampler.tcpstat",
+    "--sampler.xfrm",
     "--sampler.zoneinfo",
     "--collector.sysctl.include=kernel.threads-max",
     "--collector.sysctl.include=fs.file-nr:total,current,max",
