@@ -2,7 +2,7 @@
 //! landing page and the standard routes.
 
 use crate::board::Board;
-use crate::exposition::{Exposition, Format};
+use crate::exposition::{Exposition, Format, quality};
 use crate::own_metrics::OwnMetrics;
 use crate::recorder::Recorder;
 use crate::spool::SpoolHandle;
@@ -83,12 +83,11 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     ([content_type, (header::VARY, "Accept, Accept-Encoding")], text).into_response()
 }
 
+/// Whether a compressed answer is wanted at least as much as one in clear.
 fn accepts_gzip(header: &str) -> bool {
-    header.split(',').any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>() == Ok(0.0));
-        parts.next() == Some("gzip") && !parts.any(refused)
-    })
+    let any = || quality(header, "*");
+    let gzip = quality(header, "gzip").or_else(|| quality(header, "x-gzip")).or_else(any).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= quality(header, "identity").unwrap_or(0.0)
 }
 
 fn gzip(text: &[u8]) -> Option<Vec<u8>> {
@@ -137,4 +136,29 @@ async fn landing(State(pages): State<Pages>) -> Html<String> {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_compressed_for_those_who_want_it() {
+        for header in [
+            "gzip",
+            "GZIP",
+            "deflate, gzip;q=1.0",
+            "*",
+            "gzip;q=0.5, identity;q=0.5",
+            "x-gzip",
+            "br, gzip ; q=0.2",
+        ] {
+            assert!(accepts_gzip(header), "{header}");
+        }
+        for header in
+            ["", "gzip;q=0", "gzip; Q=0.0, *", "identity", "gzip;q=0.5, identity", "br, deflate", "*;q=0"]
+        {
+            assert!(!accepts_gzip(header), "{header}");
+        }
+    }
 }

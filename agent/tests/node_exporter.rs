@@ -156,3 +156,44 @@ fn the_fake_host_looks_the_same_to_node_exporter() {
     assert!(differences.is_empty(), "{} of {compared}:\n{}", differences.len(), differences.join("\n"));
     assert!(compared > 500, "only {compared} series");
 }
+
+/// Which collectors tell of success on a host, here and there.
+fn successes(root: &std::path::Path) -> Option<[BTreeMap<String, bool>; 2]> {
+    let flags = host_flags(root);
+    let of_paths = flags.iter().filter(|flag| flag.starts_with("--path.") && !flag.contains("kmsg"));
+    let theirs = scrape_node_exporter(&COLLECTORS, of_paths.map(String::as_str))?;
+    let on = COLLECTORS.map(|name| format!("--collector.{name}"));
+    let flags = flags.iter().map(String::as_str).chain(["--collector.disable-defaults"]);
+    let mut bench = Bench::new(&flags.chain(on.iter().map(String::as_str)).collect::<Vec<_>>());
+    bench.tick();
+    bench.tick();
+    let of = |series: Series| {
+        let mut successes = BTreeMap::new();
+        for ((name, labels), value) in series {
+            if name == "node_scrape_collector_success" {
+                successes.insert(labels["collector"].clone(), value == 1.0);
+            }
+        }
+        successes
+    };
+    Some([of(parse(&bench.text())), of(theirs)])
+}
+
+#[test]
+fn a_host_that_has_nothing_is_told_from_one_that_could_as_node_exporter_does() {
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["proc", "sys", "udev", "root"] {
+        std::fs::create_dir(root.path().join(folder)).unwrap();
+    }
+    let Some([ours, theirs]) = successes(root.path()) else { return };
+    assert_eq!(ours, theirs, "without any file");
+    let class = root.path().join("sys/class");
+    for folder in ["dmi/id", "fc_host", "infiniband", "nvme", "power_supply", "powercap", "scsi_tape"] {
+        std::fs::create_dir_all(class.join(folder)).unwrap();
+    }
+    std::fs::create_dir_all(class.join("net")).unwrap();
+    std::fs::write(class.join("net/bonding_masters"), "\n").unwrap();
+    std::fs::write(root.path().join("proc/mdstat"), "Personalities :\nunused devices: <none>\n").unwrap();
+    let Some([ours, theirs]) = successes(root.path()) else { return };
+    assert_eq!(ours, theirs, "with empty folders");
+}

@@ -54,7 +54,7 @@ const OF_PRIORITY: [(&str, Parse); 2] = [
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("fs/bcache");
     let priorities = options.bcache_priority_stats;
-    inventory::sampler("no bcache", move || find(&folder, priorities))
+    inventory::optional(move || find(&folder, priorities))
 }
 
 fn find(folder: &Path, priorities: bool) -> Vec<Found> {

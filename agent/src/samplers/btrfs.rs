@@ -15,7 +15,7 @@ const SECTOR_BYTES: f64 = 512.0;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("fs/btrfs");
-    inventory::sampler("no Btrfs", move || find(&folder))
+    inventory::optional(move || find(&folder))
 }
 
 fn find(folder: &Path) -> Vec<Found> {

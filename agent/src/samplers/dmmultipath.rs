@@ -33,9 +33,8 @@ impl Sampler for MultipathSampler {
             .filter(|name| name.starts_with("dm-"))
             .filter_map(|name| read(&self.blocks, &name))
             .collect();
-        let none = objects.is_empty();
         self.table.publish(groups, objects);
-        if none { Err(SampleError::Absent("no device has several paths")) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -77,7 +77,8 @@ impl Sampler for HwmonSampler {
                 }
             }
         }
-        self.chips.finish(groups)
+        self.chips.finish(groups)?;
+        self.folder.missing("no sensors")
     }
 }
 

@@ -98,16 +98,25 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Makes a sampler of what `find` finds. With nothing there it fails with `absent`.
+/// Makes a sampler of what `find` finds below `source`. While there is nothing, not even `source`, it fails with
+/// `absent`: node_exporter tells hosts that cannot have such objects from those that have none in the same way.
 pub(super) fn sampler(
+    source: &Path,
     absent: &'static str,
     find: impl FnMut() -> Vec<Found> + Send + 'static,
 ) -> Box<dyn Sampler> {
-    Box::new(InventorySampler { absent, find, inventory: Inventory::default() })
+    let needs = Some((source.to_owned(), absent));
+    Box::new(InventorySampler { needs, find, inventory: Inventory::default() })
+}
+
+/// The same of objects that no host needs to have.
+pub(super) fn optional(find: impl FnMut() -> Vec<Found> + Send + 'static) -> Box<dyn Sampler> {
+    Box::new(InventorySampler { needs: None, find, inventory: Inventory::default() })
 }
 
 struct InventorySampler<F> {
-    absent: &'static str,
+    /// What has to be there if no object is, and what its absence is called.
+    needs: Option<(PathBuf, &'static str)>,
     find: F,
     inventory: Inventory,
 }
@@ -118,7 +127,12 @@ impl<F: FnMut() -> Vec<Found> + Send> Sampler for InventorySampler<F> {
             self.inventory.update((self.find)(), groups);
         }
         self.inventory.read(buffer, groups);
-        if self.inventory.known.is_empty() { Err(SampleError::Absent(self.absent)) } else { Ok(()) }
+        match &self.needs {
+            Some((path, absent)) if self.inventory.known.is_empty() && !path.exists() => {
+                Err(SampleError::Absent(absent))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -233,7 +247,8 @@ mod tests {
                 found.collect()
             }
         };
-        let (mut sampler, mut groups) = (sampler("nothing is here", find), GroupSet::default());
+        let source = root.join("a");
+        let (mut sampler, mut groups) = (sampler(&source, "nothing is here", find), GroupSet::default());
         let mut read = || {
             groups.begin();
             let outcome = sampler.sample(&mut ReadBuffer::default(), &mut groups);

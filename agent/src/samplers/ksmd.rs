@@ -21,7 +21,8 @@ const FILES: [(&str, &str, f64); 10] = [
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("kernel/mm/ksm");
-    inventory::sampler("the kernel shares no pages", move || {
+    let source = folder.clone();
+    inventory::sampler(&source, "the kernel shares no pages", move || {
         let mut found = Found::new("ksmd", Vec::new());
         for (file, metric, factor) in FILES {
             found.scaled(ColumnSpec::plain(metric), folder.join(file), factor);

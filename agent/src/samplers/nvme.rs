@@ -93,7 +93,8 @@ impl Sampler for NvmeSampler {
             }
             group.put(COLUMNS.len(), 1.0);
         }
-        self.drives.finish(groups)
+        self.drives.finish(groups)?;
+        self.folder.missing("no NVMe drive")
     }
 }
 

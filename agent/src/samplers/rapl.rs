@@ -11,7 +11,8 @@ use std::path::Path;
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/powercap");
     let zone_label = options.rapl_zone_label;
-    inventory::sampler("no energy counters", move || find(&folder, zone_label))
+    let source = folder.clone();
+    inventory::sampler(&source, "no energy counters", move || find(&folder, zone_label))
 }
 
 fn find(folder: &Path, zone_label: bool) -> Vec<Found> {
