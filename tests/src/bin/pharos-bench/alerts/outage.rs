@@ -9,6 +9,7 @@ use super::{Breaches, Notices};
 use crate::server::Restart;
 use pharos_tests::data::instance;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -74,6 +75,29 @@ pub(super) fn report(
         },
         "sent_to_notified_ms": spread(sent_to_notified),
     })
+}
+
+/// Of any server, also one without streams: the breaches that were written before it was ready again, and
+/// notified after it was killed.
+pub(super) fn across(
+    restarts: &[Restart],
+    breaches: &HashMap<String, Instant>,
+    notices: &HashMap<String, Vec<Instant>>,
+) -> Value {
+    let times: Vec<f64> = breaches
+        .iter()
+        .filter_map(|(node, written)| {
+            let notice = notices.get(node)?.first()?;
+            let met = |restart: &Restart| *written < restart.ready && *notice > restart.killed;
+            restarts.iter().any(met).then(|| millis(*written, *notice))
+        })
+        .collect();
+    let breaches = times.len();
+    let mut result = spread(times);
+    result["breaches"] = breaches.into();
+    let ready = restarts.iter().map(|restart| millis(restart.killed, restart.ready)).collect();
+    result["ready_ms"] = spread(ready);
+    result
 }
 
 #[derive(Default)]
