@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 const QUIET_SECONDS: u64 = 5;
 /// Seconds after the last one, for what comes late or twice, beside what intervals and waits add up to.
 const AFTER_SECONDS: u64 = 10;
+/// `--rules.alert.resend-delay` of Prometheus.
+const RESEND_SECONDS: u64 = 60;
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const WRITERS: usize = 8;
 
@@ -131,7 +133,9 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     // Whoever is scraped waits for that before the rule is evaluated; and everybody was scraped once before.
     let scrape_seconds = if arguments.scrape { interval_seconds } else { 0 };
     let quiet = QUIET_SECONDS + scrape_seconds;
-    let waited = scrape_seconds + interval_seconds + parsed_seconds(&arguments.group_wait)?;
+    // What Prometheus sends before it has found the alertmanager again is lost until it sends it once more.
+    let resend = if arguments.scrape && arguments.kill > 0 { RESEND_SECONDS } else { 0 };
+    let waited = resend + scrape_seconds + interval_seconds + parsed_seconds(&arguments.group_wait)?;
     let breaching = (arguments.breaches as u64).div_ceil(arguments.rate as u64);
     let seconds = quiet + breaching + waited + AFTER_SECONDS;
     let (breaches, returns) = (Breaches::default(), Returns::default());
@@ -187,9 +191,9 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let killed = !restarts.is_empty();
     let streams = killed && arguments.server == Kind::Pharos;
     let outage = streams.then(|| outage::report(&restarts, &returns, &breaches, &notices));
-    let across = killed.then(|| outage::across(&restarts, &lock(&breaches), &lock(&notices)));
+    let after_kills = killed.then(|| outage::after_kills(&restarts, &lock(&breaches), &lock(&notices)));
     let mut result = report(arguments, &lock(&breaches), &lock(&notices), outage);
-    result["across_kill"] = across.into();
+    result["after_kills"] = after_kills.into();
     Ok(result)
 }
 

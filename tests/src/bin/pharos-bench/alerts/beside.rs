@@ -28,7 +28,7 @@ const FIGURES: [(&str, &str); 6] = [
 ];
 /// And those of a run with kills.
 const KILL_FIGURES: [(&str, &str); 3] =
-    [("breaches", "across a kill"), ("p50", "of these p50, ms"), ("max", "longest, ms")];
+    [("breaches", "in the 5 s after a kill"), ("p50", "of these p50, ms"), ("max", "longest, ms")];
 
 /// Runs all; one line of JSON, and the table on stderr.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
@@ -64,14 +64,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
 
 /// For people, as Markdown.
 fn table(results: &[Value]) -> String {
-    let kills = results.iter().any(|result| !result["across_kill"].is_null());
+    let kills = results.iter().any(|result| !result["after_kills"].is_null());
     let of_kills: &[_] = if kills { &KILL_FIGURES } else { &[] };
     let heads: Vec<&str> = FIGURES.iter().chain(of_kills).map(|(_, head)| *head).collect();
     let mut text = format!("| | {} |\n|---|{}\n", heads.join(" | "), "---|".repeat(heads.len()));
     for result in results {
         text += &format!("| {} |", result["name"].as_str().unwrap_or_default());
         let values = FIGURES.iter().map(|(figure, _)| &result[*figure]);
-        for value in values.chain(of_kills.iter().map(|(figure, _)| &result["across_kill"][*figure])) {
+        for value in values.chain(of_kills.iter().map(|(figure, _)| &result["after_kills"][*figure])) {
             text += &match value.as_f64() {
                 Some(number) if number.fract() == 0.0 || number >= 100.0 => format!(" {number:.0} |"),
                 Some(number) => format!(" {number:.1} |"),
@@ -90,11 +90,11 @@ mod tests {
     #[test]
     fn the_table_has_a_row_each_and_the_kills_columns_only_with_kills() {
         let result = json!({"name": "A", "notified_ms_p50": 1.25, "notified_ms_p99": 1033.2, "notified_ms_max": 7,
-            "lost": 0, "doubled": 2, "false": 0, "across_kill": null});
+            "lost": 0, "doubled": 2, "false": 0, "after_kills": null});
         let plain = table(std::slice::from_ref(&result));
         assert_eq!(plain.lines().last(), Some("| A | 1.2 | 1033 | 7 | 0 | 2 | 0 |"));
         let mut killed = result.clone();
-        killed["across_kill"] = json!({"breaches": 3, "p50": 40.5, "max": null});
+        killed["after_kills"] = json!({"breaches": 3, "p50": 40.5, "max": null});
         assert_eq!(
             table(&[result, killed]).lines().skip(2).collect::<Vec<_>>(),
             [
