@@ -11,6 +11,7 @@ pub mod board;
 mod clock_watch;
 pub mod config;
 pub mod directory;
+pub mod doorbell;
 pub mod error;
 pub mod exposition;
 pub mod frame;
