@@ -1,4 +1,4 @@
-//! What the agent serves over HTTP: `/metrics`, `/samplers`, `POST /-/dump` (ships the flight recorder), a
+//! What the agent serves over HTTP: `/metrics` (or where `--web.telemetry-path` wants it), `/samplers`, `POST /-/dump` (ships the flight recorder), a
 //! landing page and the standard routes.
 
 use crate::board::Board;
@@ -44,13 +44,18 @@ pub struct Pages {
     pub spool: Option<SpoolHandle>,
     /// The flight recorder.
     pub recorder: Arc<Recorder>,
+    /// Where the metrics are.
+    pub telemetry_path: String,
+    /// Whether the agent's metrics about itself are among them.
+    pub own_metrics: bool,
 }
 
 /// All routes of the agent.
 pub fn router(pages: Pages, standard: StandardRoutes) -> Router {
-    Router::new()
-        .route("/", get(landing))
-        .route("/metrics", get(metrics))
+    let path = pages.telemetry_path.clone();
+    let router = if path == "/" { Router::new() } else { Router::new().route("/", get(landing)) };
+    router
+        .route(&path, get(metrics))
         .route("/samplers", get(samplers))
         .route("/-/dump", post(dump).put(dump))
         .with_state(pages)
@@ -63,7 +68,9 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let format = Format::negotiate(header(header::ACCEPT));
     let mut exposition = Exposition::default();
     exposition.add_readings(&pages.board.latest(pages.clock.now_ms()));
-    exposition.add_own(&pages.registry.gather());
+    if pages.own_metrics {
+        exposition.add_own(&pages.registry.gather());
+    }
     let text = exposition.render(format).into_bytes();
     let content_type = (header::CONTENT_TYPE, format.content_type());
     if text.len() >= COMPRESS_BYTES_MIN
@@ -121,9 +128,10 @@ async fn landing(State(pages): State<Pages>) -> Html<String> {
     Html(format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Pharos agent</title></head>\n<body>\
          <h1>Pharos agent on {}</h1>\n<p>{running} samplers, {gpus}.</p>\n<ul>\n\
-         <li><a href=\"/metrics\">Metrics</a></li>\n<li><a href=\"/samplers\">Samplers: rate, cost, last error</a></li>\n\
+         <li><a href=\"{}\">Metrics</a></li>\n<li><a href=\"/samplers\">Samplers: rate, cost, last error</a></li>\n\
          <li><a href=\"/-/healthy\">Healthy?</a></li>\n<li><a href=\"/-/ready\">Ready?</a></li>\n</ul></body></html>\n",
-        escape(&pages.node)
+        escape(&pages.node),
+        escape(&pages.telemetry_path)
     ))
 }
 

@@ -36,8 +36,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use task::Task;
 
-/// Longest sleep, so that a clock that was set back does not silence the agent.
-const MAX_WAIT_MS: i64 = 10_000;
+/// Longest sleep, so that a clock that was set back does not silence the agent, and what no collector has
+/// acknowledged is looked after.
+const MAX_WAIT_MS: i64 = 5_000;
 /// Time that a frame waits for readings which may hang; what comes later goes into the next.
 const GATHER_TIME_MAX: Duration = Duration::from_millis(50);
 /// Processor time is looked at on one tick in this many: a look is a system call.
@@ -113,18 +114,15 @@ impl Scheduler {
         let clock = CpuClock::start();
         self.read_due();
         self.gather(GATHER_TIME_MAX);
-        self.send_frame();
+        self.send_frame(Duration::ZERO);
         self.cpu_own += clock.elapsed();
     }
 
     fn turn(&mut self) {
         let on_grid = self.read_due();
+        self.gather(GATHER_TIME_MAX);
         // Frames between grid points are urgent, and few nodes send them.
-        if on_grid && self.spool.is_some() && !self.push_delay.is_zero() {
-            std::thread::sleep(self.push_delay);
-        }
-        self.gather(GATHER_TIME_MAX.saturating_sub(self.push_delay));
-        self.send_frame();
+        self.send_frame(if on_grid { self.push_delay } else { Duration::ZERO });
     }
 
     /// Takes the readings that are due, starts those that may hang; whether any was on its grid.
@@ -171,18 +169,19 @@ impl Scheduler {
         }
     }
 
-    fn send_frame(&mut self) {
+    /// Hands over what is new, to leave after `delay`.
+    fn send_frame(&mut self, delay: Duration) {
         let now_ms = self.shared.clock.now_ms();
         let expired = self.shared.board.expire(now_ms);
         if expired > 0 {
             self.shared.metrics.expired.inc_by(expired);
         }
-        if let Some(spool) = &self.spool
-            && let Some(draft) = self.shared.board.collect()
-        {
+        let Some(spool) = &self.spool else { return };
+        if let Some(draft) = self.shared.board.collect() {
             // What is lost because the journal is too far behind is counted there.
-            spool.append(draft, self.shared.board.next_group());
+            spool.append(draft, self.shared.board.next_group(), delay);
         }
+        spool.tend();
     }
 
     /// Gives every sampler the interval that it deserves now.

@@ -11,9 +11,11 @@ use std::process::{Child, Command, Stdio};
 use support::{Bench, fixtures, host_flags};
 
 /// Collectors that read nothing but files of the trees given, and mean the same in version 1.5 as today.
-const COLLECTORS: [&str; 27] = [
+const COLLECTORS: [&str; 32] = [
     "arp",
+    "bcache",
     "bonding",
+    "btrfs",
     "buddyinfo",
     "conntrack",
     "diskstats",
@@ -24,12 +26,15 @@ const COLLECTORS: [&str; 27] = [
     "filefd",
     "infiniband",
     "ipvs",
+    "ksmd",
+    "lnstat",
     "loadavg",
     "mdadm",
     "meminfo",
     "netstat",
     "nfs",
     "nfsd",
+    "nvme",
     "powersupplyclass",
     "pressure",
     "rapl",
@@ -108,12 +113,9 @@ fn drivers_of_this_machines_interfaces_tell_the_same() {
     let mut bench = Bench::new(&["--collector.disable-defaults", "--collector.ethtool"]);
     bench.tick();
     let ours = parse(&bench.text());
-    // What link modes are called, and how fast each is, is left out.
-    let left_out = ["speed_bytes", "port_info"];
-    let theirs = theirs.iter().filter(|((name, _), _)| {
-        (name.starts_with("node_ethtool_") || name.starts_with("node_network_"))
-            && !left_out.iter().any(|end| name.ends_with(end))
-    });
+    let theirs = theirs
+        .iter()
+        .filter(|((name, _), _)| name.starts_with("node_ethtool_") || name.starts_with("node_network_"));
     for (series, value) in theirs {
         // Traffic goes on meanwhile.
         let found = ours.get(series).unwrap_or_else(|| panic!("{series:?} {value}"));
@@ -136,7 +138,12 @@ fn the_fake_host_looks_the_same_to_node_exporter() {
     let mut compared = 0;
     for (series, value) in &theirs {
         // What is theirs, and what has one label more since.
-        let other = ["node_scrape_collector_duration_seconds", "node_exporter_build_info", "node_disk_info"];
+        let other = [
+            "node_scrape_collector_duration_seconds",
+            "node_exporter_build_info",
+            "node_disk_info",
+            "node_nvme_info",
+        ];
         if other.contains(&series.0.as_str()) {
             continue;
         }

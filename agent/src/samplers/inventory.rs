@@ -29,7 +29,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 enum Source {
     Constant(f64),
-    File(KernelFile, Parse),
+    /// What stands in a file, times a factor.
+    File(KernelFile, Parse, f64),
     /// The sum over files; one that cannot be read adds nothing.
     Sum(Vec<KernelFile>, Parse),
 }
@@ -52,8 +53,17 @@ impl Found {
 
     /// A series with the number in a file, if the file is there.
     pub(super) fn file(&mut self, column: ColumnSpec, path: PathBuf, parse: Parse) {
+        self.push_file(column, path, parse, 1.0);
+    }
+
+    /// A series with the number in a file, in another unit.
+    pub(super) fn scaled(&mut self, column: ColumnSpec, path: PathBuf, factor: f64) {
+        self.push_file(column, path, decimal, factor);
+    }
+
+    fn push_file(&mut self, column: ColumnSpec, path: PathBuf, parse: Parse, factor: f64) {
         if path.exists() {
-            self.rows.push((column, Source::File(KernelFile::whole(path), parse)));
+            self.rows.push((column, Source::File(KernelFile::whole(path), parse, factor)));
         }
     }
 
@@ -167,7 +177,9 @@ impl Inventory {
             for (column, source) in known.sources.iter_mut().enumerate() {
                 let value = match source {
                     Source::Constant(value) => Some(*value),
-                    Source::File(file, parse) => number(file, *parse, buffer),
+                    Source::File(file, parse, factor) => {
+                        number(file, *parse, buffer).map(|value| value * *factor)
+                    }
                     Source::Sum(files, parse) => {
                         Some(files.iter_mut().filter_map(|file| number(file, *parse, buffer)).sum())
                     }
@@ -187,8 +199,8 @@ fn keep_files(old: Vec<Source>, new: Vec<Source>) -> Vec<Source> {
     old.into_iter()
         .zip(new)
         .map(|pair| match pair {
-            (Source::File(old, _), Source::File(new, parse)) if old.path() == new.path() => {
-                Source::File(old, parse)
+            (Source::File(old, ..), Source::File(new, parse, factor)) if old.path() == new.path() => {
+                Source::File(old, parse, factor)
             }
             (_, new) => new,
         })
