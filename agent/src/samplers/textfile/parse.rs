@@ -28,22 +28,33 @@ pub(super) struct Sample {
 pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
     let mut kinds: HashMap<&str, Kind> = HashMap::new();
     let mut helps: HashMap<&str, &str> = HashMap::new();
-    let mut samples = Vec::new();
+    let mut samples: Vec<Sample> = Vec::new();
+    // A last line without an end may be half of what the job is about to write.
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Err(text.lines().count());
+    }
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(comment) = line.strip_prefix('#') {
             let mut words = comment.trim_start().splitn(3, ' ');
             match (words.next(), words.next(), words.next()) {
                 (Some("TYPE"), Some(name), Some(kind)) => {
-                    let kind = match kind.trim() {
+                    let kind = match kind.trim().to_ascii_lowercase().as_str() {
                         "counter" => Kind::Counter,
                         "gauge" => Kind::Gauge,
-                        _ => Kind::Untyped,
+                        "untyped" | "histogram" | "summary" => Kind::Untyped,
+                        _ => return Err(number + 1),
                     };
-                    kinds.insert(name, kind);
+                    // Said twice, or when it is too late, it is a mistake to Prometheus' parser, too.
+                    let known = kinds.insert(name, kind).is_some();
+                    if known || samples.iter().any(|sample| sample.name == name) {
+                        return Err(number + 1);
+                    }
                 }
                 (Some("HELP"), Some(name), Some(help)) => {
-                    helps.insert(name, help);
+                    if helps.insert(name, help).is_some() {
+                        return Err(number + 1);
+                    }
                 }
                 _ => {}
             }
@@ -105,7 +116,8 @@ fn labels(mut rest: &str) -> Option<(Labels, &str)> {
                 '"' => break,
                 '\\' => value.push(match letters.next()? {
                     'n' => '\n',
-                    other => other,
+                    other @ ('\\' | '"') => other,
+                    _ => return None,
                 }),
                 letter => value.push(letter),
             }
@@ -143,6 +155,16 @@ mod tests {
         assert_eq!(samples[1].help, None);
         let parts = parse("# HELP h Sizes\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_count 3\n").unwrap();
         assert!(parts.iter().all(|sample| sample.help.as_deref() == Some("Sizes")));
+        for broken in [
+            "# TYPE a counter\n# TYPE a gauge\na 1\n",
+            "a 1\n# TYPE a counter\n",
+            "# HELP a x\n# HELP a x\na 1\n",
+            "x 1\n# TYPE a number\n",
+            "a 1\nb 12",
+        ] {
+            assert_eq!(parse(broken), Err(2), "{broken:?}");
+        }
+        assert_eq!(parse(""), Ok(Vec::new()));
         for fault in [
             "a",
             "a 1 1700000000000",
@@ -152,6 +174,7 @@ mod tests {
             "a{x=\"1\"y=\"2\"} 1",
             "a{x=\"1\",x=\"2\"} 1",
             "a{__name__=\"b\"} 1",
+            "a{x=\"\\t\"} 1",
         ] {
             assert_eq!(parse(&format!("ok 1\n{fault}\n")), Err(2), "{fault}");
         }
