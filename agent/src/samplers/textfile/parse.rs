@@ -1,7 +1,7 @@
 //! Reads Prometheus' text format as batch jobs write it: one series a line, types and help in comments.
 
 use pharos_proto::catalogue::Kind;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// More than this is a mistake of the job, and no collector would take it.
 const LABELS_MAX: usize = 64;
@@ -28,7 +28,8 @@ pub(super) struct Sample {
 pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
     let mut kinds: HashMap<&str, Kind> = HashMap::new();
     let mut helps: HashMap<&str, &str> = HashMap::new();
-    let mut samples: Vec<Sample> = Vec::new();
+    let mut sampled: HashSet<&str> = HashSet::new();
+    let mut samples = Vec::new();
     // A last line without an end may be half of what the job is about to write.
     if !text.is_empty() && !text.ends_with('\n') {
         return Err(text.lines().count());
@@ -47,12 +48,13 @@ pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
                     };
                     // Said twice, or when it is too late, it is a mistake to Prometheus' parser, too.
                     let known = kinds.insert(name, kind).is_some();
-                    if known || samples.iter().any(|sample| sample.name == name) {
+                    if known || sampled.contains(name) {
                         return Err(number + 1);
                     }
                 }
                 (Some("HELP"), Some(name), Some(help)) => {
-                    if helps.insert(name, help).is_some() {
+                    let known = helps.insert(name, help);
+                    if known.is_some() {
                         return Err(number + 1);
                     }
                 }
@@ -60,6 +62,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
             }
         } else if !line.is_empty() {
             let (name, labels, value) = sample(line).ok_or(number + 1)?;
+            sampled.insert(name);
             // The parts of a histogram or summary share the help of the whole.
             let whole = || PARTS.iter().find_map(|part| helps.get(name.strip_suffix(part)?));
             let help = helps.get(name).or_else(whole);
