@@ -29,6 +29,7 @@ pub mod sampler;
 pub mod samplers;
 pub mod scan;
 pub mod schedule;
+pub mod selection;
 pub mod spool;
 pub mod status;
 pub mod switches;

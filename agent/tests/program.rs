@@ -163,3 +163,18 @@ fn metrics_are_where_the_web_flags_want_them_on_every_address() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
+
+#[test]
+fn a_scraper_may_ask_for_some_collectors_only() {
+    let program = Program::start(&["--collector.address=none", "--no-collector.arp"]);
+    let show = |query: &str| program.request("GET", &format!("/metrics{query}"));
+    while !show("").contains("node_load1 ") || !show("").contains("node_memory_MemTotal_bytes ") {
+        std::thread::yield_now();
+    }
+    let some = show("?collect%5B%5D=loadavg");
+    assert!(some.contains("node_load1 ") && some.contains("process_open_fds"), "{some}");
+    assert!(!some.contains("node_memory_MemTotal_bytes") && !some.contains("collector=\"meminfo\""));
+    let others = show("?exclude[]=loadavg");
+    assert!(!others.contains("node_load1 ") && others.contains("node_memory_MemTotal_bytes "));
+    assert!(show("?collect[]=arp").contains("400 Bad Request"));
+}
