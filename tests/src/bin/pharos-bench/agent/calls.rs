@@ -4,24 +4,38 @@ use serde_json::{Map, Value, json};
 use std::process::{Child, Command, Stdio};
 
 const ALL: &str = "raw_syscalls:sys_enter";
-/// What an agent does all day: files of the kernel, its journal, its connection, its timers.
-const NAMES: [&str; 16] = [
+/// What agents and exporters do all day: files of the kernel, a journal, connections, timers.
+const NAMES: [&str; 30] = [
     "pread64",
-    "preadv",
     "read",
     "openat",
     "close",
     "lseek",
+    "newfstatat",
+    "newfstat",
+    "statx",
     "statfs",
+    "getdents64",
+    "fcntl",
     "pwrite64",
     "fdatasync",
-    "sendto",
-    "recvfrom",
     "write",
     "writev",
+    "sendto",
+    "recvfrom",
+    "sendmsg",
+    "recvmsg",
     "epoll_wait",
+    "epoll_pwait",
+    "epoll_ctl",
+    "poll",
+    "ppoll",
     "futex",
     "clock_nanosleep",
+    "nanosleep",
+    "clock_gettime",
+    "clock_adjtime",
+    "getrusage",
 ];
 
 /// Calls a second.
