@@ -9,6 +9,7 @@
 
 pub mod board;
 mod clock_watch;
+pub mod collector_options;
 pub mod config;
 pub mod directory;
 pub mod doorbell;
