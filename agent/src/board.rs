@@ -215,9 +215,16 @@ impl Board {
 
     /// Copies of the readings that are not stale.
     pub fn latest(&self, now_ms: TimestampMs) -> Vec<Posted> {
+        self.latest_by_slot(now_ms).into_iter().map(|(_, posted)| posted).collect()
+    }
+
+    /// The same with the slot of each.
+    pub fn latest_by_slot(&self, now_ms: TimestampMs) -> Vec<(usize, Posted)> {
         let inner = self.lock();
-        let readings = inner.slots.iter().flat_map(|slot| &slot.readings);
-        readings.filter(|posted| !posted.is_stale(now_ms) && !posted.present.is_empty()).cloned().collect()
+        let slots = inner.slots.iter().enumerate();
+        let readings = slots.flat_map(|(slot, of)| of.readings.iter().map(move |posted| (slot, posted)));
+        let shown = readings.filter(|(_, posted)| !posted.is_stale(now_ms) && !posted.present.is_empty());
+        shown.map(|(slot, posted)| (slot, posted.clone())).collect()
     }
 
     /// Number that the next new group will get; the journal keeps it.

@@ -5,9 +5,10 @@ use crate::board::Board;
 use crate::exposition::{Exposition, Format, quality};
 use crate::own_metrics::OwnMetrics;
 use crate::recorder::Recorder;
+use crate::selection::Selection;
 use crate::spool::SpoolHandle;
 use crate::status::{GpuState, GpuStatus, SamplerStatuses};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
@@ -62,12 +63,22 @@ pub fn router(pages: Pages, standard: StandardRoutes) -> Router {
         .merge(standard.router())
 }
 
-async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+async fn metrics(
+    State(pages): State<Pages>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Response {
+    let statuses = pages.statuses.list();
+    let running: Vec<&str> = statuses.iter().map(|status| status.name).collect();
+    let selection = match Selection::of(&query, &running) {
+        Ok(selection) => selection,
+        Err(message) => return (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response(),
+    };
     let header =
         |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
     let format = Format::negotiate(header(header::ACCEPT));
     let mut exposition = Exposition::default();
-    exposition.add_readings(&pages.board.latest(pages.clock.now_ms()));
+    exposition.add_readings(&selection.filter(pages.board.latest_by_slot(pages.clock.now_ms())));
     if pages.own_metrics {
         exposition.add_own(&pages.registry.gather());
     }

@@ -9,6 +9,7 @@
 
 pub mod board;
 mod clock_watch;
+pub mod collector_options;
 pub mod config;
 pub mod directory;
 pub mod doorbell;
@@ -29,6 +30,7 @@ pub mod sampler;
 pub mod samplers;
 pub mod scan;
 pub mod schedule;
+pub mod selection;
 pub mod spool;
 pub mod status;
 pub mod switches;

@@ -141,3 +141,40 @@ fn a_reload_changes_what_runs_and_a_bad_file_changes_nothing() {
     let text = program.request("GET", "/metrics");
     assert!(text.contains("pharos_agent_config_last_reload_successful 0"), "{text}");
 }
+
+#[test]
+fn metrics_are_where_the_web_flags_want_them_on_every_address() {
+    let program = Program::start(&[
+        "--web.listen-address=127.0.0.2:0",
+        "--web.telemetry-path=/node",
+        "--web.disable-exporter-metrics",
+        "--collector.address=none",
+    ]);
+    let line = program.line_with("Listening on");
+    let second = line.split("address=").nth(1).unwrap().trim().to_owned();
+    assert!(second.starts_with("127.0.0.2:"), "{line}");
+    let answer = program.request("GET", "/node");
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("process_open_fds"), "{answer}");
+    assert!(program.request("GET", "/metrics").starts_with("HTTP/1.1 404"));
+    assert!(program.request("GET", "/").contains("href=\"/node\""));
+    let mut stream = TcpStream::connect(second).unwrap();
+    stream.write_all(b"GET /node HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_scraper_may_ask_for_some_collectors_only() {
+    let program = Program::start(&["--collector.address=none", "--no-collector.arp"]);
+    let show = |query: &str| program.request("GET", &format!("/metrics{query}"));
+    while !show("").contains("node_load1 ") || !show("").contains("node_memory_MemTotal_bytes ") {
+        std::thread::yield_now();
+    }
+    let some = show("?collect%5B%5D=loadavg");
+    assert!(some.contains("node_load1 ") && some.contains("process_open_fds"), "{some}");
+    assert!(!some.contains("node_memory_MemTotal_bytes") && !some.contains("collector=\"meminfo\""));
+    let others = show("?exclude[]=loadavg");
+    assert!(!others.contains("node_load1 ") && others.contains("node_memory_MemTotal_bytes "));
+    assert!(show("?collect[]=arp").contains("400 Bad Request"));
+}

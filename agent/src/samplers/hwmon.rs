@@ -106,9 +106,17 @@ fn define(groups: &mut GroupSet, folder: &Path, name: &str, chip: String, wanted
                 files.push(None);
                 continue;
             }
+            // A frequency (of a GPU) is known by its label alone, as there.
+            let name = match (*kind, properties.get("label")) {
+                ("freq", None) if property == "input" => continue,
+                ("freq", Some(label)) if property == "input" => {
+                    clean(std::fs::read_to_string(label).unwrap_or_default().trim())
+                }
+                _ => sensor.clone(),
+            };
             let has_bare = properties.contains_key("");
             let (metric, factor) = metric(kind, property, has_bare);
-            columns.push(ColumnSpec::plain(metric).with("sensor", sensor.as_str()));
+            columns.push(ColumnSpec::plain(metric).with("sensor", name));
             files.push(Some((KernelFile::whole(path), factor)));
         }
     }
@@ -235,8 +243,28 @@ mod tests {
         check("pwm1", "pwm1", "node_hwmon_pwm", 1.0);
         check("power1_average", "power1", "node_hwmon_power_average_watt", 1e-6);
         check("in1_beep", "in1", "node_hwmon_in_beep_enabled", 1.0);
+        check("freq1_input", "freq1", "node_hwmon_freq_freq_mhz", 1e-6);
         for other in ["name", "uevent", "device", "infinite", "temperature"] {
             assert_eq!(split_name(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_frequency_has_the_name_of_what_it_drives() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, text) in
+            [("freq1_input", "214000000\n"), ("freq1_label", "sclk GPU\n"), ("freq2_input", "1\n")]
+        {
+            std::fs::write(folder.path().join(file), text).unwrap();
+        }
+        let mut groups = GroupSet::default();
+        let chip = define(&mut groups, folder.path(), "hwmon0", "amdgpu".into(), &Filter::default());
+        let columns = groups.group(chip.group).unwrap().columns().to_vec();
+        let named =
+            columns.iter().map(|column| (column.name.as_ref(), column.labels.last().unwrap().1.as_str()));
+        assert_eq!(
+            named.collect::<Vec<_>>(),
+            [("node_hwmon_freq_freq_mhz", "sclk_gpu"), ("node_hwmon_sensor_label", "freq1")]
+        );
     }
 }

@@ -57,8 +57,8 @@ struct Drive {
 
 impl Sampler for NvmeSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        // Where there is none, looking for more costs as much as looking for drives.
-        if self.folder.look_is_due() && self.name_spaces.is_due() {
+        // Which there are, and in what state, is as fresh as the list of drives.
+        if self.folder.look_is_due() {
             self.name_spaces.update(find_name_spaces(&self.path), groups);
         }
         self.name_spaces.read(buffer, groups);
@@ -220,6 +220,41 @@ mod tests {
         assert_eq!(read(&mut groups), want);
         write("state", "dead\n");
         assert_eq!(read(&mut groups)[0], (0, 0.0));
+    }
+
+    #[test]
+    fn a_name_space_shows_its_size_and_a_new_state_after_the_next_look() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let path = sysfs.path().join("nvme0/nvme0c0n1").join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for (file, text) in [
+            ("ana_state", "optimized\n"),
+            ("size", "100\n"),
+            ("nuse", "25\n"),
+            ("queue/logical_block_size", "512\n"),
+        ] {
+            write(file, text);
+        }
+        let mut sampler = NvmeSampler::new(sysfs.path().to_owned());
+        let mut groups = GroupSet::default();
+        let mut read = || {
+            groups.begin();
+            sampler.sample(&mut ReadBuffer::default(), &mut groups).unwrap();
+            let group = groups.iter().find(|group| group.key() == "nvme/nvme0/nvme0c0n1").unwrap();
+            let state = group.columns()[0].labels[0].1.clone();
+            // What has ended stands behind the five that are there.
+            let values = group.values()[..5].to_vec();
+            groups.published();
+            (state, values)
+        };
+        let sizes = vec![1.0, 51_200.0, 51_200.0, 12_800.0, 512.0];
+        assert_eq!(read(), ("optimized".to_owned(), sizes.clone()));
+        write("ana_state", "inaccessible\n");
+        let after: Vec<_> = (0..10).map(|_| read()).collect();
+        assert_eq!(after.last(), Some(&("inaccessible".to_owned(), sizes)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use rustix::fs::StatVfs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,13 @@ pub(super) enum Answer {
     Hangs,
 }
 
+/// How a file system is asked.
+type Stat = fn(&Path) -> io::Result<StatVfs>;
+
 /// Asks for one mount point.
 pub(super) struct StatWorker {
     path: PathBuf,
+    stat: Stat,
     timeout: Duration,
     running: Option<Running>,
 }
@@ -41,7 +45,8 @@ struct Running {
 impl StatWorker {
     /// A mount that takes longer than `timeout` to answer counts as hanging.
     pub(super) fn new(path: PathBuf, timeout: Duration) -> Self {
-        StatWorker { path, timeout, running: None }
+        let stat: Stat = |path| rustix::fs::statvfs(path).map_err(io::Error::from);
+        StatWorker { path, stat, timeout, running: None }
     }
 
     /// The mount's statistics, or that it hangs. A late answer counts for the next reading, so that a slow mount
@@ -50,7 +55,7 @@ impl StatWorker {
         let timeout = self.timeout;
         let running = match &mut self.running {
             Some(running) => running,
-            None => match start(self.path.clone()) {
+            None => match start(self.path.clone(), self.stat) {
                 Ok(running) => self.running.insert(running),
                 Err(error) => return Answer::Failed(error),
             },
@@ -94,17 +99,54 @@ fn of(answer: io::Result<StatVfs>) -> Answer {
     answer.map_or_else(Answer::Failed, Answer::Known)
 }
 
-fn start(path: PathBuf) -> io::Result<Running> {
+fn start(path: PathBuf, stat: Stat) -> io::Result<Running> {
     let (questions, inbox) = sync_channel(1);
     let (outbox, answers) = sync_channel(1);
     std::thread::Builder::new().name("pharos-statvfs".into()).stack_size(STACK_BYTES).spawn(move || {
         while inbox.recv().is_ok() {
             let began = Instant::now();
-            let answer = rustix::fs::statvfs(&path).map_err(io::Error::from);
+            let answer = stat(&path);
             if outbox.send((answer, began.elapsed())).is_err() {
                 return;
             }
         }
     })?;
     Ok(Running { questions, answers, asked: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// While it is shut nobody answers.
+    static SHUT: AtomicBool = AtomicBool::new(true);
+
+    fn behind_the_gate(path: &Path) -> io::Result<StatVfs> {
+        while SHUT.load(Ordering::Relaxed) {
+            std::thread::yield_now();
+        }
+        rustix::fs::statvfs(path).map_err(io::Error::from)
+    }
+
+    fn until(worker: &mut StatWorker, wanted: fn(&Answer) -> bool) {
+        while !wanted(&worker.ask()) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_late_answer_counts_for_the_next_reading_and_one_that_never_comes_hangs() {
+        let worker = |timeout| StatWorker { path: "/".into(), stat: behind_the_gate, timeout, running: None };
+        let (mut patient, mut strict) =
+            (worker(Duration::from_secs(3_600)), worker(Duration::from_millis(1)));
+        assert!(matches!(patient.ask(), Answer::Waits), "there is time still");
+        assert!(matches!(patient.ask(), Answer::Waits));
+        assert!(matches!(strict.ask(), Answer::Hangs));
+        until(&mut strict, |answer| matches!(answer, Answer::Hangs));
+        SHUT.store(false, Ordering::Relaxed);
+        // Late, yet within its time: it is the mount's answer. One that hung is alive, and asked anew.
+        until(&mut patient, |answer| matches!(answer, Answer::Known(_)));
+        until(&mut strict, |answer| matches!(answer, Answer::Known(_)));
+    }
 }

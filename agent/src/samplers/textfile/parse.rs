@@ -1,7 +1,7 @@
 //! Reads Prometheus' text format as batch jobs write it: one series a line, types and help in comments.
 
 use pharos_proto::catalogue::Kind;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// More than this is a mistake of the job, and no collector would take it.
 const LABELS_MAX: usize = 64;
@@ -28,27 +28,41 @@ pub(super) struct Sample {
 pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
     let mut kinds: HashMap<&str, Kind> = HashMap::new();
     let mut helps: HashMap<&str, &str> = HashMap::new();
+    let mut sampled: HashSet<&str> = HashSet::new();
     let mut samples = Vec::new();
+    // A last line without an end may be half of what the job is about to write.
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Err(text.lines().count());
+    }
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if let Some(comment) = line.strip_prefix('#') {
             let mut words = comment.trim_start().splitn(3, ' ');
             match (words.next(), words.next(), words.next()) {
                 (Some("TYPE"), Some(name), Some(kind)) => {
-                    let kind = match kind.trim() {
+                    let kind = match kind.trim().to_ascii_lowercase().as_str() {
                         "counter" => Kind::Counter,
                         "gauge" => Kind::Gauge,
-                        _ => Kind::Untyped,
+                        "untyped" | "histogram" | "summary" => Kind::Untyped,
+                        _ => return Err(number + 1),
                     };
-                    kinds.insert(name, kind);
+                    // Said twice, or when it is too late, it is a mistake to Prometheus' parser, too.
+                    let known = kinds.insert(name, kind).is_some();
+                    if known || sampled.contains(name) {
+                        return Err(number + 1);
+                    }
                 }
                 (Some("HELP"), Some(name), Some(help)) => {
-                    helps.insert(name, help);
+                    let known = helps.insert(name, help);
+                    if known.is_some() {
+                        return Err(number + 1);
+                    }
                 }
                 _ => {}
             }
         } else if !line.is_empty() {
             let (name, labels, value) = sample(line).ok_or(number + 1)?;
+            sampled.insert(name);
             // The parts of a histogram or summary share the help of the whole.
             let whole = || PARTS.iter().find_map(|part| helps.get(name.strip_suffix(part)?));
             let help = helps.get(name).or_else(whole);
@@ -105,7 +119,8 @@ fn labels(mut rest: &str) -> Option<(Labels, &str)> {
                 '"' => break,
                 '\\' => value.push(match letters.next()? {
                     'n' => '\n',
-                    other => other,
+                    other @ ('\\' | '"') => other,
+                    _ => return None,
                 }),
                 letter => value.push(letter),
             }
@@ -143,6 +158,16 @@ mod tests {
         assert_eq!(samples[1].help, None);
         let parts = parse("# HELP h Sizes\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_count 3\n").unwrap();
         assert!(parts.iter().all(|sample| sample.help.as_deref() == Some("Sizes")));
+        for broken in [
+            "# TYPE a counter\n# TYPE a gauge\na 1\n",
+            "a 1\n# TYPE a counter\n",
+            "# HELP a x\n# HELP a x\na 1\n",
+            "x 1\n# TYPE a number\n",
+            "a 1\nb 12",
+        ] {
+            assert_eq!(parse(broken), Err(2), "{broken:?}");
+        }
+        assert_eq!(parse(""), Ok(Vec::new()));
         for fault in [
             "a",
             "a 1 1700000000000",
@@ -152,6 +177,7 @@ mod tests {
             "a{x=\"1\"y=\"2\"} 1",
             "a{x=\"1\",x=\"2\"} 1",
             "a{__name__=\"b\"} 1",
+            "a{x=\"\\t\"} 1",
         ] {
             assert_eq!(parse(&format!("ok 1\n{fault}\n")), Err(2), "{fault}");
         }
