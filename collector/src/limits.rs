@@ -33,6 +33,9 @@ pub const STREAM_HANDOVER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Time for an agent's first message.
 pub const STREAM_HELLO_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// How long the head of the answer to an agent waits for the first message behind it.
+pub const STREAM_HEAD_TIME_MAX: Duration = Duration::from_millis(5);
+
 /// How often an agent is told at most which of its series are near a threshold.
 pub const HINTS_EVERY: Duration = Duration::from_millis(250);
 

@@ -145,6 +145,8 @@ async fn a_threshold_fires_when_its_sample_arrives_and_resolves_so_too() {
 async fn only_the_newest_sample_of_a_series_counts() {
     let mut scene = Scene::open(HOT).await;
     scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    // Sent twice: stored once, and neither judged again nor missed.
+    scene.sample(&format!("gpu_temp{{instance=\"n1\"}} 95 {NOW_MS}\n")).await;
     // Older, older than the lookback, too far ahead: stored, not judged.
     scene.sample(&format!("gpu_temp{{instance=\"n1\"}} 95 {}\n", NOW_MS - 1_000)).await;
     scene.sample(&format!("gpu_temp{{instance=\"n2\"}} 95 {}\n", NOW_MS - 300_000)).await;

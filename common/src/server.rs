@@ -174,6 +174,19 @@ pub async fn serve(
     limits: ServerLimits,
     shutdown: Shutdown,
 ) {
+    // On one of the runtime's threads, where it takes turns with the connections.
+    if let Err(error) = tokio::spawn(accept(listener, app, tls, limits, shutdown)).await {
+        tracing::error!(%error, "Accepting connections ended badly");
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    app: Router,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    limits: ServerLimits,
+    shutdown: Shutdown,
+) {
     let mut limits = limits;
     let files = open_files::raise_limit();
     limits.connections_max = limits.connections_max.min(open_files::for_connections(files));
@@ -237,6 +250,9 @@ pub async fn serve(
                 tracing::debug!(%peer, error = %error, "Connection ended");
             }
         });
+        // Whoever was let in goes first: when a thousand agents return at once, each is served to its end sooner
+        // than if all of them were greeted before the first is heard.
+        tokio::task::yield_now().await;
     }
     drop(listener);
     if tokio::time::timeout(limits.drain_time_max, graceful.shutdown()).await.is_err() {

@@ -160,7 +160,11 @@ impl Recording {
                 column.values.push(to_value(number, column.decimals));
             }
         }
-        // What is read together stands together: the fields of one CPU, one disk, one subsystem.
+        Ok(Recording::of(columns, seconds))
+    }
+
+    /// What is read together stands together: the fields of one CPU, one disk, one subsystem.
+    fn of(mut columns: Vec<Column>, seconds: usize) -> Recording {
         columns.sort_by_cached_key(|column| object(&column.series));
         let mut group_lengths: Vec<usize> = Vec::new();
         let mut before = None;
@@ -174,7 +178,13 @@ impl Recording {
             }
             before = Some(object);
         }
-        Ok(Recording { columns, group_lengths, seconds })
+        Recording { columns, group_lengths, seconds }
+    }
+
+    /// Only the series whose names begin so.
+    pub fn only(mut self, prefix: &str) -> Recording {
+        self.columns.retain(|column| column.series.name.starts_with(prefix));
+        Recording::of(self.columns, self.seconds)
     }
 
     /// How long it is.
@@ -382,6 +392,8 @@ mod tests {
         let labels = [("cpu".to_owned(), "0".to_owned()), ("mode".to_owned(), "a\\b,}".to_owned())];
         assert_eq!(recording.columns[0].series.labels, labels);
         assert_eq!(recording.groups().len(), 3);
+        let loads: Vec<GroupSpec> = recording.only("node_load").groups();
+        assert_eq!((loads.len(), loads[0].series[0].name.as_str()), (1, "node_load1"));
     }
 
     #[test]
@@ -389,6 +401,17 @@ mod tests {
         let mut node = RecordedNode::new(Arc::new(recorded()), 0);
         let values: Vec<f64> = (0..8).map(|_| node.tick()[0]).collect();
         assert_eq!(values, [7.0, 7.25, 7.5, 7.75, 7.75, 8.0, 8.25, 8.5]);
+    }
+
+    #[test]
+    fn the_hours_in_the_tree_are_of_the_same_seconds_and_as_rich_on_either_side() {
+        let series = |name: &str| {
+            let file = std::fs::read(crate::repository().join("tests/data").join(name)).unwrap();
+            let recording = Recording::read(&file).unwrap().only("node_");
+            assert_eq!(recording.seconds(), 3_600);
+            recording.groups().iter().map(|group| group.series.len()).sum::<usize>()
+        };
+        assert_eq!((series("node_exporter-hour.rec"), series("agent-hour.rec")), (461, 483));
     }
 
     #[test]

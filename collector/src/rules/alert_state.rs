@@ -536,11 +536,32 @@ impl ActiveAlerts {
             .min()
     }
 
-    /// Alerts to send now; they count as sent.
-    pub fn take_due(&mut self, now_ms: TimestampMs) -> Vec<Alert> {
+    /// Alerts to send now, at most `room`: those of which nobody was told before those that are told again, and
+    /// of these the longest ago. They count as sent; the others are due as before.
+    pub fn take_due(&mut self, now_ms: TimestampMs, room: usize) -> Vec<Alert> {
         self.drop_remote(now_ms);
-        let mut due: Vec<Alert> =
-            self.by_labels.values_mut().filter_map(|alert| take_if_due(alert, now_ms)).collect();
+        self.take_due_of(now_ms, room, |_| true)
+    }
+
+    /// The same of those only whose last change nobody was told of.
+    pub fn take_untold(&mut self, now_ms: TimestampMs, room: usize) -> Vec<Alert> {
+        self.take_due_of(now_ms, room, |alert| alert.last_sent_ms.is_none())
+    }
+
+    fn take_due_of(&mut self, now_ms: TimestampMs, room: usize, of: impl Fn(&Alert) -> bool) -> Vec<Alert> {
+        let is_due = |alert: &&mut Alert| of(alert) && alert.needs_sending(now_ms, RESEND_DELAY_MS);
+        let mut due: Vec<&mut Alert> = self.by_labels.values_mut().filter(is_due).collect();
+        if due.len() > room {
+            due.sort_unstable_by_key(|alert| alert.last_sent_ms);
+            due.truncate(room);
+        }
+        let mut due: Vec<Alert> = due
+            .into_iter()
+            .map(|alert| {
+                alert.last_sent_ms = Some(now_ms);
+                alert.clone()
+            })
+            .collect();
         due.sort_by(|a, b| a.labels.cmp(&b.labels));
         due
     }
@@ -560,10 +581,13 @@ impl ActiveAlerts {
         }
     }
 
-    /// Those among the changed ones that are to be sent now; they count as sent.
-    pub fn take_changed(&mut self, changes: &[Change], now_ms: TimestampMs) -> Vec<Alert> {
-        let mut due = Vec::with_capacity(changes.len());
+    /// Those among the changed ones that are to be sent now, at most `room`; they count as sent.
+    pub fn take_changed(&mut self, changes: &[Change], now_ms: TimestampMs, room: usize) -> Vec<Alert> {
+        let mut due = Vec::with_capacity(changes.len().min(room));
         for change in changes {
+            if due.len() >= room {
+                break;
+            }
             due.extend(self.by_labels.get_mut(&change.labels).and_then(|alert| take_if_due(alert, now_ms)));
         }
         due

@@ -65,7 +65,7 @@ fn a_resolved_alert_is_forgotten_after_fifteen_minutes() {
 #[test]
 fn alerts_are_sent_at_once_then_every_minute_and_once_resolved() {
     let mut alerts = ActiveAlerts::default();
-    let sent = |alerts: &mut ActiveAlerts, at_ms| alerts.take_due(at_ms).len();
+    let sent = |alerts: &mut ActiveAlerts, at_ms| alerts.take_due(at_ms, usize::MAX).len();
     alerts.judge(1, vec![breach("a", 1.0)], 0, 0, HOLDS).unwrap();
     assert_eq!(sent(&mut alerts, 0), 0, "pending alerts are nobody's business");
     alerts.judge(1, vec![breach("a", 1.0)], 5_000, 5_000, HOLDS).unwrap();
@@ -73,7 +73,7 @@ fn alerts_are_sent_at_once_then_every_minute_and_once_resolved() {
     assert_eq!(sent(&mut alerts, 64_999), 0);
     assert_eq!(sent(&mut alerts, 65_000), 1);
     alerts.judge(1, Vec::new(), 66_000, 66_000, HOLDS).unwrap();
-    let due = alerts.take_due(66_000);
+    let due = alerts.take_due(66_000, usize::MAX);
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].resolved_at_ms, Some(66_000));
     assert_eq!(sent(&mut alerts, 67_000), 0);
@@ -148,12 +148,12 @@ fn what_fired_before_a_restart_and_never_came_back_is_sent_as_resolved() {
     alerts.remember(labels("pending"), Remembered { active_at_ms: 8_000, seen_at_ms: 9_000 });
     let ended = alerts.forget_remembered(20_000, HOLDS, |_| false);
     assert_eq!(ended, [labels("fired")]);
-    let due = alerts.take_due(20_000);
+    let due = alerts.take_due(20_000, usize::MAX);
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].phase, due[0].resolved_at_ms), (Phase::Resolved, Some(20_000)));
     assert_eq!(due[0].fired_at_ms, Some(5_000));
-    assert_eq!(alerts.take_due(20_000 + RESOLVED_RETENTION_MS).len(), 1);
-    assert!(alerts.take_due(20_001 + RESOLVED_RETENTION_MS).is_empty() && alerts.is_empty());
+    assert_eq!(alerts.take_due(20_000 + RESOLVED_RETENTION_MS, usize::MAX).len(), 1);
+    assert!(alerts.take_due(20_001 + RESOLVED_RETENTION_MS, usize::MAX).is_empty() && alerts.is_empty());
 }
 
 #[test]
@@ -179,4 +179,33 @@ fn an_alert_that_goes_on_is_touched_and_nothing_else() {
     assert!(!alerts.touch(1, 2.0, true, 5_000, HOLDS), "it is to fire");
     alerts.refresh_texts(|_, value| vec![("at".into(), value.to_string())]);
     assert_eq!(alerts.iter().next().unwrap().annotations, [("at".to_owned(), "2".to_owned())]);
+}
+
+#[test]
+fn what_finds_no_room_stays_due_and_news_go_before_reminders() {
+    let mut alerts = ActiveAlerts::default();
+    let judge = |alerts: &mut ActiveAlerts, subjects: std::ops::Range<u64>, at_ms| {
+        for subject in subjects {
+            let labels = Labels::from_pairs([("alertname", "Hot"), ("instance", &format!("n{subject}"))]);
+            let breach = Breach { found: Labels::empty(), labels, annotations: Vec::new(), value: 1.0 };
+            alerts.judge(subject, vec![breach], at_ms, at_ms, Holds::default()).unwrap();
+        }
+    };
+    let take = |alerts: &mut ActiveAlerts, at_ms, room| -> Vec<String> {
+        let due = alerts.take_due(at_ms, room).into_iter();
+        due.map(|alert| alert.labels.get("instance").unwrap().to_owned()).collect()
+    };
+    judge(&mut alerts, 0..3, 1_000);
+    assert_eq!(take(&mut alerts, 1_000, 0), [""; 0]);
+    let first = take(&mut alerts, 1_000, 2);
+    assert_eq!(first.len(), 2);
+    let last = take(&mut alerts, 2_000, 2);
+    assert_eq!(last.len(), 1, "the one that found no room, and not the others again");
+    assert!(!first.contains(&last[0]));
+    judge(&mut alerts, 3..4, 100_000);
+    assert_eq!(alerts.take_untold(100_000, 9).len(), 1);
+    judge(&mut alerts, 4..5, 100_000);
+    assert_eq!(take(&mut alerts, 100_000, 1), ["n4"]);
+    assert_eq!(take(&mut alerts, 100_000, 2), first, "told the longest ago");
+    assert_eq!(take(&mut alerts, 100_000, 9), last);
 }

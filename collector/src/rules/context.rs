@@ -1,6 +1,5 @@
 //! What evaluating rules needs from the rest of the collector.
 
-use super::alert_series;
 use super::alert_state::{Alert, Change, Phase};
 use super::notify::{Notice, Notifier};
 use super::rule::Rule;
@@ -199,22 +198,20 @@ impl RuleContext {
         }
     }
 
-    /// Writes and sends what follows from changes of a rule's alerts.
-    pub fn publish(&self, rule: &Rule, changes: &[Change], due: Vec<Alert>, now_ms: TimestampMs) {
-        self.write(alert_series::of_changes(changes, now_ms));
-        self.send(rule, due, now_ms);
-    }
-
     /// Sends alerts of a rule.
     pub fn send(&self, rule: &Rule, due: Vec<Alert>, now_ms: TimestampMs) {
+        self.notifier.send(self.notices(rule, due, now_ms));
+    }
+
+    /// What to tell of alerts of a rule.
+    pub fn notices(&self, rule: &Rule, due: Vec<Alert>, now_ms: TimestampMs) -> Vec<Notice> {
         if due.is_empty() {
-            return;
+            return Vec::new();
         }
         let external = self.external_labels();
         let tells_timeline = self.tells_timeline.load(Ordering::Relaxed);
         let link = text::link(rule.definition.expr.query(), 1);
-        let notices = due
-            .into_iter()
+        due.into_iter()
             .map(|mut alert| {
                 if !tells_timeline {
                     alert.timeline = None;
@@ -222,8 +219,7 @@ impl RuleContext {
                 let url = format!("{}{link}", self.external_url);
                 Notice::of(alert, &external, &url, rule.interval_ms, now_ms)
             })
-            .collect();
-        self.notifier.send(notices);
+            .collect()
     }
 }
 

@@ -175,7 +175,7 @@ fn take_found(
         let failure = format!("exceeded limit of {} with {active} alerts", rule.limit);
         return (alert_series::of_dropped(&dropped, seen_ms), Err(failure));
     }
-    let due = state.alerts.take_due(at_ms);
+    let due = state.alerts.take_due(at_ms, context.notifier.room());
     let changed: HashSet<&Labels> = changes.iter().map(|change| &change.labels).collect();
     // What changed is written with its change.
     let lasting = state.alerts.active().filter(|alert| !changed.contains(&alert.labels));

@@ -14,7 +14,8 @@ use super::alert_series;
 use super::alert_state::{Change, MISSING_KEPT_MS_MAX, ORPHANS_FROM, Timeline};
 use super::context::RuleContext;
 use super::file::OnMissing;
-use super::judge_series::{Called, NewestOf, SeriesTable, joint_key};
+use super::glance::Glance;
+use super::judge_series::{Called, NewestOf, Noted, SeriesTable, joint_key};
 use super::rule::{Rule, RuleState};
 use super::threshold::Threshold;
 use super::urgency;
@@ -65,13 +66,15 @@ enum Finding {
 
 /// The state of judging. [`super::judge_task`] drives it.
 pub struct Judge {
-    context: Arc<RuleContext>,
+    pub(super) context: Arc<RuleContext>,
     watch: WatchIndex,
     lookback_ms: i64,
-    table: ThresholdTable,
+    pub(super) table: ThresholdTable,
+    /// By rule; `None` for those over several series.
+    glances: Vec<Option<Glance>>,
     series: SeriesTable,
     called: Called,
-    changed: HashMap<u32, Vec<Change>>,
+    pub(super) changed: HashMap<u32, Vec<Change>>,
     /// Rules whose last judgement failed.
     failing: HashSet<u32>,
     /// Rules with alerts whose series are not there.
@@ -79,6 +82,10 @@ pub struct Judge {
     deadlines: BinaryHeap<Reverse<(TimestampMs, Subject)>>,
     /// The earliest deadline in the heap of each subject.
     scheduled: HashMap<Subject, TimestampMs>,
+    /// The rule from which on reminders go out next.
+    pub(super) remind_from: usize,
+    /// Whether the last alerts used up the room at the alertmanagers.
+    pub(super) is_crowded: bool,
     age: LocalHistogram,
 }
 
@@ -91,6 +98,7 @@ impl Judge {
             watch,
             lookback_ms,
             table: ThresholdTable::default(),
+            glances: Vec::new(),
             series: SeriesTable::default(),
             called: Called::default(),
             changed: HashMap::default(),
@@ -98,6 +106,8 @@ impl Judge {
             orphaned: HashSet::default(),
             deadlines: BinaryHeap::new(),
             scheduled: HashMap::default(),
+            remind_from: 0,
+            is_crowded: false,
             age,
         }
     }
@@ -105,6 +115,7 @@ impl Judge {
     /// Takes other rules, and the newest stored samples of what they watch. Everything is judged at once,
     /// so alerts of before a restart or reload go on without a gap.
     pub fn load(&mut self, table: ThresholdTable, stored: Vec<(Labels, TimestampMs, f64)>) {
+        self.glances = table.rules.iter().map(|rule| Glance::of(rule)).collect();
         self.table = table;
         self.series.clear();
         self.called = Called::default();
@@ -228,10 +239,11 @@ impl Judge {
             let rules = &self.table.rules;
             let before = judged;
             for ((_, series), &value) in present {
-                if self.series.note(rules, series, row.timestamp_ms, value, &mut self.called) {
-                    judged += 1;
-                } else {
-                    late += 1;
+                match self.series.note(rules, series, row.timestamp_ms, value, &mut self.called) {
+                    Noted::Newest => judged += 1,
+                    Noted::Older => late += 1,
+                    // Stored once, and judged then.
+                    Noted::Repeated => {}
                 }
             }
             if judged > before {
@@ -272,8 +284,18 @@ impl Judge {
 
     /// Judges all rules over one series alone.
     fn judge_series(&mut self, slot: u32, moment: Moment) {
-        let Some(series) = self.series.get(slot).map(|newest| Arc::clone(&newest.series)) else { return };
+        let Some(newest) = self.series.get(slot) else { return };
+        let series = Arc::clone(&newest.series);
+        let live = newest.live_value(moment.now_ms.max(newest.timestamp_ms), self.lookback_ms);
         for watcher in &series.watchers {
+            // Of a series near its thresholds most rules have nothing to say: that is told without the rule.
+            let glance = self.glances.get(watcher.rule as usize).and_then(Option::as_ref);
+            if glance.is_some_and(|glance| !glance.may_speak(live))
+                && self.orphaned.is_empty()
+                && self.series.get(slot).is_some_and(|newest| !newest.alerts.contains(&watcher.rule))
+            {
+                continue;
+            }
             self.judge_single(watcher.rule, slot, moment);
         }
         self.set_urgency(slot, moment.now_ms);
@@ -538,14 +560,6 @@ impl Judge {
         self.changed.entry(number).or_default().extend(changes);
     }
 
-    fn publish(&mut self, now_ms: TimestampMs) {
-        for (number, changes) in self.changed.drain() {
-            let Some(rule) = self.table.rules.get(number as usize) else { continue };
-            let due = rule.state().alerts.take_changed(&changes, now_ms);
-            self.context.publish(rule, &changes, due, now_ms);
-        }
-    }
-
     /// Tells the series' agent, by way of its stream, how near it is to a threshold.
     fn set_urgency(&mut self, slot: u32, now_ms: TimestampMs) {
         let Some(newest) = self.series.get(slot) else { return };
@@ -616,32 +630,6 @@ impl Judge {
             }
         }
         self.publish(now_ms);
-    }
-
-    /// Keeps the series of alerts alive and sends alerts again that are due.
-    pub fn refresh(&mut self, write_series: bool) {
-        let now_ms = self.context.clock.now_ms();
-        for rule in &self.table.rules {
-            let mut state = rule.state();
-            if state.last_error.is_empty() {
-                // What arrived by now was judged, also where nothing was to be said.
-                state.last_evaluation_ms = Some(now_ms);
-            }
-            if state.alerts.is_empty() {
-                continue;
-            }
-            let mut series = Vec::new();
-            if write_series {
-                series = alert_series::of_active(state.alerts.active(), now_ms);
-            }
-            let mut due = state.alerts.take_due(now_ms);
-            drop(state);
-            for alert in &mut due {
-                rule.write_texts(&self.context, alert);
-            }
-            self.context.write(series);
-            self.context.send(rule, due, now_ms);
-        }
     }
 
     /// Forgets series that were silent for twice the lookback.

@@ -13,6 +13,7 @@ use foldhash::HashMap;
 use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::sample::{TimestampMs, is_stale_nan};
 use pharos_promql::storage::{Budget, Selection, SeriesColumns, SeriesSet, Storage, StorageError};
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// A series that missed this many of its intervals is not waited for any more.
@@ -88,6 +89,17 @@ pub(crate) struct Called {
     pub(crate) joints: Vec<u32>,
 }
 
+/// What a sample is to its series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// The newest: it is judged.
+    Newest,
+    /// Of the same time as the newest: sent twice, and stored once.
+    Repeated,
+    /// Older than the newest.
+    Older,
+}
+
 /// All watched series and joints.
 #[derive(Debug, Default)]
 pub(crate) struct SeriesTable {
@@ -129,17 +141,21 @@ impl SeriesTable {
         timestamp_ms: TimestampMs,
         value: f64,
         called: &mut Called,
-    ) -> bool {
+    ) -> Noted {
         let slot = series.slot;
         if self.get(slot).is_none() {
             self.add(rules, series, timestamp_ms, value);
             called.slots.push(slot);
         }
         let SeriesTable { newest, joints, .. } = self;
-        let Some(newest) = newest.get_mut(slot as usize).and_then(Option::as_mut) else { return false };
+        let Some(newest) = newest.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Noted::Older;
+        };
         if newest.noted {
-            if newest.timestamp_ms >= timestamp_ms {
-                return false;
+            match newest.timestamp_ms.cmp(&timestamp_ms) {
+                Ordering::Less => {}
+                Ordering::Equal => return Noted::Repeated,
+                Ordering::Greater => return Noted::Older,
             }
             newest.interval_ms = timestamp_ms - newest.timestamp_ms;
             newest.timestamp_ms = timestamp_ms;
@@ -157,7 +173,7 @@ impl SeriesTable {
                 called.joints.push(number);
             }
         }
-        true
+        Noted::Newest
     }
 
     /// Takes a joint off the list of those to look at.

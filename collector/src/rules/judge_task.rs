@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How often alerts are looked at that are due to be sent again.
 const RESEND_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same while some found no room at the alertmanagers.
+const CROWDED_LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the series of alerts are written again: well within the lookback of queries.
 const SERIES_EVERY: Duration = Duration::from_secs(5);
 /// How often series that went silent are forgotten.
@@ -70,6 +72,9 @@ pub(crate) async fn run(
     let (mut next_series, mut next_purge) =
         (clock.monotonic() + SERIES_EVERY, clock.monotonic() + PURGE_EVERY);
     loop {
+        if judge.is_crowded() {
+            next_look = next_look.min(clock.monotonic() + CROWDED_LOOK_EVERY);
+        }
         let deadline = judge.next_deadline_ms();
         let until_deadline = async {
             match deadline {

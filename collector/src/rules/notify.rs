@@ -17,6 +17,7 @@ use pharos_common::storage_io::{DiskIo, StorageIo};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -144,6 +145,8 @@ struct Target {
     url: String,
     /// What the rules handed over and the task has not put into its box yet.
     incoming: Mutex<Vec<Notice>>,
+    /// How many the task has put into its box and not got rid of.
+    waiting: AtomicUsize,
     wake: Notify,
     /// Cancelled when the target leaves the configuration, or at shutdown.
     stop: CancellationToken,
@@ -214,10 +217,12 @@ impl Notifier {
         let target = Arc::new(Target {
             url: url.to_owned(),
             incoming: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             wake: Notify::new(),
             stop: CancellationToken::new(),
         });
         let outbox = self.open_outbox(url);
+        target.waiting.store(outbox.len(), Ordering::Relaxed);
         let door = Door {
             url: url.to_owned(),
             client: self.client.clone(),
@@ -246,8 +251,21 @@ impl Notifier {
         })
     }
 
+    /// How many alerts the alertmanager with the shortest queue has room for: one that does not answer must not
+    /// hold up the others.
+    pub fn room(&self) -> usize {
+        let room = |target: &Arc<Target>| {
+            let incoming = target.incoming.lock().unwrap_or_else(PoisonError::into_inner).len();
+            ALERTS_QUEUED_MAX.saturating_sub(incoming + target.waiting.load(Ordering::Relaxed))
+        };
+        self.targets.load().iter().map(room).max().unwrap_or(usize::MAX)
+    }
+
     /// Queues alerts for every alertmanager. Never waits.
     pub fn send(&self, notices: Vec<Notice>) {
+        if notices.is_empty() {
+            return;
+        }
         for target in self.targets.load().iter() {
             let mut incoming = target.incoming.lock().unwrap_or_else(PoisonError::into_inner);
             let room = ALERTS_QUEUED_MAX.saturating_sub(incoming.len());
@@ -353,8 +371,12 @@ impl Delivery {
     /// Puts what was handed over into the box. Its few kilobytes go to the page cache, which is quicker
     /// than asking another thread to do it.
     fn take_in(&mut self) {
-        let incoming =
-            std::mem::take(&mut *self.target.incoming.lock().unwrap_or_else(PoisonError::into_inner));
+        let incoming = {
+            let mut incoming = self.target.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            // Nobody shall see them in neither place.
+            self.target.waiting.fetch_add(incoming.len(), Ordering::Relaxed);
+            std::mem::take(&mut *incoming)
+        };
         if incoming.is_empty() {
             return;
         }
@@ -380,8 +402,9 @@ impl Delivery {
     }
 
     fn note_length(&self) {
-        let waiting = self.outbox.len() as i64;
-        self.door.metrics.alerts_queued.with_label_values(&[self.door.url.as_str()]).set(waiting);
+        let waiting = self.outbox.len();
+        self.target.waiting.store(waiting, Ordering::Relaxed);
+        self.door.metrics.alerts_queued.with_label_values(&[self.door.url.as_str()]).set(waiting as i64);
     }
 
     fn not_on_disk(&self, error: &dyn std::error::Error) {
@@ -450,7 +473,7 @@ mod tests {
             value: 91.0,
         };
         alerts.judge(1, vec![breach], 1_000, 1_000, Default::default()).unwrap();
-        let alert = alerts.take_due(1_000).remove(0);
+        let alert = alerts.take_due(1_000, usize::MAX).remove(0);
         let external = Labels::from_pairs([("cluster", "eu"), ("region", "west")]);
         let notice = Notice::of(alert, &external, "http://c/graph", 1_000, 1_000).leaving(1_000);
         let json = serde_json::to_value(&notice).unwrap();

@@ -248,11 +248,14 @@ impl Paced {
         });
         let mut values = data.node(self.node);
         let mut seen = Seen::default();
+        let mut timestamp = 0;
         for second in 0..self.seconds {
             let late = self.pace.due(second).await;
             seen.latest = seen.latest.max(late);
+            // A node that is late for two ticks sends them within the same millisecond.
+            timestamp = now_ms()?.max(timestamp + 1);
             let mut readings = Vec::new();
-            add_readings(&mut readings, &layout, values.tick(), now_ms()?, 1_000);
+            add_readings(&mut readings, &layout, values.tick(), timestamp, 1_000);
             read_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Instant::now());
             let tick = Tick { lane: Lane::Live.into(), sequence: second + 1, readings };
             if send.send(AgentMessage { message: Some(FromAgent::Tick(tick)) }).await.is_err() {
@@ -271,10 +274,11 @@ impl Paced {
         let mut values = data.node(self.node);
         let mut seen = Seen::default();
         let mut encoder = snap::raw::Encoder::new();
+        let mut timestamp = 0;
         for second in 0..self.seconds {
             let late = self.pace.due(second).await;
             seen.latest = seen.latest.max(late);
-            let timestamp = now_ms()?;
+            timestamp = now_ms()?.max(timestamp + 1);
             for (series, &value) in request.timeseries.iter_mut().zip(values.tick()) {
                 series.samples = vec![remote::Sample { value, timestamp }];
             }

@@ -113,10 +113,7 @@ fn run_one(arguments: &Arguments) -> anyhow::Result<Value> {
 
 async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let notices = Notices::default();
-    let app = Router::new().fallback(take).with_state(Arc::clone(&notices));
-    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let webhook = format!("http://{}/", socket.local_addr()?);
-    tokio::spawn(async move { axum::serve(socket, app).await });
+    let webhook = format!("http://{}/", listen(&notices)?);
 
     let folder = &arguments.folder;
     let (_alertmanager, alertmanager) = start_alertmanager(arguments, &webhook)?;
@@ -167,7 +164,7 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
                 breach_at: breach_at(node),
                 breaches: Arc::clone(&breaches),
                 returns: Arc::clone(&returns),
-                address: server.address.clone(),
+                address: server.address.parse()?,
             };
             let client = clients[node % WRITERS].clone();
             let native = arguments.server == Kind::Pharos;
@@ -241,6 +238,19 @@ fn report(
         "notified_ms_p99": at(0.99),
         "notified_ms_max": times.last(),
     })
+}
+
+/// Takes notices on a thread of its own: who is told is none of the nodes, and does not wait for them.
+fn listen(notices: &Notices) -> anyhow::Result<SocketAddr> {
+    let app = Router::new().fallback(take).with_state(Arc::clone(notices));
+    let socket = TcpListener::bind("127.0.0.1:0")?;
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async { axum::serve(tokio::net::TcpListener::from_std(socket)?, app).await })
+    });
+    Ok(address)
 }
 
 async fn take(State(notices): State<Notices>, body: Bytes) {

@@ -22,6 +22,7 @@ mod query;
 mod questions;
 mod record;
 mod server;
+mod storm;
 
 use clap::Parser;
 
@@ -45,6 +46,8 @@ enum Bench {
     Agent(agent::Arguments),
     /// From a breach written to a webhook received
     Alerts(alerts::Arguments),
+    /// A hundred thousand series that breach at once, with 10,000 rules: what is told, how late, and the memory
+    Storm(storm::Arguments),
     /// Millions of new series while nodes go on: memory, time, what is lost, and who is named
     Bomb(bomb::Arguments),
     /// The main rows of all of these; some minutes with --quick
@@ -71,6 +74,7 @@ fn execute(bench: Bench) -> anyhow::Result<serde_json::Value> {
         Bench::Agents(arguments) => agents::run(&arguments),
         Bench::Agent(arguments) => agent::run(&arguments),
         Bench::Alerts(arguments) => alerts::run(&arguments),
+        Bench::Storm(arguments) => storm::run(&arguments),
         Bench::Bomb(arguments) => bomb::run(&arguments),
         Bench::All(arguments) => all::run(&arguments),
         Bench::NodeDay(arguments) => node_day::run(&arguments),

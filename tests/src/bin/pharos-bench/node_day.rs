@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// Recording of the agent's page, made at the same time
     #[arg(long, default_value = "tests/data/agent-hour.rec")]
     agent: PathBuf,
+    /// Only series whose names begin so: neither side's metrics about itself, which the agent does not push
+    #[arg(long, default_value = "node_")]
+    only: String,
     /// Who takes part
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Contestant::ALL)]
     servers: Vec<Contestant>,
@@ -106,7 +109,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
     let _ = std::fs::remove_dir_all(&arguments.folder);
     let read = |path: &Path| -> anyhow::Result<Arc<Recording>> {
         let file = std::fs::read(path).with_context(|| path.display().to_string())?;
-        Ok(Arc::new(Recording::read(&file).with_context(|| path.display().to_string())?))
+        let recording = Recording::read(&file).with_context(|| path.display().to_string())?;
+        Ok(Arc::new(recording.only(&arguments.only)))
     };
     let (exporter, agent) = (read(&arguments.node_exporter)?, read(&arguments.agent)?);
     let mut results = Map::new();
@@ -118,9 +122,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
     }
     let _ = std::fs::remove_dir_all(&arguments.folder);
     print_table(&results);
-    Ok(json!({"bench": "node-day", "hours": arguments.hours, "recorded_seconds": exporter.seconds(),
+    Ok(
+        json!({"bench": "node-day", "hours": arguments.hours, "recorded_seconds": exporter.seconds(), "only": arguments.only,
         "results": results, "pharos_by_victoria_metrics": ratios(&results, "victoria-metrics"),
-        "pharos_by_prometheus": ratios(&results, "prometheus")}))
+        "pharos_by_prometheus": ratios(&results, "prometheus")}),
+    )
 }
 
 fn measure(
