@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     /// How long CPU time is measured in each phase
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// How long system calls are counted in each phase; 0 does not
-    #[arg(long, default_value_t = 10)]
+    /// How long system calls are counted in each phase, some of which come every ten seconds; 0 does not
+    #[arg(long, default_value_t = 20)]
     trace_seconds: u32,
     /// Only these phases: 1s, recorder, recorder-all
     #[arg(long, value_delimiter = ',')]

@@ -161,7 +161,9 @@ fn measure(
         Kind::Prometheus => dense_bytes,
     };
     let days = arguments.hours / DAY_HOURS;
-    let whole = server.stored_bytes()?;
+    // Prometheus' snapshot stands in its folder a second time.
+    let snapshot = if contestant.kind() == Kind::Prometheus { dense_bytes } else { 0 };
+    let whole = server.stored_bytes()?.saturating_sub(snapshot);
     drop(server);
     std::fs::remove_dir_all(&folder)?;
     Ok(json!({

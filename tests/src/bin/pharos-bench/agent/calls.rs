@@ -90,8 +90,9 @@ fn parse(text: &str, seconds: f64) -> Option<Calls> {
             by_name.insert(name.to_owned(), json!(count / seconds));
         }
     }
-    let per_second = all?;
-    by_name.insert("others".to_owned(), json!((per_second - named).max(0.0)));
+    // The count of all begins a moment before or behind the others.
+    let per_second = all?.max(named);
+    by_name.insert("others".to_owned(), json!(per_second - named));
     Some(Calls { per_second, by_name: by_name.into() })
 }
 
