@@ -24,6 +24,7 @@ use crate::schedule::{Adaptive, Plan, Rate};
 use crate::spool::SpoolLimits;
 use pharos_common::config::{self, ConfigError};
 use pharos_common::duration::PrometheusDuration;
+use pharos_common::server::TlsFiles;
 use regex::Regex;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -64,6 +65,12 @@ pub struct AgentConfig {
     pub limits: SpoolLimits,
     /// Time between two questions to the preferred collectors while another one takes the frames.
     pub return_interval: Duration,
+    /// Where `/metrics` is.
+    pub telemetry_path: String,
+    /// Whether it has the agent's metrics about itself.
+    pub own_metrics: bool,
+    /// The server's certificate; without one it serves in clear.
+    pub tls: Option<TlsFiles>,
     /// Where it came from: a reload reads the file again.
     pub options: AgentOptions,
 }

@@ -15,25 +15,14 @@ pub enum Format {
 }
 
 impl Format {
-    /// What an `Accept` header asks for. Prometheus' format unless OpenMetrics is wanted at least as much.
+    /// What an `Accept` header asks for. Prometheus' format unless OpenMetrics is wanted at least as much; it has
+    /// to be named, for those who take anything know the former.
     pub fn negotiate(accept: &str) -> Format {
-        let quality = |wanted: &[&str]| {
-            accept
-                .split(',')
-                .filter_map(|range| {
-                    let mut parts = range.split(';').map(str::trim);
-                    let name = parts.next()?;
-                    let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok());
-                    wanted.contains(&name).then_some(quality.unwrap_or(1.0))
-                })
-                .fold(0.0f32, f32::max)
-        };
-        let open_metrics = quality(&["application/openmetrics-text"]);
-        if open_metrics > 0.0 && open_metrics >= quality(&["text/plain"]) {
-            Format::OpenMetrics
-        } else {
-            Format::Prometheus
-        }
+        // Of ranges that cover a type the most specific one counts.
+        let quality = |ranges: &[&str]| ranges.iter().find_map(|range| quality(accept, range));
+        let open_metrics = quality(&["application/openmetrics-text"]).unwrap_or(0.0);
+        let text = quality(&["text/plain", "text/*", "*/*"]).unwrap_or(0.0);
+        if open_metrics > 0.0 && open_metrics >= text { Format::OpenMetrics } else { Format::Prometheus }
     }
 
     /// The value of `Content-Type`.
@@ -43,6 +32,23 @@ impl Format {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// How much a header such as `Accept` wants something, if it names it; 1 unless it says so. Of several entries
+/// (in several versions) that of the highest quality counts.
+pub(crate) fn quality(header: &str, wanted: &str) -> Option<f32> {
+    let entries = header.split(',').filter_map(|entry| {
+        let mut parts = entry.split(';').map(str::trim);
+        if !parts.next()?.eq_ignore_ascii_case(wanted) {
+            return None;
+        }
+        let given = parts.find_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            name.trim_end().eq_ignore_ascii_case("q").then(|| value.trim().parse::<f32>().ok())
+        });
+        Some(given.flatten().unwrap_or(1.0))
+    });
+    entries.reduce(f32::max)
 }
 
 /// Labels that the collector adds and a scraper would add itself.
@@ -239,6 +245,16 @@ mod tests {
         );
         check("application/openmetrics-text;q=0.3,text/plain;q=0.5", Format::Prometheus);
         check("text/plain;version=0.0.4", Format::Prometheus);
+        check("Application/OpenMetrics-Text; Q=1", Format::OpenMetrics);
+        check("application/openmetrics-text;q=0", Format::Prometheus);
+        check("application/openmetrics-text;q=0.5, text/*;q=0.9", Format::Prometheus);
+        check("application/openmetrics-text;q=0.5, */*;q=0.9", Format::Prometheus);
+        check("application/openmetrics-text, */*", Format::OpenMetrics);
+        check("application/openmetrics-text;q=0.5, text/plain;q=0.1, */*;q=0.9", Format::OpenMetrics);
+        check(
+            "application/openmetrics-text;q=0.1, application/openmetrics-text;version=1.0.0;q=0.7, text/plain;q=0.6",
+            Format::OpenMetrics,
+        );
     }
 
     #[test]

@@ -27,6 +27,13 @@ impl FrameDraft {
         FrameDraft { definitions, readings: Vec::new(), samples: 0, timestamp_ms: TimestampMs::MIN }
     }
 
+    /// Adds the readings of a later draft, which refers to the same definitions.
+    pub fn join(&mut self, later: &FrameDraft) {
+        self.readings.extend_from_slice(&later.readings);
+        self.samples += later.samples;
+        self.timestamp_ms = self.timestamp_ms.max(later.timestamp_ms);
+    }
+
     /// Adds a reading.
     pub fn add(&mut self, reading: &ReadingRef<'_>) {
         self.samples += reading.encode(&mut self.readings);

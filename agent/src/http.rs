@@ -1,8 +1,8 @@
-//! What the agent serves over HTTP: `/metrics`, `/samplers`, `POST /-/dump` (ships the flight recorder), a
+//! What the agent serves over HTTP: `/metrics` (or where `--web.telemetry-path` wants it), `/samplers`, `POST /-/dump` (ships the flight recorder), a
 //! landing page and the standard routes.
 
 use crate::board::Board;
-use crate::exposition::{Exposition, Format};
+use crate::exposition::{Exposition, Format, quality};
 use crate::own_metrics::OwnMetrics;
 use crate::recorder::Recorder;
 use crate::spool::SpoolHandle;
@@ -44,13 +44,18 @@ pub struct Pages {
     pub spool: Option<SpoolHandle>,
     /// The flight recorder.
     pub recorder: Arc<Recorder>,
+    /// Where the metrics are.
+    pub telemetry_path: String,
+    /// Whether the agent's metrics about itself are among them.
+    pub own_metrics: bool,
 }
 
 /// All routes of the agent.
 pub fn router(pages: Pages, standard: StandardRoutes) -> Router {
-    Router::new()
-        .route("/", get(landing))
-        .route("/metrics", get(metrics))
+    let path = pages.telemetry_path.clone();
+    let router = if path == "/" { Router::new() } else { Router::new().route("/", get(landing)) };
+    router
+        .route(&path, get(metrics))
         .route("/samplers", get(samplers))
         .route("/-/dump", post(dump).put(dump))
         .with_state(pages)
@@ -63,7 +68,9 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let format = Format::negotiate(header(header::ACCEPT));
     let mut exposition = Exposition::default();
     exposition.add_readings(&pages.board.latest(pages.clock.now_ms()));
-    exposition.add_own(&pages.registry.gather());
+    if pages.own_metrics {
+        exposition.add_own(&pages.registry.gather());
+    }
     let text = exposition.render(format).into_bytes();
     let content_type = (header::CONTENT_TYPE, format.content_type());
     if text.len() >= COMPRESS_BYTES_MIN
@@ -76,12 +83,11 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     ([content_type, (header::VARY, "Accept, Accept-Encoding")], text).into_response()
 }
 
+/// Whether a compressed answer is wanted at least as much as one in clear.
 fn accepts_gzip(header: &str) -> bool {
-    header.split(',').any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let refused = |part: &str| part.strip_prefix("q=").is_some_and(|q| q.parse::<f32>() == Ok(0.0));
-        parts.next() == Some("gzip") && !parts.any(refused)
-    })
+    let any = || quality(header, "*");
+    let gzip = quality(header, "gzip").or_else(|| quality(header, "x-gzip")).or_else(any).unwrap_or(0.0);
+    gzip > 0.0 && gzip >= quality(header, "identity").unwrap_or(0.0)
 }
 
 fn gzip(text: &[u8]) -> Option<Vec<u8>> {
@@ -121,12 +127,38 @@ async fn landing(State(pages): State<Pages>) -> Html<String> {
     Html(format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Pharos agent</title></head>\n<body>\
          <h1>Pharos agent on {}</h1>\n<p>{running} samplers, {gpus}.</p>\n<ul>\n\
-         <li><a href=\"/metrics\">Metrics</a></li>\n<li><a href=\"/samplers\">Samplers: rate, cost, last error</a></li>\n\
+         <li><a href=\"{}\">Metrics</a></li>\n<li><a href=\"/samplers\">Samplers: rate, cost, last error</a></li>\n\
          <li><a href=\"/-/healthy\">Healthy?</a></li>\n<li><a href=\"/-/ready\">Ready?</a></li>\n</ul></body></html>\n",
-        escape(&pages.node)
+        escape(&pages.node),
+        escape(&pages.telemetry_path)
     ))
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_compressed_for_those_who_want_it() {
+        for header in [
+            "gzip",
+            "GZIP",
+            "deflate, gzip;q=1.0",
+            "*",
+            "gzip;q=0.5, identity;q=0.5",
+            "x-gzip",
+            "br, gzip ; q=0.2",
+        ] {
+            assert!(accepts_gzip(header), "{header}");
+        }
+        for header in
+            ["", "gzip;q=0", "gzip; Q=0.0, *", "identity", "gzip;q=0.5, identity", "br, deflate", "*;q=0"]
+        {
+            assert!(!accepts_gzip(header), "{header}");
+        }
+    }
 }

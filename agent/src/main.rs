@@ -41,8 +41,11 @@ fn run(options: AgentOptions) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = shutdown::on_signal()?;
-        let listener = server::listen(&options.listen_address, "--web.listen-address").await?;
-        pharos_agent::run(config, listener, shutdown).await?;
+        let mut listeners = Vec::new();
+        for address in &options.web.listen_addresses {
+            listeners.push(server::listen(address, "--web.listen-address").await?);
+        }
+        pharos_agent::run(config, listeners, shutdown).await?;
         Ok(())
     })
 }

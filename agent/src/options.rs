@@ -3,6 +3,7 @@
 use crate::config::{AgentConfig, ConfigFile};
 use crate::error::AgentError;
 use crate::kernel_files::SharedFile;
+use crate::node_exporter_flags::{NodeExporterFlags, Switch};
 use crate::push::is_address;
 use crate::sampler::{Filter, Paths, SAMPLERS, SamplerOptions};
 use crate::samplers::ethtool::options::EthtoolOptions;
@@ -14,7 +15,9 @@ use crate::samplers::systemd::options::SystemdOptions;
 use crate::schedule::{Plan, PlannedSampler};
 use crate::spool::SpoolLimits;
 use crate::switches::SamplerSwitches;
+use crate::web_options::{WebOptions, path_or_empty};
 use pharos_common::config::ConfigError;
+use pharos_common::duration::PrometheusDuration;
 use pharos_common::flags::ConfigFlag;
 use regex::Regex;
 use std::path::PathBuf;
@@ -25,9 +28,9 @@ pub struct AgentOptions {
     /// Configuration file.
     #[command(flatten)]
     pub config: ConfigFlag,
-    /// Address to serve /metrics on
-    #[arg(long = "web.listen-address", value_name = "HOST:PORT", default_value = "127.0.0.1:9492")]
-    pub listen_address: String,
+    /// Where and how it serves.
+    #[command(flatten)]
+    pub web: WebOptions,
     /// Collector to push to; repeat for fail-over; "none" or empty only serves /metrics
     #[arg(long = "collector.address", value_name = "HOST:PORT", default_values_t = ["127.0.0.1:9490".to_owned()])]
     pub collector_addresses: Vec<String>,
@@ -67,6 +70,9 @@ pub struct AgentOptions {
     /// Which units are looked at.
     #[command(flatten)]
     pub systemd: SystemdOptions,
+    /// node_exporter's switches, and those of its flags that mean nothing here.
+    #[command(flatten)]
+    pub node_exporter: NodeExporterFlags,
 }
 
 /// Options of node_exporter's collectors, with its meanings and defaults.
@@ -100,6 +106,13 @@ pub struct CollectorOptions {
         help = "Kinds of file systems to look at"
     )]
     pub fs_types_include: Option<String>,
+    #[arg(
+        long = "collector.filesystem.mount-timeout",
+        value_name = "DURATION",
+        default_value = "5s",
+        help = "Time that a mount gets to answer before it counts as hanging"
+    )]
+    pub mount_timeout: PrometheusDuration,
     #[arg(
         long = "collector.netdev.device-exclude",
         value_name = "REGEX",
@@ -144,11 +157,6 @@ pub struct CollectorOptions {
     )]
     pub ipvs_labels: Vec<String>,
     #[arg(
-        long = "collector.netclass.ignore-invalid-speed",
-        help = "Leave out speeds that the driver does not know"
-    )]
-    pub ignore_invalid_speed: bool,
-    #[arg(
         long = "collector.diskstats.device-exclude",
         value_name = "REGEX",
         alias = "collector.diskstats.ignored-devices",
@@ -177,6 +185,18 @@ pub struct CollectorOptions {
     pub hwmon_exclude: Option<String>,
     #[arg(long = "collector.hwmon.chip-include", value_name = "REGEX", help = "Sensor chips to look at")]
     pub hwmon_include: Option<String>,
+    #[arg(
+        long = "collector.hwmon.sensor-exclude",
+        value_name = "REGEX",
+        help = "Sensors to leave out, matched as CHIP;SENSOR"
+    )]
+    pub sensors_exclude: Option<String>,
+    #[arg(
+        long = "collector.hwmon.sensor-include",
+        value_name = "REGEX",
+        help = "Sensors to look at, matched as CHIP;SENSOR"
+    )]
+    pub sensors_include: Option<String>,
     #[arg(long = "collector.netstat.fields", value_name = "REGEX", default_value = NETSTAT_FIELDS, help = "Network counters to read")]
     pub netstat_fields: String,
     #[arg(long = "collector.slabinfo.slabs-include", value_name = "REGEX", help = "Slabs to look at")]
@@ -195,17 +215,6 @@ pub struct CollectorOptions {
         help = "Interrupts to leave out, matched as TYPE;INFO;DEVICES"
     )]
     pub interrupts_exclude: Option<String>,
-    #[arg(
-        long = "no-collector.interrupts.include-zeros",
-        help = "Leave out CPUs on which an interrupt never happened"
-    )]
-    pub no_interrupt_zeros: bool,
-    #[arg(
-        long = "collector.interrupts.include-zeros",
-        overrides_with = "no_interrupt_zeros",
-        help = "Count CPUs on which an interrupt never happened, as is the default"
-    )]
-    pub interrupt_zeros: bool,
     #[arg(
         long = "collector.sysctl.include",
         value_name = "NAME[:FIELD,...]",
@@ -237,16 +246,22 @@ pub struct CollectorOptions {
     #[arg(
         long = "collector.textfile.directory",
         value_name = "FOLDER",
-        help = "Folder of *.prom files that batch jobs write; may be repeated"
+        value_parser = path_or_empty(),
+        help = "Folder of *.prom files that batch jobs write, or a pattern of folders; may be repeated"
     )]
     pub textfile_directories: Vec<PathBuf>,
-    #[arg(long = "collector.cpu.info", help = "Publish node_cpu_info")]
-    pub cpu_info: bool,
-    #[arg(long = "no-collector.cpu.guest", help = "Leave out node_cpu_guest_seconds_total")]
-    pub no_cpu_guest: bool,
-    // Accepted because node_exporter has it on by default and people write it down.
-    #[arg(long = "collector.cpu.guest", hide = true)]
-    pub cpu_guest: bool,
+    #[arg(
+        long = "collector.cpu.info.flags-include",
+        value_name = "REGEX",
+        help = "Flags of CPUs to publish, with node_cpu_info"
+    )]
+    pub cpu_flags_include: Option<String>,
+    #[arg(
+        long = "collector.cpu.info.bugs-include",
+        value_name = "REGEX",
+        help = "Bugs of CPUs to publish, with node_cpu_info"
+    )]
+    pub cpu_bugs_include: Option<String>,
 }
 
 const MOUNT_POINTS_EXCLUDE: &str =
@@ -306,6 +321,8 @@ impl AgentOptions {
         for name in self.switches.missing() {
             tracing::warn!(collector = name, "This agent has no such sampler; the flag is ignored");
         }
+        self.node_exporter.check()?;
+        let (telemetry_path, tls) = (self.web.telemetry_path()?, self.web.tls()?);
         let mut limits = SpoolLimits::default();
         if let Some(bytes) = file.journal.bytes_max {
             limits.bytes_max = bytes;
@@ -333,6 +350,9 @@ impl AgentOptions {
             storage_path: self.storage_path.clone(),
             limits,
             return_interval: file.push.return_interval(),
+            telemetry_path,
+            own_metrics: !self.node_exporter.is_on(Switch::NoOwnMetrics),
+            tls,
             options: self.clone(),
         })
     }
@@ -354,6 +374,15 @@ impl AgentOptions {
         let without = |flag: &str, pattern: &str| -> Result<Filter, AgentError> {
             Ok(Filter { exclude: Some(compile(flag, pattern)?), include: None })
         };
+        let included = |flag: &str, pattern: &Option<String>| -> Result<Filter, AgentError> {
+            match pattern.as_deref().filter(|pattern| !pattern.is_empty()) {
+                Some(pattern) => only(flag, pattern),
+                None => Ok(Filter::default()),
+            }
+        };
+        let on = |switch| self.node_exporter.is_on(switch);
+        let cpu_flags = included("--collector.cpu.info.flags-include", &c.cpu_flags_include)?;
+        let cpu_bugs = included("--collector.cpu.info.bugs-include", &c.cpu_bugs_include)?;
         Ok(SamplerOptions {
             stat: SharedFile::whole(self.procfs.join("stat")),
             sockstat: ["net/sockstat", "net/sockstat6"].map(|name| SharedFile::whole(self.procfs.join(name))),
@@ -383,15 +412,16 @@ impl AgentOptions {
                 exclude: Some(compile("--collector.netclass.ignored-devices", &c.netclass_ignored)?),
                 include: None,
             },
-            ignore_invalid_speed: c.ignore_invalid_speed,
+            ignore_invalid_speed: on(Switch::IgnoreInvalidSpeed),
             disks: filter("diskstats.device", &c.disks_exclude, &c.disks_include, Some(DISKS_EXCLUDE))?,
             arp: filter("arp.device", &c.arp_exclude, &c.arp_include, None)?,
             hwmon: filter("hwmon.chip", &c.hwmon_exclude, &c.hwmon_include, None)?,
+            sensors: filter("hwmon.sensor", &c.sensors_exclude, &c.sensors_include, None)?,
             netstat_fields: only("--collector.netstat.fields", &c.netstat_fields)?,
             vmstat_fields: only("--collector.vmstat.fields", &c.vmstat_fields)?,
             slabs: filter("slabinfo.slabs", &c.slabs_exclude, &c.slabs_include, None)?,
             interrupts: filter("interrupts.name", &c.interrupts_exclude, &c.interrupts_include, None)?,
-            interrupt_zeros: !c.no_interrupt_zeros,
+            interrupt_zeros: on(Switch::InterruptZeros),
             sysctls: c.sysctls.clone(),
             sysctl_infos: c.sysctl_infos.clone(),
             qdiscs: filter("qdisc.device", &c.qdisc_exclude, &c.qdisc_include, None)?,
@@ -401,18 +431,30 @@ impl AgentOptions {
                 &self.ethtool.device_include,
                 None,
             )?,
-            ethtool_metrics: match &self.ethtool.metrics_include {
-                Some(pattern) => only("--collector.ethtool.metrics-include", pattern)?,
-                None => Filter::default(),
+            ethtool_metrics: included("--collector.ethtool.metrics-include", &self.ethtool.metrics_include)?,
+            systemd: SystemdOptions {
+                tasks: on(Switch::SystemdTasks) || self.systemd.tasks,
+                restarts: on(Switch::SystemdRestarts) || self.systemd.restarts,
+                start_times: on(Switch::SystemdStartTimes) || self.systemd.start_times,
+                private: on(Switch::SystemdPrivate) || self.systemd.private,
+                ..self.systemd.clone()
             },
-            systemd: self.systemd.clone(),
             systemd_units: Filter {
                 exclude: Some(whole("--collector.systemd.unit-exclude", &self.systemd.unit_exclude)?),
                 include: Some(whole("--collector.systemd.unit-include", &self.systemd.unit_include)?),
             },
-            textfile_directories: c.textfile_directories.clone(),
-            cpu_info: c.cpu_info,
-            cpu_guest: !c.no_cpu_guest,
+            textfile_directories: {
+                let named = c.textfile_directories.iter().filter(|folder| !folder.as_os_str().is_empty());
+                named.cloned().collect()
+            },
+            cpu_info: on(Switch::CpuInfo) || cpu_flags.include.is_some() || cpu_bugs.include.is_some(),
+            cpu_guest: on(Switch::CpuGuest),
+            cpu_flags,
+            cpu_bugs,
+            stat_softirq: on(Switch::StatSoftirq),
+            rapl_zone_label: on(Switch::RaplZoneLabel),
+            bcache_priority_stats: on(Switch::BcachePriorityStats),
+            mount_timeout: c.mount_timeout.to_std(),
             gpu: self.gpu.clone(),
             peer: self.peer.clone(),
             node: node.to_owned(),

@@ -6,8 +6,10 @@
 //! is not the preferred one, the preferred one is asked now and then, and gets them once it answers.
 
 mod backoff;
+mod carrier;
 mod codec;
 mod connection;
+mod error;
 mod failover;
 mod outgoing;
 
@@ -16,7 +18,8 @@ use crate::own_metrics::OwnMetrics;
 use crate::spool::SpoolHandle;
 pub use backoff::Backoff;
 pub use connection::is_address;
-use connection::{Connection, Connector, PushError};
+use connection::{Connection, Connector, Incoming};
+use error::PushError;
 use failover::{Failover, until_preferred};
 use outgoing::OutgoingFrame;
 use pharos_common::shutdown::Shutdown;
@@ -26,12 +29,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::Streaming;
 
-/// A connection on which nothing in flight is acknowledged for so long is given up.
-const ACKNOWLEDGE_TIME_MAX: Duration = Duration::from_secs(30);
-/// Between looks at what waits for its acknowledgement.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest pause that a collector may ask for.
 const THROTTLE_MAX: Duration = Duration::from_secs(300);
 /// Time at shutdown for the last frames to be acknowledged.
@@ -68,7 +66,8 @@ enum End {
 impl Pusher {
     /// Connects, pushes, and reconnects, until `shutdown`; then waits a little for what is in flight.
     pub async fn run(mut self, shutdown: Shutdown) {
-        let connector = Connector { node: self.node.clone(), stream_id: self.spool.stream_id() };
+        let (stream_id, bell) = (self.spool.stream_id(), self.spool.bell());
+        let connector = Connector { node: self.node.clone(), stream_id, bell };
         let mut failover = Failover::new(self.addresses.borrow_and_update().clone());
         let mut answered = None;
         loop {
@@ -128,32 +127,26 @@ impl Pusher {
     /// Takes what the collector says until the connection or the agent ends.
     async fn listen(
         &mut self,
-        incoming: &mut Streaming<CollectorMessage>,
+        incoming: &mut Incoming,
         pause: &watch::Sender<Instant>,
         shutdown: &Shutdown,
         mut took_frames: impl FnMut(),
     ) -> Result<End, PushError> {
-        let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut farewell: Option<Instant> = None;
         loop {
             let give_up = farewell.unwrap_or_else(|| Instant::now() + FAREWELL_TIME_MAX);
-            if farewell.is_some() && self.spool.in_flight().0 == 0 {
+            if farewell.is_some() && self.spool.in_flight() == 0 {
                 return Ok(End::Stopped);
             }
             tokio::select! {
                 message = incoming.message() => {
-                    let message = message?.ok_or(PushError::Closed)?;
+                    let message = message?;
                     if let Some(Message::Acknowledge(_)) = &message.message {
                         took_frames();
                     }
                     self.obey(message, pause);
                 }
-                _ = look.tick() => {
-                    self.spool.write_overdue();
-                    if self.spool.in_flight().1.is_some_and(|waited| waited >= ACKNOWLEDGE_TIME_MAX) {
-                        return Err(PushError::Unacknowledged);
-                    }
-                }
+                () = self.spool.until_stalled() => return Err(PushError::Unacknowledged),
                 () = tokio::time::sleep_until(give_up), if farewell.is_some() => return Ok(End::Stopped),
                 () = changed(&mut self.addresses) => return Ok(End::OtherAddresses),
                 () = shutdown.cancelled(), if farewell.is_none() => {

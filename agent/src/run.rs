@@ -11,9 +11,10 @@ use crate::push::Pusher;
 use crate::schedule::{Control, Plan, Scheduler, Shared};
 use crate::spool::{self, SpoolHandle};
 use crate::status::{GpuState, GpuStatus, SamplerStatus, SamplerStatuses};
+use crate::web_options::tls_fault;
 use pharos_common::clock::{SharedClock, SystemClock};
 use pharos_common::self_metrics;
-use pharos_common::server::{Readiness, Reload, ServerLimits, StandardRoutes, serve};
+use pharos_common::server::{Readiness, Reload, ServerLimits, StandardRoutes, load_tls, serve};
 use pharos_common::shutdown::{Shutdown, reload_signals};
 use pharos_common::storage_io::{DiskIo, StorageIo, write_atomically};
 use std::path::Path;
@@ -27,8 +28,12 @@ use tokio::task::JoinHandle;
 ///
 /// # Errors
 /// If it cannot start.
-pub async fn run(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> Result<(), AgentError> {
-    let agent = start(config, listener, shutdown)?;
+pub async fn run(
+    config: AgentConfig,
+    listeners: Vec<TcpListener>,
+    shutdown: Shutdown,
+) -> Result<(), AgentError> {
+    let agent = start_on(config, listeners, shutdown)?;
     agent.wait().await;
     Ok(())
 }
@@ -93,6 +98,19 @@ impl Agent {
 /// # Errors
 /// If the journal cannot be opened or a thread cannot be started.
 pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> Result<Agent, AgentError> {
+    start_on(config, vec![listener], shutdown)
+}
+
+/// The same, on any number of addresses.
+///
+/// # Errors
+/// As [`start`], or if the server's certificate cannot be used.
+pub fn start_on(
+    config: AgentConfig,
+    listeners: Vec<TcpListener>,
+    shutdown: Shutdown,
+) -> Result<Agent, AgentError> {
+    let tls = config.tls.as_ref().map(load_tls).transpose().map_err(tls_fault)?;
     let registry = self_metrics::registry("agent")?;
     let metrics = OwnMetrics::register(&registry)?;
     let clock: SharedClock = SystemClock::shared();
@@ -148,6 +166,8 @@ pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> 
         metrics,
         spool,
         recorder: shared.recorder,
+        telemetry_path: config.telemetry_path,
+        own_metrics: config.own_metrics,
     };
     let standard = StandardRoutes {
         program: "Pharos agent",
@@ -157,7 +177,10 @@ pub fn start(config: AgentConfig, listener: TcpListener, shutdown: Shutdown) -> 
         quit: None,
     };
     let app = router(pages, standard);
-    tasks.push(tokio::spawn(serve(listener, app, None, ServerLimits::default(), shutdown)));
+    for listener in listeners {
+        let serving = serve(listener, app.clone(), tls.clone(), ServerLimits::default(), shutdown.clone());
+        tasks.push(tokio::spawn(serving));
+    }
     readiness.set_ready();
     let status = AgentStatus { node: config.node, gpus, samplers: shared.statuses };
     Ok(Agent { status, tasks })

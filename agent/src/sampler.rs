@@ -14,6 +14,7 @@ use crate::schedule::{Adaptive, Rate};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Reads one source into groups.
 pub trait Sampler: Send {
@@ -129,6 +130,8 @@ pub struct SamplerOptions {
     pub arp: Filter,
     /// `--collector.hwmon.chip-*`
     pub hwmon: Filter,
+    /// `--collector.hwmon.sensor-*`, matched against `CHIP;SENSOR`
+    pub sensors: Filter,
     /// `--collector.netstat.fields`
     pub netstat_fields: Filter,
     /// `--collector.vmstat.fields`
@@ -165,6 +168,18 @@ pub struct SamplerOptions {
     pub cpu_info: bool,
     /// `--collector.cpu.guest`
     pub cpu_guest: bool,
+    /// `--collector.cpu.info.flags-include`
+    pub cpu_flags: Filter,
+    /// `--collector.cpu.info.bugs-include`
+    pub cpu_bugs: Filter,
+    /// `--collector.stat.softirq`
+    pub stat_softirq: bool,
+    /// `--collector.rapl.enable-zone-label`
+    pub rapl_zone_label: bool,
+    /// `--collector.bcache.priorityStats`
+    pub bcache_priority_stats: bool,
+    /// `--collector.filesystem.mount-timeout`
+    pub mount_timeout: Duration,
     /// Flags about GPUs.
     pub gpu: GpuOptions,
     /// Flags about the network between nodes.
@@ -238,14 +253,19 @@ const fn opt_in(name: &'static str, build: BuildSampler) -> SamplerKind {
 pub const SAMPLERS: &[SamplerKind] = &[
     blocking("amdgpu", samplers::amdgpu::build),
     hot("arp", samplers::arp::build),
+    blocking("bcache", samplers::bcache::build),
+    blocking("bcachefs", samplers::bcachefs::build),
     blocking("bonding", samplers::bonding::build),
+    blocking("btrfs", samplers::btrfs::build),
     opt_in("buddyinfo", samplers::kernel_tables::buddyinfo),
     opt_in("cgroups", samplers::kernel_tables::cgroups),
     hot("conntrack", samplers::conntrack::build),
     hot("cpu", samplers::cpu::build),
+    opt_in("cpu_vulnerabilities", samplers::cpu_vulnerabilities::build),
     hot("cpufreq", samplers::cpufreq::build),
     hot("diskstats", samplers::disk::build),
     blocking("dmi", samplers::dmi::build),
+    opt_in("dmmultipath", samplers::dmmultipath::build),
     blocking("edac", samplers::edac::build),
     hot("entropy", samplers::scalars::entropy),
     opt_in("ethtool", samplers::ethtool::build),
@@ -257,6 +277,9 @@ pub const SAMPLERS: &[SamplerKind] = &[
     blocking("infiniband", samplers::infiniband::build),
     opt_in("interrupts", samplers::interrupts::interrupts),
     blocking("ipvs", samplers::ipvs::build),
+    opt_in("kernel_hung", samplers::scalars::kernel_hung),
+    opt_in("ksmd", samplers::ksmd::build),
+    opt_in("lnstat", samplers::lnstat::build),
     hot("loadavg", samplers::scalars::loadavg),
     blocking("mdadm", samplers::mdadm::build),
     hot("meminfo", samplers::memory::build),
@@ -296,6 +319,7 @@ pub const SAMPLERS: &[SamplerKind] = &[
     hot("uname", samplers::uname::build),
     hot("vmstat", samplers::vmstat::build),
     blocking("watchdog", samplers::watchdog::build),
+    opt_in("xfrm", samplers::xfrm::build),
     blocking("xfs", samplers::xfs::build),
     blocking("zfs", samplers::zfs::build),
     opt_in("zoneinfo", samplers::kernel_tables::zoneinfo),
@@ -304,17 +328,9 @@ pub const SAMPLERS: &[SamplerKind] = &[
 /// Names of node_exporter's other collectors: their flags are accepted, so that command lines written for
 /// it work; switching one on is answered with a warning.
 pub const OTHER_COLLECTORS: &[&str] = &[
-    "bcache",
-    "bcachefs",
-    "btrfs",
-    "cpu_vulnerabilities",
     "devstat",
-    "dmmultipath",
     "drbd",
     "drm",
-    "kernel_hung",
-    "ksmd",
-    "lnstat",
     "logind",
     "network_route",
     "ntp",
@@ -325,7 +341,6 @@ pub const OTHER_COLLECTORS: &[&str] = &[
     "supervisord",
     "swap",
     "wifi",
-    "xfrm",
 ];
 
 /// The sampler of that name.

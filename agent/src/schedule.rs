@@ -24,6 +24,7 @@ pub use rate::{Adaptive, Rate};
 pub use shared::Shared;
 
 use crate::clock_watch::ClockWatch;
+use crate::frame::FrameDraft;
 use crate::kernel_files::ReadBuffer;
 use crate::sampler::SamplerKind;
 use crate::spool::SpoolHandle;
@@ -32,14 +33,18 @@ use lanes::Lanes;
 use pharos_common::sample::TimestampMs;
 pub(crate) use runner::CpuClock;
 use scrape::ScrapeGroup;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 use task::Task;
 
-/// Longest sleep, so that a clock that was set back does not silence the agent.
-const MAX_WAIT_MS: i64 = 10_000;
+/// Longest sleep, so that a clock that was set back does not silence the agent, and what no collector has
+/// acknowledged is looked after.
+const MAX_WAIT_MS: i64 = 5_000;
 /// Time that a frame waits for readings which may hang; what comes later goes into the next.
 const GATHER_TIME_MAX: Duration = Duration::from_millis(50);
+/// Readings between grid points wait no longer for a grid point, if no threshold is near.
+const FRAME_WAIT_MS_MAX: i64 = 1_000;
 /// Processor time is looked at on one tick in this many: a look is a system call.
 const TICKS_PER_MEASUREMENT: u64 = 8;
 /// An alert that stays asks for the recording once in this time.
@@ -64,6 +69,8 @@ pub struct Scheduler {
     cpu_own: Duration,
     push_delay: Duration,
     last_dump: Option<Duration>,
+    /// What has been read and not handed over, and since when.
+    frame: Option<(TimestampMs, FrameDraft)>,
 }
 
 impl Scheduler {
@@ -86,6 +93,7 @@ impl Scheduler {
             cpu_own: Duration::ZERO,
             push_delay: plan.push_delay,
             last_dump: None,
+            frame: None,
         };
         scheduler.reconfigure(plan);
         scheduler
@@ -100,7 +108,10 @@ impl Scheduler {
             match control.recv_timeout(wait) {
                 Ok(Control::Reconfigure(plan)) => self.reconfigure(&plan),
                 Ok(Control::Hints) => self.take_hints(),
-                Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Control::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                    self.send_frame(Duration::ZERO);
+                    return;
+                }
                 Err(RecvTimeoutError::Timeout) => self.turn(),
             }
             self.cpu_own = clock.elapsed();
@@ -113,18 +124,23 @@ impl Scheduler {
         let clock = CpuClock::start();
         self.read_due();
         self.gather(GATHER_TIME_MAX);
-        self.send_frame();
+        self.take_frame();
+        self.send_frame(Duration::ZERO);
         self.cpu_own += clock.elapsed();
     }
 
     fn turn(&mut self) {
         let on_grid = self.read_due();
-        // Frames between grid points are urgent, and few nodes send them.
-        if on_grid && self.spool.is_some() && !self.push_delay.is_zero() {
-            std::thread::sleep(self.push_delay);
+        self.gather(GATHER_TIME_MAX);
+        self.take_frame();
+        if self.is_urgent() {
+            self.send_frame(Duration::ZERO);
+        } else if on_grid || self.frame_is_late() {
+            self.send_frame(self.push_delay);
         }
-        self.gather(GATHER_TIME_MAX.saturating_sub(self.push_delay));
-        self.send_frame();
+        if let Some(spool) = &self.spool {
+            spool.tend();
+        }
     }
 
     /// Takes the readings that are due, starts those that may hang; whether any was on its grid.
@@ -171,17 +187,45 @@ impl Scheduler {
         }
     }
 
-    fn send_frame(&mut self) {
+    /// Takes what is new into the frame that leaves next.
+    fn take_frame(&mut self) {
         let now_ms = self.shared.clock.now_ms();
         let expired = self.shared.board.expire(now_ms);
         if expired > 0 {
             self.shared.metrics.expired.inc_by(expired);
         }
-        if let Some(spool) = &self.spool
-            && let Some(draft) = self.shared.board.collect()
-        {
+        if self.spool.is_none() {
+            return;
+        }
+        let Some(draft) = self.shared.board.collect() else { return };
+        match &mut self.frame {
+            Some((_, frame)) if Arc::ptr_eq(&frame.definitions, &draft.definitions) => frame.join(&draft),
+            _ => {
+                // Another shape of the groups is another frame.
+                self.send_frame(Duration::ZERO);
+                self.frame = Some((now_ms, draft));
+            }
+        }
+    }
+
+    /// Whether a series is near a threshold: then a reading between grid points leaves at once. Where a value
+    /// only moves, these wait for the grid's, for a frame costs more than a reading does.
+    fn is_urgent(&self) -> bool {
+        let now_ms = self.shared.clock.now_ms();
+        self.tasks.iter().any(|task| task.pace.urgency(now_ms) == Some(Reason::Hint))
+    }
+
+    fn frame_is_late(&self) -> bool {
+        let now_ms = self.shared.clock.now_ms();
+        self.frame.as_ref().is_some_and(|(since_ms, _)| now_ms - since_ms >= FRAME_WAIT_MS_MAX)
+    }
+
+    /// Hands the frame over, to leave after `delay`.
+    fn send_frame(&mut self, delay: Duration) {
+        let Some(spool) = &self.spool else { return };
+        if let Some((_, frame)) = self.frame.take() {
             // What is lost because the journal is too far behind is counted there.
-            spool.append(draft, self.shared.board.next_group());
+            spool.append(frame, self.shared.board.next_group(), delay);
         }
     }
 

@@ -35,7 +35,7 @@ mod record;
 mod writer;
 
 pub use backfill::BackfillFrame;
-pub use keeper::{SpoolHandle, start};
+pub use keeper::{ACKNOWLEDGE_TIME_MAX, SpoolHandle, start};
 pub use ledger::LiveFrame;
 pub use open::{Opened, open};
 

@@ -17,6 +17,8 @@ pub struct SamplerSwitches {
 const PREFIXES: [(&str, bool); 4] =
     [("sampler.", true), ("no-sampler.", false), ("collector.", true), ("no-collector.", false)];
 
+const DISABLE_DEFAULTS: &str = "collector.disable-defaults";
+
 impl SamplerSwitches {
     /// Switches a sampler, as its flag would.
     pub fn switch(&mut self, name: impl Into<String>, on: bool) {
@@ -47,7 +49,7 @@ impl clap::FromArgMatches for SamplerSwitches {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.defaults_off |= matches.get_flag("collector.disable-defaults");
+        self.defaults_off |= matches.get_flag(DISABLE_DEFAULTS);
         for name in names() {
             for (prefix, on) in PREFIXES {
                 if matches.get_flag(&format!("{prefix}{name}")) {
@@ -62,11 +64,12 @@ impl clap::FromArgMatches for SamplerSwitches {
 impl clap::Args for SamplerSwitches {
     fn augment_args(command: Command) -> Command {
         let flag = |name: String| Arg::new(name.clone()).long(name).action(ArgAction::SetTrue);
-        let mut command = command.arg(
-            flag("collector.disable-defaults".into())
-                .help("Switch all samplers off that no flag switches on")
-                .help_heading("Samplers"),
-        );
+        let kept = format!("no-{DISABLE_DEFAULTS}");
+        let disable = flag(DISABLE_DEFAULTS.into())
+            .help("Switch all samplers off that no flag switches on")
+            .help_heading("Samplers")
+            .overrides_with(kept.clone());
+        let mut command = command.arg(disable).arg(flag(kept).overrides_with(DISABLE_DEFAULTS).hide(true));
         for name in names() {
             let ours = SAMPLERS.iter().find(|kind| kind.name == name);
             for (prefix, on) in PREFIXES {

@@ -20,8 +20,11 @@ fn names_of(bench: &mut Bench) -> BTreeSet<String> {
 /// The names behind a comment's line, up to the next comment.
 fn section(start: &str) -> Vec<&'static str> {
     let lines = NAMES.lines().skip_while(|line| !line.starts_with(start));
-    let names: Vec<&str> =
-        lines.skip_while(|line| line.starts_with('#')).take_while(|line| !line.starts_with('#')).collect();
+    let names: Vec<&str> = lines
+        .skip_while(|line| line.starts_with('#'))
+        .take_while(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
     assert!(!names.is_empty());
     names
 }
@@ -46,4 +49,33 @@ fn its_other_panels_work_with_the_collectors_that_they_name() {
     let missing: Vec<&str> =
         section("# Of collectors").into_iter().filter(|name| !names.contains(*name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn systemds_metrics_are_known_by_name() {
+    // Its sampler's own tests speak with a systemd of their own.
+    for name in section("# Of systemd") {
+        assert!(pharos_proto::catalogue::Catalogue::get().find(name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_agents_own_process_is_shown_as_an_exporters() {
+    let families = pharos_common::self_metrics::registry("agent").unwrap().gather();
+    let names: BTreeSet<&str> = families.iter().map(|family| family.name()).collect();
+    let missing: Vec<&str> =
+        section("# Of the exporter").into_iter().filter(|name| !names.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn what_nobody_has_by_default_is_named_with_the_reason() {
+    let flags = host_flags(&fixtures());
+    let names = names_of(&mut Bench::new(&flags.iter().map(String::as_str).collect::<Vec<_>>()));
+    let absent = section("# Asked for");
+    assert!(absent.iter().all(|name| !names.contains(*name)), "the list of reasons is old");
+    let more = ["--collector.netstat.fields=^Tcp_MaxConn$"];
+    let with_field =
+        names_of(&mut Bench::new(&flags.iter().map(String::as_str).chain(more).collect::<Vec<_>>()));
+    assert!(with_field.contains("node_netstat_Tcp_MaxConn"));
 }

@@ -31,11 +31,16 @@ fn the_fake_host_scrapes_as_in_the_golden_file() {
 }
 
 /// Samplers that are off by default.
-const OPT_IN: [&str; 17] = [
+const OPT_IN: [&str; 23] = [
     "--collector.disable-defaults",
     "--sampler.buddyinfo",
     "--sampler.cgroups",
+    "--sampler.cpu_vulnerabilities",
+    "--sampler.dmmultipath",
     "--sampler.interrupts",
+    "--sampler.kernel_hung",
+    "--sampler.ksmd",
+    "--sampler.lnstat",
     "--sampler.meminfo_numa",
     "--sampler.mountstats",
     "--sampler.pods",
@@ -44,6 +49,7 @@ const OPT_IN: [&str; 17] = [
     "--sampler.softirqs",
     "--sampler.sysctl",
     "--sampler.tcpstat",
+    "--sampler.xfrm",
     "--sampler.zoneinfo",
     "--collector.sysctl.include=kernel.threads-max",
     "--collector.sysctl.include=fs.file-nr:total,current,max",
@@ -188,6 +194,14 @@ fn text_files_are_read_when_they_change_and_faults_are_told() {
     bench.tick();
     assert_eq!(bench.text().lines().filter(|line| line.starts_with("node_load1 ")).count(), 1);
     std::fs::remove_file(folder.path().join("c.prom")).unwrap();
+    // Of two files that disagree about what a metric is the first one counts; without a word it is the file.
+    write("d.prom", "# HELP jobs_total Something else.\njobs_total{queue=\"z\"} 5\nbare 1\n");
+    bench.tick();
+    let text = bench.text();
+    assert!(text.contains("# HELP jobs_total Jobs done.\n") && !text.contains("queue=\"z\""), "{text}");
+    assert!(text.contains(&format!("# HELP bare Metric read from {}/d.prom\n", folder.path().display())));
+    assert!(text.contains("node_textfile_scrape_error 1\n"));
+    std::fs::remove_file(folder.path().join("d.prom")).unwrap();
     write("a.prom", "jobs_total{queue=\"y\"} 44\n");
     write("b.prom", "broken\n");
     bench.tick();

@@ -11,9 +11,11 @@ use std::process::{Child, Command, Stdio};
 use support::{Bench, fixtures, host_flags};
 
 /// Collectors that read nothing but files of the trees given, and mean the same in version 1.5 as today.
-const COLLECTORS: [&str; 27] = [
+const COLLECTORS: [&str; 32] = [
     "arp",
+    "bcache",
     "bonding",
+    "btrfs",
     "buddyinfo",
     "conntrack",
     "diskstats",
@@ -24,12 +26,15 @@ const COLLECTORS: [&str; 27] = [
     "filefd",
     "infiniband",
     "ipvs",
+    "ksmd",
+    "lnstat",
     "loadavg",
     "mdadm",
     "meminfo",
     "netstat",
     "nfs",
     "nfsd",
+    "nvme",
     "powersupplyclass",
     "pressure",
     "rapl",
@@ -108,12 +113,9 @@ fn drivers_of_this_machines_interfaces_tell_the_same() {
     let mut bench = Bench::new(&["--collector.disable-defaults", "--collector.ethtool"]);
     bench.tick();
     let ours = parse(&bench.text());
-    // What link modes are called, and how fast each is, is left out.
-    let left_out = ["speed_bytes", "port_info"];
-    let theirs = theirs.iter().filter(|((name, _), _)| {
-        (name.starts_with("node_ethtool_") || name.starts_with("node_network_"))
-            && !left_out.iter().any(|end| name.ends_with(end))
-    });
+    let theirs = theirs
+        .iter()
+        .filter(|((name, _), _)| name.starts_with("node_ethtool_") || name.starts_with("node_network_"));
     for (series, value) in theirs {
         // Traffic goes on meanwhile.
         let found = ours.get(series).unwrap_or_else(|| panic!("{series:?} {value}"));
@@ -136,7 +138,12 @@ fn the_fake_host_looks_the_same_to_node_exporter() {
     let mut compared = 0;
     for (series, value) in &theirs {
         // What is theirs, and what has one label more since.
-        let other = ["node_scrape_collector_duration_seconds", "node_exporter_build_info", "node_disk_info"];
+        let other = [
+            "node_scrape_collector_duration_seconds",
+            "node_exporter_build_info",
+            "node_disk_info",
+            "node_nvme_info",
+        ];
         if other.contains(&series.0.as_str()) {
             continue;
         }
@@ -148,4 +155,45 @@ fn the_fake_host_looks_the_same_to_node_exporter() {
     }
     assert!(differences.is_empty(), "{} of {compared}:\n{}", differences.len(), differences.join("\n"));
     assert!(compared > 500, "only {compared} series");
+}
+
+/// Which collectors tell of success on a host, here and there.
+fn successes(root: &std::path::Path) -> Option<[BTreeMap<String, bool>; 2]> {
+    let flags = host_flags(root);
+    let of_paths = flags.iter().filter(|flag| flag.starts_with("--path.") && !flag.contains("kmsg"));
+    let theirs = scrape_node_exporter(&COLLECTORS, of_paths.map(String::as_str))?;
+    let on = COLLECTORS.map(|name| format!("--collector.{name}"));
+    let flags = flags.iter().map(String::as_str).chain(["--collector.disable-defaults"]);
+    let mut bench = Bench::new(&flags.chain(on.iter().map(String::as_str)).collect::<Vec<_>>());
+    bench.tick();
+    bench.tick();
+    let of = |series: Series| {
+        let mut successes = BTreeMap::new();
+        for ((name, labels), value) in series {
+            if name == "node_scrape_collector_success" {
+                successes.insert(labels["collector"].clone(), value == 1.0);
+            }
+        }
+        successes
+    };
+    Some([of(parse(&bench.text())), of(theirs)])
+}
+
+#[test]
+fn a_host_that_has_nothing_is_told_from_one_that_could_as_node_exporter_does() {
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["proc", "sys", "udev", "root"] {
+        std::fs::create_dir(root.path().join(folder)).unwrap();
+    }
+    let Some([ours, theirs]) = successes(root.path()) else { return };
+    assert_eq!(ours, theirs, "without any file");
+    let class = root.path().join("sys/class");
+    for folder in ["dmi/id", "fc_host", "infiniband", "nvme", "power_supply", "powercap", "scsi_tape"] {
+        std::fs::create_dir_all(class.join(folder)).unwrap();
+    }
+    std::fs::create_dir_all(class.join("net")).unwrap();
+    std::fs::write(class.join("net/bonding_masters"), "\n").unwrap();
+    std::fs::write(root.path().join("proc/mdstat"), "Personalities :\nunused devices: <none>\n").unwrap();
+    let Some([ours, theirs]) = successes(root.path()) else { return };
+    assert_eq!(ours, theirs, "with empty folders");
 }

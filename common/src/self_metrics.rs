@@ -1,6 +1,6 @@
 //! Metrics of the program about itself, served at `/metrics` in Prometheus' text format.
 
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 /// A registry that holds the `process_*` metrics and `pharos_build_info`.
 ///
@@ -15,6 +15,14 @@ pub fn registry(program: &str) -> prometheus::Result<Registry> {
     )?;
     build_info.with_label_values(&[program, env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build_info))?;
+    // The process collector leaves it out, and dashboards of exporters show it beside what is used.
+    let limit = Gauge::new(
+        "process_virtual_memory_max_bytes",
+        "Maximum amount of virtual memory available in bytes.",
+    )?;
+    let bytes = rustix::process::getrlimit(rustix::process::Resource::As).current;
+    limit.set(bytes.unwrap_or(u64::MAX) as f64);
+    registry.register(Box::new(limit))?;
     Ok(registry)
 }
 

@@ -1,7 +1,7 @@
 //! What benchmarks send: the series of a node in groups, and their values second after second. Either the
 //! model ([`crate::telemetry`]) or the recording of a real machine ([`crate::recording`]).
 
-use crate::recording::{RecordedNode, Recording};
+use crate::recording::{RecordedNode, Recording, Walk};
 use crate::telemetry::{NodeValues, Part};
 use std::sync::Arc;
 
@@ -34,6 +34,8 @@ pub enum Data {
     Model(Part),
     /// node_exporter on a real machine, replayed.
     Recording(Arc<Recording>),
+    /// The same for longer than it is, back and forth.
+    Walk(Arc<Recording>),
 }
 
 impl Data {
@@ -41,7 +43,7 @@ impl Data {
     pub fn groups(&self) -> Vec<GroupSpec> {
         match self {
             Data::Model(part) => part.groups(),
-            Data::Recording(recording) => recording.groups(),
+            Data::Recording(recording) | Data::Walk(recording) => recording.groups(),
         }
     }
 
@@ -55,6 +57,7 @@ impl Data {
         match self {
             Data::Model(part) => Box::new(NodeValues::of(node as u64, part)),
             Data::Recording(recording) => Box::new(RecordedNode::new(Arc::clone(recording), node)),
+            Data::Walk(recording) => Box::new(Walk::new(Arc::clone(recording))),
         }
     }
 }

@@ -15,6 +15,10 @@
 //!
 //! Column by column, so that zstd meets what is alike together.
 
+mod walk;
+
+pub use walk::Walk;
+
 use crate::data::{GroupSpec, SeriesSpec, Ticks};
 use std::collections::BTreeMap;
 use std::io;
@@ -39,6 +43,17 @@ struct Column {
     counter: bool,
     decimals: u8,
     values: Vec<f64>,
+}
+
+impl Column {
+    /// Sums of decimals are rounded to the decimals they have.
+    fn rounded(&self, value: f64) -> f64 {
+        if self.decimals == RAW_BITS {
+            return value;
+        }
+        let scale = 10f64.powi(i32::from(self.decimals));
+        (value * scale).round() / scale
+    }
 }
 
 /// A recording in memory.
@@ -211,13 +226,7 @@ impl Ticks for RecordedNode {
             if !column.counter || rounds == 0.0 || last == first {
                 return value;
             }
-            let moved = value + rounds * (last - first);
-            if column.decimals == RAW_BITS {
-                return moved;
-            }
-            // Sums of decimals are rounded to the decimals they have.
-            let scale = 10f64.powi(i32::from(column.decimals));
-            (moved * scale).round() / scale
+            column.rounded(value + rounds * (last - first))
         }));
         self.second += 1;
         if self.second == self.recording.seconds {

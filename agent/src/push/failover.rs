@@ -5,7 +5,8 @@
 //! back-off of its own, so one that is down does not delay the others either.
 
 use super::backoff::{Backoff, spread};
-use super::connection::{Connection, Connector, PushError};
+use super::connection::{Connection, Connector};
+use super::error::PushError;
 use crate::own_metrics::OwnMetrics;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -112,10 +113,7 @@ impl Failover {
                 tracing::warn!(collector = address, %error, "No collector takes frames; the journal keeps them");
             }
         }
-        // One who shuts down says so, and is as good as gone.
-        let answered = matches!(error, PushError::Status(status) if status.code() != tonic::Code::Unavailable)
-            || matches!(error, PushError::NoWelcome | PushError::Unacknowledged | PushError::Address(_));
-        *pause = if answered { backoff.next_long_pause() } else { backoff.next_pause() };
+        *pause = if error.is_answer() { backoff.next_long_pause() } else { backoff.next_pause() };
     }
 
     /// A collector has made a frame durable.

@@ -3,16 +3,16 @@
 
 use super::codec::Wire;
 use crate::directory::{Definition, DefinitionSet, change_message};
+use crate::doorbell::Listener;
 use crate::spool::{BackfillFrame, LiveFrame};
 use bytes::Bytes;
 use pharos_proto::v1::agent_message::Message;
 use pharos_proto::v1::{AgentMessage, Hello, Lane};
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use tokio::sync::mpsc::error::TryRecvError;
 
 /// A frame of the backfill lane.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ impl From<LiveFrame> for OutgoingFrame {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     queue: VecDeque<Wire>,
+    /// Rings when live frames are to leave.
+    bell: Listener,
+    /// Whether it has rung since there was no live frame.
+    rung: bool,
     live: mpsc::Receiver<LiveFrame>,
     backfill: mpsc::Receiver<OutgoingFrame>,
     backfill_open: bool,
@@ -49,11 +53,13 @@ pub(super) struct Outgoing {
 impl Outgoing {
     pub(super) fn new(
         hello: Hello,
+        bell: Listener,
         live: mpsc::Receiver<LiveFrame>,
         backfill: mpsc::Receiver<OutgoingFrame>,
     ) -> Self {
         let queue = VecDeque::from([Wire::Message(AgentMessage { message: Some(Message::Hello(hello)) })]);
-        Outgoing { queue, live, backfill, backfill_open: true, defined: Defined::default() }
+        let defined = Defined::default();
+        Outgoing { queue, bell, rung: false, live, backfill, backfill_open: true, defined }
     }
 
     fn enqueue(&mut self, lane: Lane, frame: OutgoingFrame) {
@@ -61,23 +67,32 @@ impl Outgoing {
         let OutgoingFrame { sequence, readings, .. } = frame;
         self.queue.push_back(Wire::Frame { lane, sequence, readings });
     }
-}
 
-impl Stream for Outgoing {
-    type Item = Wire;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Wire>> {
+    /// The next message; `None` once the spool has let go of this connection, or nobody can be told of frames.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Wire>> {
         loop {
             if let Some(message) = self.queue.pop_front() {
                 return Poll::Ready(Some(message));
             }
-            match self.live.poll_recv(context) {
-                Poll::Ready(Some(frame)) => {
-                    self.enqueue(Lane::Live, frame.into());
+            if self.rung {
+                match self.live.try_recv() {
+                    Ok(frame) => {
+                        self.enqueue(Lane::Live, frame.into());
+                        continue;
+                    }
+                    Err(TryRecvError::Disconnected) => return Poll::Ready(None),
+                    Err(TryRecvError::Empty) => self.rung = false,
+                }
+            }
+            match self.bell.poll_rung(context) {
+                Poll::Ready(Ok(())) => {
+                    self.rung = true;
                     continue;
                 }
-                // The spool has let go of this connection.
-                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Err(error)) => {
+                    tracing::error!(%error, "The push cannot hear of frames");
+                    return Poll::Ready(None);
+                }
                 Poll::Pending => {}
             }
             if !self.backfill_open {

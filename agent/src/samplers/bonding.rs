@@ -9,7 +9,8 @@ use std::path::Path;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/net");
-    inventory::sampler("no bonded interfaces", move || {
+    let source = folder.join("bonding_masters");
+    inventory::sampler(&source, "no bonded interfaces", move || {
         let masters = text(&folder.join("bonding_masters"));
         masters.split_whitespace().map(|master| find(&folder.join(master), master)).collect()
     })

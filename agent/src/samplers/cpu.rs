@@ -1,5 +1,6 @@
 //! `cpu`: seconds each CPU spent in each mode, from `/proc/stat`.
 
+use super::cpu_features::CpuFeatures;
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
@@ -21,6 +22,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
         file: options.stat.clone(),
         guest: options.cpu_guest,
         info: options.cpu_info,
+        features: CpuFeatures::new(options),
         paths: options.paths.clone(),
         cpus: Objects::default(),
         extras: None,
@@ -31,6 +33,7 @@ struct CpuSampler {
     file: SharedFile,
     guest: bool,
     info: bool,
+    features: CpuFeatures,
     paths: Paths,
     cpus: Objects<Highest>,
     extras: Option<Extras>,
@@ -142,6 +145,7 @@ impl CpuSampler {
         }
         if self.info {
             constant.extend(self.define_info(groups));
+            constant.extend(self.features.define(groups));
         }
         Extras { constant, throttles: self.find_throttles(groups) }
     }

@@ -31,7 +31,8 @@ const FIELDS: [(&str, &str); 20] = [
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/dmi/id");
-    inventory::sampler("the firmware says nothing of itself", move || {
+    let source = folder.join("bios_vendor");
+    inventory::sampler(&source, "the firmware says nothing of itself", move || {
         let read = |(label, file): &(&'static str, &str)| {
             let bytes = std::fs::read(folder.join(file)).ok()?;
             Some((*label, String::from_utf8_lossy(&bytes).trim().to_owned()))

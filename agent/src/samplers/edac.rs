@@ -8,7 +8,7 @@ use std::path::Path;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("devices/system/edac/mc");
-    inventory::sampler("no memory controller reports errors", move || {
+    inventory::optional(move || {
         let mut found = Vec::new();
         for (name, controller) in numbered(&folder, "mc") {
             find_controller(&folder.join(name), &controller, &mut found);

@@ -4,15 +4,18 @@
 //! A driver may ask its device, so a reading may take long. Names are asked for now and then, counters each time.
 
 mod driver;
+mod link_modes;
 pub mod options;
 
 use super::folder::Folder;
 use super::table::{Object, Table};
 use crate::error::SampleError;
-use crate::group::{ColumnSpec, GroupSet};
+use crate::group::{ColumnSpec, Description, GroupSet};
 use crate::kernel_files::ReadBuffer;
 use crate::sampler::{Filter, Sampler, SamplerOptions};
 use driver::{DriverInfo, Drivers, KernelDrivers, LinkModes};
+use link_modes::{has, ports, speeds};
+use pharos_proto::catalogue::Kind;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
@@ -67,8 +70,8 @@ struct Device {
     modes: Option<LinkModes>,
     /// How many counters the driver named.
     named: usize,
-    /// Place and metric of those that are published.
-    metrics: Vec<(usize, String)>,
+    /// Place and series of those that are published.
+    metrics: Vec<(usize, ColumnSpec)>,
     countdown: u32,
 }
 
@@ -111,8 +114,20 @@ impl Device {
             let flag = |on: bool| Some(f64::from(u8::from(on)));
             object.put_plain("node_network_autonegotiate", flag(modes.autonegotiates));
             for (bit, supported, advertised) in MODES {
-                object.put_plain(supported, flag(modes.supported >> bit & 1 == 1));
-                object.put_plain(advertised, flag(modes.advertised >> bit & 1 == 1));
+                object.put_plain(supported, flag(has(modes.supported, bit)));
+                object.put_plain(advertised, flag(has(modes.advertised, bit)));
+            }
+            for port in ports(modes.supported) {
+                object.put(ColumnSpec::plain("node_network_supported_port_info").with("type", port), 1.0);
+            }
+            for (metric, modes) in [
+                ("node_network_supported_speed_bytes", modes.supported),
+                ("node_network_advertised_speed_bytes", modes.advertised),
+            ] {
+                for speed in speeds(modes) {
+                    let column = ColumnSpec::plain(metric).with("duplex", speed.duplex);
+                    object.put(column.with("mode", speed.mode), speed.bytes_per_second);
+                }
             }
         }
         if self.named == 0 {
@@ -120,9 +135,9 @@ impl Device {
         }
         match drivers.counters(name) {
             Ok(counters) if counters.len() == self.named => {
-                for (at, metric) in &self.metrics {
+                for (at, column) in &self.metrics {
                     let Some(value) = counters.get(*at) else { continue };
-                    object.put(ColumnSpec::plain(metric.clone()), *value as f64);
+                    object.put(column.clone(), *value as f64);
                 }
             }
             // They are others now; which is which is not known before the names are asked for again.
@@ -140,11 +155,21 @@ impl Device {
         let mut taken = HashSet::new();
         self.metrics = (names.iter().enumerate())
             .filter(|(_, counter)| wanted.keeps(counter))
-            .map(|(at, counter)| (at, metric_name(counter)))
+            .map(|(at, counter)| (at, column(counter)))
             // Of two counters that are spelt the same the first is published.
-            .filter(|(_, metric)| taken.insert(metric.clone()))
+            .filter(|(_, column)| taken.insert(column.name.clone()))
             .collect();
     }
+}
+
+/// The series of a counter, with node_exporter's help; that of common ones is in the catalogue.
+fn column(counter: &str) -> ColumnSpec {
+    let mut column = ColumnSpec::plain(metric_name(counter));
+    if COMMON.iter().all(|(known, _)| *known != counter) {
+        let help = format!("Network interface {}", without_odd_letters(counter));
+        column.description = Some(Box::new(Description { kind: Kind::Untyped, help }));
+    }
+    column
 }
 
 /// `rx_queue_0_bytes` becomes `node_ethtool_received_queue_0_bytes`, as node_exporter spells it.
@@ -232,7 +257,8 @@ mod tests {
         }
 
         fn link_modes(&mut self, _: &str) -> io::Result<LinkModes> {
-            Ok(LinkModes { autonegotiates: true, supported: 1 << 6 | 1 << 13, advertised: 1 << 6 })
+            let supported = 1 << 6 | 1 << 7 | 1 << 13 | 1u128 << 89;
+            Ok(LinkModes { autonegotiates: true, supported, advertised: 1 << 6 })
         }
 
         fn names(&mut self, device: &str) -> io::Result<Vec<String>> {
@@ -285,6 +311,10 @@ mod tests {
         assert!(first.contains(&"ethtool/eth0 node_network_pause_supported 1".to_owned()));
         assert!(first.contains(&"ethtool/eth0 node_network_pause_advertised 0".to_owned()));
         assert!(first.contains(&"ethtool/lo node_ethtool_info 1".to_owned()));
+        let fast = "ethtool/eth0 node_network_supported_speed_bytes 50000000000".to_owned();
+        assert!(first.contains(&fast), "{first:?}");
+        assert!(first.contains(&"ethtool/eth0 node_network_supported_port_info 1".to_owned()));
+        assert!(!first.iter().any(|line| line.contains("advertised_speed")));
         assert!(!first.iter().any(|line| line.contains("veth1") || line.contains("transmitted")));
         assert_eq!(first.iter().filter(|line| line.contains("received")).count(), 1);
         // The driver has other counters from now on, of which nobody knows the names yet.

@@ -40,7 +40,8 @@ const TEXTS: [&str; 10] = [
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/fc_host");
-    inventory::sampler("no Fibre Channel port", move || {
+    let source = folder.clone();
+    inventory::sampler(&source, "no Fibre Channel port", move || {
         names(&folder).into_iter().map(|name| find(&folder.join(&name), name)).collect()
     })
 }

@@ -15,6 +15,7 @@ use crate::scan::{self, Fields};
 use rustix::fs::{StatVfs, StatVfsMountFlags};
 use stat_worker::{Answer, StatWorker};
 use std::path::PathBuf;
+use std::time::Duration;
 
 const NAMES: [&str; 6] = [
     "node_filesystem_size_bytes",
@@ -71,6 +72,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
         mount_points: options.mount_points.clone(),
         kinds: options.fs_types.clone(),
         paths: options.paths.clone(),
+        timeout: options.mount_timeout,
         mounts: Objects::default(),
         readings_until_look: 0,
         look_is_due: None,
@@ -84,6 +86,8 @@ struct FilesystemSampler {
     mount_points: Filter,
     kinds: Filter,
     paths: Paths,
+    /// Time that a mount gets before it counts as hanging.
+    timeout: Duration,
     mounts: Objects<Mount>,
     /// The mount table is read when the kernel says that it changed, and now and then in any case.
     readings_until_look: u32,
@@ -154,7 +158,8 @@ impl FilesystemSampler {
             for part in [line.mount_point, b" ", line.source, b" ", line.kind] {
                 self.key.extend_from_slice(part);
             }
-            let (mount_points, kinds, paths) = (&self.mount_points, &self.kinds, &self.paths);
+            let (mount_points, kinds, paths, timeout) =
+                (&self.mount_points, &self.kinds, &self.paths, self.timeout);
             let is = |kind: &&str| kind.as_bytes() == line.kind;
             all_quick &= QUICK_KINDS.iter().any(is) || KERNEL_KINDS.iter().any(is);
             let mount = self.mounts.find_or_define(&self.key, |_| {
@@ -162,7 +167,7 @@ impl FilesystemSampler {
                 let mount_point = paths.strip_root(&mount_point);
                 let kind = String::from_utf8_lossy(line.kind);
                 let wanted = mount_points.keeps(mount_point) && kinds.keeps(&kind);
-                wanted.then(|| define(groups, paths, &line, mount_point, &kind))
+                wanted.then(|| define(groups, paths, timeout, &line, mount_point, &kind))
             });
             if let Some(mount) = mount {
                 mount.state.read_only =
@@ -184,6 +189,7 @@ fn record(mount: &mut Kept<Mount>, groups: &mut GroupSet) {
     };
     let error = match &answer {
         Answer::Known(_) => String::new(),
+        Answer::Waits => state.error.clone(),
         Answer::Failed(error) => error.to_string(),
         Answer::Hangs => "mountpoint timeout".to_owned(),
     };
@@ -193,9 +199,10 @@ fn record(mount: &mut Kept<Mount>, groups: &mut GroupSet) {
     }
     let Some(group) = groups.group(mount.group) else { return };
     group.put(MOUNT_INFO, 1.0);
-    let Answer::Known(answer) = answer else {
-        group.put(DEVICE_ERROR, 1.0);
-        return;
+    let answer = match answer {
+        Answer::Known(answer) => answer,
+        Answer::Waits if state.error.is_empty() => return,
+        _ => return group.put(DEVICE_ERROR, 1.0),
     };
     group.put(DEVICE_ERROR, 0.0);
     let StatVfs { f_frsize, f_blocks, f_bfree, f_bavail, f_files, f_ffree, f_flag, .. } = answer;
@@ -225,6 +232,7 @@ fn columns(info: &ColumnSpec, kind: &str, error: &str) -> Vec<ColumnSpec> {
 fn define(
     groups: &mut GroupSet,
     paths: &Paths,
+    timeout: Duration,
     line: &Line<'_>,
     mount_point: &str,
     kind: &str,
@@ -236,7 +244,7 @@ fn define(
     let info = ColumnSpec::plain("node_filesystem_mount_info").with("major", major).with("minor", minor);
     let labels = vec![("device".into(), source), ("mountpoint".into(), mount_point.to_owned())];
     let path = paths.root(mount_point);
-    let worker = (!LOCAL_KINDS.contains(&kind)).then(|| StatWorker::new(path.clone()));
+    let worker = (!LOCAL_KINDS.contains(&kind)).then(|| StatWorker::new(path.clone(), timeout));
     let group = groups.define(key, labels, columns(&info, kind, ""));
     let (kind, error) = (kind.to_owned(), String::new());
     Kept { group, state: Mount { path, info, kind, read_only: false, worker, error } }

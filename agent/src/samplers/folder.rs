@@ -39,6 +39,11 @@ impl Folder {
         Ok((&self.path, &self.names))
     }
 
+    /// That there is neither an entry nor a folder, if so; `absent` says what that means.
+    pub(super) fn missing(&self, absent: &'static str) -> Result<(), SampleError> {
+        if self.names.is_empty() && !self.path.exists() { Err(SampleError::Absent(absent)) } else { Ok(()) }
+    }
+
     fn list(&self, keep: fn(&DirEntry) -> bool) -> Result<Vec<String>, SampleError> {
         let fault = |source| SampleError::Read { path: self.path.clone(), source };
         let entries = match std::fs::read_dir(&self.path) {

@@ -34,6 +34,7 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     Box::new(HwmonSampler {
         folder: Folder::new(options.paths.sys("class/hwmon")),
         filter: options.hwmon.clone(),
+        sensors: options.sensors.clone(),
         chips: Objects::default(),
     })
 }
@@ -41,6 +42,8 @@ pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
 struct HwmonSampler {
     folder: Folder,
     filter: Filter,
+    /// Of `CHIP;SENSOR`.
+    sensors: Filter,
     chips: Objects<Chip>,
 }
 
@@ -54,11 +57,11 @@ impl Sampler for HwmonSampler {
         self.chips.begin();
         let (folder, names) = self.folder.names(|_| true)?;
         for name in names {
-            let filter = &self.filter;
+            let (filter, sensors) = (&self.filter, &self.sensors);
             let chip = self.chips.find_or_define(name.as_bytes(), |name| {
                 let folder = folder.join(name);
                 let chip = chip_label(&folder);
-                filter.keeps(&chip).then(|| define(groups, &folder, name, chip))
+                filter.keeps(&chip).then(|| define(groups, &folder, name, chip, sensors))
             });
             let Some(chip) = chip else { continue };
             let Some(group) = groups.group(chip.group) else { continue };
@@ -74,11 +77,12 @@ impl Sampler for HwmonSampler {
                 }
             }
         }
-        self.chips.finish(groups)
+        self.chips.finish(groups)?;
+        self.folder.missing("no sensors")
     }
 }
 
-fn define(groups: &mut GroupSet, folder: &Path, name: &str, chip: String) -> Kept<Chip> {
+fn define(groups: &mut GroupSet, folder: &Path, name: &str, chip: String, wanted: &Filter) -> Kept<Chip> {
     let (mut columns, mut files) = (Vec::new(), Vec::new());
     if let Ok(chip_name) = std::fs::read_to_string(folder.join("name")) {
         columns.push(ColumnSpec::plain("node_hwmon_chip_names").with("chip_name", clean(chip_name.trim())));
@@ -91,6 +95,9 @@ fn define(groups: &mut GroupSet, folder: &Path, name: &str, chip: String) -> Kep
     }
     for (sensor, properties) in sensors {
         let Some(kind) = KINDS.iter().find(|kind| sensor.starts_with(**kind)) else { continue };
+        if !wanted.keeps(&format!("{chip};{sensor}")) {
+            continue;
+        }
         for (property, path) in &properties {
             if property == "label" {
                 let label = std::fs::read_to_string(path).unwrap_or_default();

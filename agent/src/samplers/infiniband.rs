@@ -69,7 +69,7 @@ impl Sampler for InfinibandSampler {
         let (folder, names) = self.folder.names(|_| true)?;
         if names.is_empty() {
             self.devices.finish(groups)?;
-            return Err(SampleError::Absent("no InfiniBand device"));
+            return self.folder.missing("no InfiniBand device");
         }
         for name in names {
             let device = folder.join(name);

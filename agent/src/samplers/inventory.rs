@@ -29,7 +29,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 enum Source {
     Constant(f64),
-    File(KernelFile, Parse),
+    /// What stands in a file, times a factor.
+    File(KernelFile, Parse, f64),
     /// The sum over files; one that cannot be read adds nothing.
     Sum(Vec<KernelFile>, Parse),
 }
@@ -52,8 +53,17 @@ impl Found {
 
     /// A series with the number in a file, if the file is there.
     pub(super) fn file(&mut self, column: ColumnSpec, path: PathBuf, parse: Parse) {
+        self.push_file(column, path, parse, 1.0);
+    }
+
+    /// A series with the number in a file, in another unit.
+    pub(super) fn scaled(&mut self, column: ColumnSpec, path: PathBuf, factor: f64) {
+        self.push_file(column, path, decimal, factor);
+    }
+
+    fn push_file(&mut self, column: ColumnSpec, path: PathBuf, parse: Parse, factor: f64) {
         if path.exists() {
-            self.rows.push((column, Source::File(KernelFile::whole(path), parse)));
+            self.rows.push((column, Source::File(KernelFile::whole(path), parse, factor)));
         }
     }
 
@@ -88,16 +98,25 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Makes a sampler of what `find` finds. With nothing there it fails with `absent`.
+/// Makes a sampler of what `find` finds below `source`. While there is nothing, not even `source`, it fails with
+/// `absent`: node_exporter tells hosts that cannot have such objects from those that have none in the same way.
 pub(super) fn sampler(
+    source: &Path,
     absent: &'static str,
     find: impl FnMut() -> Vec<Found> + Send + 'static,
 ) -> Box<dyn Sampler> {
-    Box::new(InventorySampler { absent, find, inventory: Inventory::default() })
+    let needs = Some((source.to_owned(), absent));
+    Box::new(InventorySampler { needs, find, inventory: Inventory::default() })
+}
+
+/// The same of objects that no host needs to have.
+pub(super) fn optional(find: impl FnMut() -> Vec<Found> + Send + 'static) -> Box<dyn Sampler> {
+    Box::new(InventorySampler { needs: None, find, inventory: Inventory::default() })
 }
 
 struct InventorySampler<F> {
-    absent: &'static str,
+    /// What has to be there if no object is, and what its absence is called.
+    needs: Option<(PathBuf, &'static str)>,
     find: F,
     inventory: Inventory,
 }
@@ -108,7 +127,12 @@ impl<F: FnMut() -> Vec<Found> + Send> Sampler for InventorySampler<F> {
             self.inventory.update((self.find)(), groups);
         }
         self.inventory.read(buffer, groups);
-        if self.inventory.known.is_empty() { Err(SampleError::Absent(self.absent)) } else { Ok(()) }
+        match &self.needs {
+            Some((path, absent)) if self.inventory.known.is_empty() && !path.exists() => {
+                Err(SampleError::Absent(absent))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -167,7 +191,9 @@ impl Inventory {
             for (column, source) in known.sources.iter_mut().enumerate() {
                 let value = match source {
                     Source::Constant(value) => Some(*value),
-                    Source::File(file, parse) => number(file, *parse, buffer),
+                    Source::File(file, parse, factor) => {
+                        number(file, *parse, buffer).map(|value| value * *factor)
+                    }
                     Source::Sum(files, parse) => {
                         Some(files.iter_mut().filter_map(|file| number(file, *parse, buffer)).sum())
                     }
@@ -187,8 +213,8 @@ fn keep_files(old: Vec<Source>, new: Vec<Source>) -> Vec<Source> {
     old.into_iter()
         .zip(new)
         .map(|pair| match pair {
-            (Source::File(old, _), Source::File(new, parse)) if old.path() == new.path() => {
-                Source::File(old, parse)
+            (Source::File(old, ..), Source::File(new, parse, factor)) if old.path() == new.path() => {
+                Source::File(old, parse, factor)
             }
             (_, new) => new,
         })
@@ -221,7 +247,8 @@ mod tests {
                 found.collect()
             }
         };
-        let (mut sampler, mut groups) = (sampler("nothing is here", find), GroupSet::default());
+        let source = root.join("a");
+        let (mut sampler, mut groups) = (sampler(&source, "nothing is here", find), GroupSet::default());
         let mut read = || {
             groups.begin();
             let outcome = sampler.sample(&mut ReadBuffer::default(), &mut groups);

@@ -25,10 +25,10 @@ struct MdadmSampler {
 
 impl Sampler for MdadmSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
-        let text = self.mdstat.read_if_present(buffer)?.unwrap_or_default();
-        let arrays = parse(&String::from_utf8_lossy(text));
+        let text = self.mdstat.read_if_present(buffer)?;
+        let known = text.is_some();
+        let arrays = parse(&String::from_utf8_lossy(text.unwrap_or_default()));
         let arrays = arrays.map_err(|what| self.mdstat.malformed(what))?;
-        let none = arrays.is_empty();
         let mut objects: Vec<Object> = arrays.iter().map(Array::object).collect();
         for (array, object) in arrays.iter().zip(&mut objects) {
             for (file, metric) in [("raid_disks", "node_md_raid_disks"), ("degraded", "node_md_degraded")] {
@@ -38,7 +38,7 @@ impl Sampler for MdadmSampler {
             }
         }
         self.table.publish(groups, objects);
-        if none { Err(SampleError::Absent("no software RAID")) } else { Ok(()) }
+        if known { Ok(()) } else { Err(SampleError::Absent("no software RAID")) }
     }
 }
 

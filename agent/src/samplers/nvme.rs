@@ -1,10 +1,11 @@
 //! `nvme`: the health of NVMe drives as far as `/sys` tells it without asking the drive.
 //!
 //! State of the controller, its temperature, how it negotiated PCIe, errors that PCIe counted (AER), and
-//! identity as node_exporter's `node_nvme_info`. The drive's own log (wear, spare blocks) needs an ioctl as
+//! identity as node_exporter's `node_nvme_info`; size and use of its name spaces. The drive's own log (wear, spare blocks) needs an ioctl as
 //! root and is not read here.
 
 use super::folder::Folder;
+use super::inventory::{Found, Inventory, decimal, names, text};
 use super::objects::{Kept, Objects};
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupSet};
@@ -27,12 +28,21 @@ const COLUMNS: [&str; 8] = [
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
-    Box::new(NvmeSampler { folder: Folder::new(options.paths.sys("class/nvme")), drives: Objects::default() })
+    Box::new(NvmeSampler::new(options.paths.sys("class/nvme")))
 }
 
 struct NvmeSampler {
+    path: PathBuf,
     folder: Folder,
     drives: Objects<Drive>,
+    name_spaces: Inventory,
+}
+
+impl NvmeSampler {
+    fn new(path: PathBuf) -> Self {
+        let (folder, name_spaces) = (Folder::new(path.clone()), Inventory::default());
+        NvmeSampler { path, folder, drives: Objects::default(), name_spaces }
+    }
 }
 
 /// Files of a drive in the order of [`COLUMNS`], the temperature's if it has one.
@@ -47,6 +57,11 @@ struct Drive {
 
 impl Sampler for NvmeSampler {
     fn sample(&mut self, buffer: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+        // Where there is none, looking for more costs as much as looking for drives.
+        if self.folder.look_is_due() && self.name_spaces.is_due() {
+            self.name_spaces.update(find_name_spaces(&self.path), groups);
+        }
+        self.name_spaces.read(buffer, groups);
         self.drives.begin();
         let (folder, names) = self.folder.names(|_| true)?;
         for name in names {
@@ -78,8 +93,49 @@ impl Sampler for NvmeSampler {
             }
             group.put(COLUMNS.len(), 1.0);
         }
-        self.drives.finish(groups)
+        self.drives.finish(groups)?;
+        self.folder.missing("no NVMe drive")
     }
+}
+
+/// The name spaces of all drives, each a folder of its drive: `nvme0n1`, or `nvme0c0n1` where several paths may
+/// lead to it.
+fn find_name_spaces(folder: &Path) -> Vec<Found> {
+    let mut found = Vec::new();
+    for drive in names(folder) {
+        let controller = folder.join(&drive);
+        for name in names(&controller) {
+            let Some(id) = name.strip_prefix(drive.as_str()).and_then(id_of_name_space) else { continue };
+            let space = controller.join(&name);
+            let labels = vec![("device".into(), drive.clone()), ("nsid".into(), id.to_owned())];
+            let mut object = Found::new(format!("nvme/{drive}/{name}"), labels);
+            let state = Some(text(&space.join("ana_state"))).filter(|state| !state.is_empty());
+            let state = state.unwrap_or_else(|| "unknown".to_owned());
+            object.info(ColumnSpec::plain("node_nvme_namespace_info").with("ana_state", state));
+            let block_size = space.join("queue/logical_block_size");
+            // Sizes are node_exporter's: all counts times the block's size.
+            if let Some(bytes) = decimal(text(&block_size).as_bytes()) {
+                object.scaled(plain("node_nvme_namespace_capacity_bytes"), space.join("size"), bytes);
+                object.scaled(plain("node_nvme_namespace_size_bytes"), space.join("size"), bytes);
+                object.scaled(plain("node_nvme_namespace_used_bytes"), space.join("nuse"), bytes);
+            }
+            object.number("node_nvme_namespace_logical_block_size_bytes", block_size);
+            found.push(object);
+        }
+    }
+    found
+}
+
+fn plain(name: &'static str) -> ColumnSpec {
+    ColumnSpec::plain(name)
+}
+
+/// `1` of `n1` and of `c0n1`; partitions and everything else have none.
+fn id_of_name_space(name: &str) -> Option<&str> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (path, id) = name.split_once('n')?;
+    let path_is_none = path.is_empty() || path.strip_prefix('c').is_some_and(digits);
+    (path_is_none && digits(id)).then_some(id)
 }
 
 fn columns(controller: &Path, state: &str) -> Vec<ColumnSpec> {
@@ -151,8 +207,7 @@ mod tests {
         write("hwmon2/temp1_crit", "84850\n");
         write("device/aer_dev_correctable", "RxErr 3\nBadTLP 0\nTOTAL_ERR_COR 3\n");
         write("device/current_link_width", "4\n");
-        let folder = Folder::new(sysfs.path().join("class/nvme"));
-        let mut sampler = NvmeSampler { folder, drives: Objects::default() };
+        let mut sampler = NvmeSampler::new(sysfs.path().join("class/nvme"));
         let mut groups = GroupSet::default();
         let mut read = |groups: &mut GroupSet| {
             groups.begin();
@@ -165,5 +220,15 @@ mod tests {
         assert_eq!(read(&mut groups), want);
         write("state", "dead\n");
         assert_eq!(read(&mut groups)[0], (0, 0.0));
+    }
+
+    #[test]
+    fn name_spaces_are_told_from_paths_and_partitions() {
+        for (name, id) in [("n1", "1"), ("c0n12", "12")] {
+            assert_eq!(id_of_name_space(name), Some(id));
+        }
+        for other in ["", "n", "n1p1", "c0", "cn1", "c0n", "hwmon2", "model"] {
+            assert_eq!(id_of_name_space(other), None, "{other}");
+        }
     }
 }

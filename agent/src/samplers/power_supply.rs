@@ -70,7 +70,8 @@ const TEXTS: [&str; 8] = [
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/power_supply");
     let filter: Filter = options.power_supplies.clone();
-    inventory::sampler("no power supply reports", move || {
+    let source = folder.clone();
+    inventory::sampler(&source, "no power supply reports", move || {
         let supplies = names(&folder).into_iter().filter(|name| filter.keeps(name));
         supplies.map(|name| find(&folder.join(&name), &name)).collect()
     })

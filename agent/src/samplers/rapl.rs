@@ -10,10 +10,12 @@ use std::path::Path;
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/powercap");
-    inventory::sampler("no energy counters", move || find(&folder))
+    let zone_label = options.rapl_zone_label;
+    let source = folder.clone();
+    inventory::sampler(&source, "no energy counters", move || find(&folder, zone_label))
 }
 
-fn find(folder: &Path) -> Vec<Found> {
+fn find(folder: &Path, zone_label: bool) -> Vec<Found> {
     let mut seen: HashMap<String, u32> = HashMap::new();
     let mut found = Vec::new();
     for name in names(folder).into_iter().filter(|name| name.starts_with("intel-rapl:")) {
@@ -32,18 +34,19 @@ fn find(folder: &Path) -> Vec<Found> {
                     (label.clone(), *next - 1)
                 }
             };
-        let metric: String =
-            kind.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '_' }).collect();
+        let column = if zone_label {
+            ColumnSpec::plain("node_rapl_joules_total").with("rapl_zone", kind)
+        } else {
+            let legal = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };
+            let zone: String = kind.chars().map(legal).collect();
+            ColumnSpec::plain(format!("node_rapl_{zone}_joules_total"))
+        };
         // As the host sees it, wherever its /sys is mounted for us.
         let labels =
             vec![("index".into(), index.to_string()), ("path".into(), format!("/sys/class/powercap/{name}"))];
         let mut object = Found::new(format!("rapl/{name}"), labels);
         let joules = |text: &[u8]| decimal(text).map(|microjoules| microjoules / 1e6);
-        object.file(
-            ColumnSpec::plain(format!("node_rapl_{metric}_joules_total")),
-            zone.join("energy_uj"),
-            joules,
-        );
+        object.file(column, zone.join("energy_uj"), joules);
         found.push(object);
     }
     found

@@ -1,4 +1,4 @@
-//! Samplers of single lines: `loadavg`, `filefd` and `entropy`.
+//! Samplers of single lines: `loadavg`, `filefd`, `entropy` and `kernel_hung`.
 
 use crate::error::SampleError;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
@@ -71,6 +71,13 @@ pub fn filefd(options: &SamplerOptions) -> Box<dyn Sampler> {
     let file = KernelFile::setting(options.paths.proc("sys/fs/file-nr"));
     let fields: &[_] = &[(0, "node_filefd_allocated"), (2, "node_filefd_maximum")];
     sampler("filefd", vec![Source { file, fields, settled: false }])
+}
+
+/// Makes `kernel_hung`.
+pub fn kernel_hung(options: &SamplerOptions) -> Box<dyn Sampler> {
+    let file = KernelFile::setting(options.paths.proc("sys/kernel/hung_task_detect_count"));
+    let fields: &[_] = &[(0, "node_kernel_hung_tasks_total")];
+    sampler("kernel_hung", vec![Source { file, fields, settled: false }])
 }
 
 /// Makes `entropy`.

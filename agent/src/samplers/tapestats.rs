@@ -25,7 +25,8 @@ const TIMES: [(&str, &str); 3] = [
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/scsi_tape");
     let filter = options.tapes.clone();
-    inventory::sampler("no tape drive", move || {
+    let source = folder.clone();
+    inventory::sampler(&source, "no tape drive", move || {
         // A drive has several names, one for each way to rewind; `st0` is the drive.
         let is_drive = |name: &String| {
             name.strip_prefix("st").is_some_and(|number| number.parse::<u32>().is_ok()) && filter.keeps(name)

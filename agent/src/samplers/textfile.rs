@@ -6,12 +6,14 @@ use crate::error::SampleError;
 use crate::group::{COLUMNS_MAX, ColumnSpec, Description, GROUPS_MAX, GroupHandle, GroupSet};
 use crate::kernel_files::ReadBuffer;
 use crate::sampler::{Sampler, SamplerOptions};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Larger files are no metrics of a batch job.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Folders that one pattern may stand for.
+const FOLDERS_MAX: usize = 256;
 
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
@@ -46,8 +48,8 @@ struct Stamp {
 impl Sampler for TextfileSampler {
     fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
         let (mut files, mut failed) = (Vec::new(), false);
-        for folder in &self.folders {
-            match list(folder) {
+        for folder in self.folders.iter().flat_map(|folder| expand(folder)) {
+            match list(&folder) {
                 Ok(mut found) => files.append(&mut found),
                 Err(error) => {
                     tracing::debug!(folder = %folder.display(), %error, "Cannot list text files");
@@ -82,6 +84,7 @@ impl TextfileSampler {
         let mut own = vec![ColumnSpec::plain("node_textfile_scrape_error")];
         self.own_values = vec![0.0];
         let mut known = HashSet::new();
+        let mut helps: HashMap<String, String> = HashMap::new();
         for file in files {
             let text =
                 (file.bytes <= FILE_BYTES_MAX).then(|| std::fs::read_to_string(&file.path).ok()).flatten();
@@ -109,12 +112,25 @@ impl TextfileSampler {
                     failed = true;
                     continue;
                 }
+                // Nor about what a metric is: the first file's word counts, and the others are left out.
+                let help = match (helps.get(&sample.name), sample.help) {
+                    (Some(known), Some(help)) if *known != help => {
+                        failed = true;
+                        continue;
+                    }
+                    (Some(known), _) => known.clone(),
+                    (None, Some(help)) => {
+                        helps.insert(sample.name.clone(), help.clone());
+                        help
+                    }
+                    (None, None) => format!("Metric read from {name}"),
+                };
                 let labels = sample.labels.into_iter().map(|(label, value)| match label.as_str() {
                     // These two are the node's; Prometheus renames them the same way when it scrapes.
                     "instance" | "job" => (format!("exported_{label}").into(), value),
                     _ => (label.into(), value),
                 });
-                let description = Description { kind: sample.kind, help: sample.help };
+                let description = Description { kind: sample.kind, help };
                 columns.push(ColumnSpec {
                     name: sample.name.into(),
                     labels: labels.collect(),
@@ -141,6 +157,14 @@ impl TextfileSampler {
             None => self.own = Some(groups.define("textfile", Vec::new(), own)),
         }
     }
+}
+
+/// The folders that a pattern stands for; what is no pattern, or matches nothing, stands for itself.
+fn expand(folder: &Path) -> Vec<PathBuf> {
+    let pattern = folder.to_str().filter(|text| text.contains(['*', '?', '[']));
+    let found = pattern.and_then(|pattern| glob::glob(pattern).ok());
+    let found: Vec<PathBuf> = found.into_iter().flatten().filter_map(Result::ok).take(FOLDERS_MAX).collect();
+    if found.is_empty() { vec![folder.to_owned()] } else { found }
 }
 
 fn list(folder: &Path) -> std::io::Result<Vec<Stamp>> {

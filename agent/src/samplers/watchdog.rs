@@ -20,7 +20,8 @@ const TEXTS: [&str; 5] = ["options", "identity", "state", "status", "pretimeout_
 /// Makes the sampler.
 pub fn build(options: &SamplerOptions) -> Box<dyn Sampler> {
     let folder = options.paths.sys("class/watchdog");
-    inventory::sampler("no watchdog", move || {
+    let source = folder.clone();
+    inventory::sampler(&source, "no watchdog", move || {
         let find = |name: String| {
             let folder = folder.join(&name);
             let mut found = Found::new(format!("watchdog/{name}"), vec![("name".into(), name)]);

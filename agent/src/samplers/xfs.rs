@@ -120,8 +120,6 @@ impl Sampler for XfsSampler {
             let outcome = lines.read(text, group);
             outcome.ok_or_else(|| device.state.malformed("a counter is no number"))?;
         }
-        let any = self.devices.seen().next().is_some();
-        self.devices.finish(groups)?;
-        if any { Ok(()) } else { Err(SampleError::Absent("no XFS file system")) }
+        self.devices.finish(groups)
     }
 }

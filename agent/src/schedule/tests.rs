@@ -231,6 +231,70 @@ fn a_hint_makes_samples_between_grid_points_and_the_grid_stays() {
     );
 }
 
+/// A gauge of one test's own, which makes it jump.
+struct Jumping;
+
+static JUMPING: std::sync::Mutex<f64> = std::sync::Mutex::new(50.0);
+
+impl Sampler for Jumping {
+    fn sample(&mut self, _: &mut ReadBuffer, groups: &mut GroupSet) -> Result<(), SampleError> {
+        if groups.iter().next().is_none() {
+            groups.define("jumping", Vec::new(), vec![ColumnSpec::plain("DCGM_FI_DEV_GPU_TEMP")]);
+        }
+        let handle = groups.handle_of("jumping").unwrap();
+        groups.group(handle).unwrap().put(0, *JUMPING.lock().unwrap());
+        Ok(())
+    }
+}
+
+#[test]
+fn readings_between_grid_points_leave_with_the_grids_unless_a_threshold_is_near() {
+    static KIND: SamplerKind = SamplerKind { name: "jumping", build: |_| Box::new(Jumping), ..GAUGE };
+    let (mut scheduler, shared, clock) =
+        rig(|plan| plan.samplers = vec![PlannedSampler { kind: &KIND, rate: KIND.default_rate() }]);
+    let io = Arc::new(pharos_common::storage_io::MemoryIo::new());
+    let (limits, metrics) = (crate::spool::SpoolLimits::default(), shared.metrics.clone());
+    let folder = std::path::Path::new("/agent");
+    let opened = crate::spool::open(io, folder, limits, metrics, Arc::clone(&shared.clock)).unwrap();
+    let (spool, thread) = crate::spool::start(opened).unwrap();
+    let (live, mut out) = tokio::sync::mpsc::channel(64);
+    spool.connected(0, 0, live);
+    scheduler.spool = Some(spool.clone());
+    // How many readings of the gauge, on the grid or between, each frame of these turns has.
+    let mut turns = |scheduler: &mut Scheduler, count: usize, ms: u64| {
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            clock.advance(Duration::from_millis(ms));
+            scheduler.turn();
+            while let Ok(frame) = out.try_recv() {
+                use prost::Message as _;
+                spool.acknowledged(pharos_proto::v1::Lane::Live, frame.sequence);
+                let definitions = &frame.definitions.definitions;
+                let ours = |group: u32| {
+                    let definition = definitions.iter().find(|definition| definition.group() == group);
+                    definition.unwrap().message.columns[0].name.starts_with("DCGM")
+                };
+                let tick = pharos_proto::v1::Tick::decode(frame.readings).unwrap();
+                frames.push(tick.readings.iter().filter(|reading| ours(reading.group)).count());
+            }
+        }
+        frames
+    };
+    assert_eq!(turns(&mut scheduler, 1, 500), [1]);
+    assert_eq!(turns(&mut scheduler, 29, 1_000), [1; 29]);
+    *JUMPING.lock().unwrap() = 95.0;
+    assert_eq!(turns(&mut scheduler, 1, 1_000), [1]);
+    assert_eq!(scheduler.tasks[0].decision.reason, Reason::Volatile);
+    // Its first readings in between bring new definitions.
+    assert_eq!(turns(&mut scheduler, 10, 100).iter().sum::<usize>(), 10);
+    assert_eq!(turns(&mut scheduler, 20, 100), [10, 10]);
+    scheduler.tasks[0].pace.hint(0, 0.9, 60_000, shared.clock.now_ms());
+    assert_eq!(turns(&mut scheduler, 10, 100), [1; 10]);
+    drop(scheduler);
+    drop(spool);
+    thread.join().unwrap();
+}
+
 #[test]
 fn a_budget_that_is_too_small_slows_samplers_and_says_so() {
     // No reading is free, so every sampler is slowed in time.

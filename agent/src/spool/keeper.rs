@@ -10,6 +10,7 @@ use super::ledger::{Ledger, LiveFrame, Unwritten};
 use super::open::Opened;
 use super::writer::{Found, Writer};
 use super::{STREAM_ID_BYTES, SpoolLimits};
+use crate::doorbell::Doorbell;
 use crate::frame::FrameDraft;
 use crate::own_metrics::LossReason;
 use crate::schedule::CpuClock;
@@ -19,7 +20,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Orders that wait for the thread: four minutes of frames at one a second, and at 5 kB a frame a megabyte.
 const ORDERS_MAX: usize = 256;
@@ -27,6 +28,8 @@ const ORDERS_MAX: usize = 256;
 const READ_RETRY: Duration = Duration::from_secs(1);
 /// Bytes of frames read at a time, so that fresh frames wait little for the journal's thread.
 const BATCH_BYTES: usize = 256 << 10;
+/// A connection on which nothing in flight is acknowledged for so long is given up.
+pub const ACKNOWLEDGE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Time that the end of the agent waits for a disk that hangs.
 const SYNC_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,10 @@ pub struct SpoolHandle {
     orders: mpsc::Sender<Order>,
     /// Whether there is something for the backfill lane.
     backfill_ready: Arc<watch::Sender<bool>>,
+    /// Rings when live frames are to leave.
+    bell: Arc<Doorbell>,
+    /// Tells the push that its connection takes nothing.
+    stalled: Arc<Notify>,
     stream_id: [u8; STREAM_ID_BYTES],
     clock: SharedClockDebug,
     cpu_nanos: Arc<AtomicU64>,
@@ -64,7 +71,7 @@ impl std::fmt::Debug for SharedClockDebug {
 /// Starts the thread.
 ///
 /// # Errors
-/// If the system gives none.
+/// If the system gives none, or no timer.
 pub fn start(opened: Opened) -> io::Result<(SpoolHandle, std::thread::JoinHandle<()>)> {
     let Opened { ledger, mut writer, clock, stream_id, .. } = opened;
     let (orders, mut inbox) = mpsc::channel(ORDERS_MAX);
@@ -85,8 +92,11 @@ pub fn start(opened: Opened) -> io::Result<(SpoolHandle, std::thread::JoinHandle
         rest.into_iter().for_each(|unwritten| obey(&mut writer, &shared, Order::Write(unwritten)));
         writer.sync();
     })?;
+    let (bell, stalled) = (Arc::new(Doorbell::new()?), Arc::default());
     let clock = SharedClockDebug(clock);
-    Ok((SpoolHandle { ledger, orders, backfill_ready: ready, stream_id, clock, cpu_nanos }, thread))
+    let handle =
+        SpoolHandle { ledger, orders, backfill_ready: ready, bell, stalled, stream_id, clock, cpu_nanos };
+    Ok((handle, thread))
 }
 
 fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
@@ -177,22 +187,27 @@ impl SpoolHandle {
         self.stream_id
     }
 
-    /// Takes a fresh frame and sends it live if it can. Never waits; `false` if it should have gone to the
-    /// journal and the journal's thread is too far behind.
-    pub fn append(&self, draft: FrameDraft, next_group: u32) -> bool {
-        self.take(draft, next_group, Lane::Live)
+    /// Takes a fresh frame, which leaves live after `delay` if it can. Never waits; `false` if it should have
+    /// gone to the journal and the journal's thread is too far behind.
+    pub fn append(&self, draft: FrameDraft, next_group: u32, delay: Duration) -> bool {
+        self.take(draft, next_group, Lane::Live, delay)
     }
 
     /// Takes a frame that is not fresh and must not delay those that are.
     pub fn append_backfill(&self, draft: FrameDraft, next_group: u32) -> bool {
-        self.take(draft, next_group, Lane::Backfill)
+        self.take(draft, next_group, Lane::Backfill, Duration::ZERO)
     }
 
-    fn take(&self, draft: FrameDraft, next_group: u32, lane: Lane) -> bool {
+    fn take(&self, draft: FrameDraft, next_group: u32, lane: Lane, delay: Duration) -> bool {
         let (mut out, now) = (Vec::new(), self.clock.0.monotonic());
         let mut ledger = self.lock();
-        ledger.append(draft, next_group, lane, now, &mut out);
-        self.write(&mut ledger, out)
+        let is_live = ledger.append(draft, next_group, lane, now, now + delay, &mut out);
+        let taken = self.write(&mut ledger, out);
+        drop(ledger);
+        if is_live {
+            self.bell.ring_in(delay);
+        }
+        taken
     }
 
     /// Processor time that the journal's thread has used.
@@ -241,18 +256,42 @@ impl SpoolHandle {
         }
     }
 
-    /// Writes what the collector has not acknowledged in time; called now and then.
-    pub fn write_overdue(&self) {
+    /// Looks after what the collector has not acknowledged in time: writes it, and after a while tells the push
+    /// that this collector takes nothing. Called every few seconds by who is awake anyway.
+    pub fn tend(&self) {
         let (mut out, now) = (Vec::new(), self.clock.0.monotonic());
         let mut ledger = self.lock();
         ledger.give_out_overdue(now, &mut out);
         self.write(&mut ledger, out);
+        if self.stalls(&ledger, now) {
+            self.stalled.notify_one();
+        }
     }
 
-    /// Live frames without acknowledgement, and for how long the oldest has waited.
-    pub fn in_flight(&self) -> (usize, Option<Duration>) {
-        let ledger = self.lock();
-        (ledger.in_flight(), ledger.oldest_in_flight(self.clock.0.monotonic()))
+    fn stalls(&self, ledger: &Ledger, now: Duration) -> bool {
+        ledger.is_connected()
+            && ledger.oldest_in_flight(now).is_some_and(|waited| waited >= ACKNOWLEDGE_TIME_MAX)
+    }
+
+    /// Waits until nothing that is in flight has been acknowledged for [`ACKNOWLEDGE_TIME_MAX`].
+    pub async fn until_stalled(&self) {
+        loop {
+            self.stalled.notified().await;
+            // It may have been told of the connection before.
+            if self.stalls(&self.lock(), self.clock.0.monotonic()) {
+                return;
+            }
+        }
+    }
+
+    /// Live frames without acknowledgement.
+    pub fn in_flight(&self) -> usize {
+        self.lock().in_flight()
+    }
+
+    /// Rings when live frames are to leave.
+    pub fn bell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.bell)
     }
 
     /// Frames that no collector has made durable yet.

@@ -45,7 +45,7 @@ pub(super) struct Unwritten {
     pub(super) frame: FrameRecord,
     pub(super) definitions: Arc<DefinitionSet>,
     pub(super) next_group: u32,
-    /// When it came.
+    /// When it left, or will leave.
     pub(super) since: Duration,
 }
 
@@ -102,15 +102,17 @@ impl Ledger {
         ledger
     }
 
-    /// Takes a frame, sends it live if it may and can be. What must be written now is added to `out`.
+    /// Takes a frame, sends it live if it may and can be; whether it does. What must be written now is added to
+    /// `out`. A live frame leaves at `leaves`, and its time to be acknowledged begins then.
     pub(super) fn append(
         &mut self,
         draft: FrameDraft,
         next_group: u32,
         wanted: Lane,
         now: Duration,
+        leaves: Duration,
         out: &mut Vec<Unwritten>,
-    ) {
+    ) -> bool {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
         let readings = Bytes::from(draft.readings);
@@ -128,11 +130,12 @@ impl Ledger {
             readings: readings.clone(),
         };
         let definitions = Arc::clone(&draft.definitions);
-        self.held.push_back(Unwritten { frame, definitions, next_group, since: now });
+        self.held.push_back(Unwritten { frame, definitions, next_group, since: leaves });
         let mut write_now = self.overdue(now);
+        let is_live = permit.is_some();
         match permit {
             Some(permit) => {
-                self.in_flight.push_back(InFlight { sequence, journalled: true, since: now });
+                self.in_flight.push_back(InFlight { sequence, journalled: true, since: leaves });
                 permit.send(LiveFrame { sequence, definitions: draft.definitions, readings });
             }
             None => {
@@ -144,6 +147,7 @@ impl Ledger {
             self.give_out(out);
         }
         self.show();
+        is_live
     }
 
     /// Whether something has waited for its acknowledgement for too long, or must not wait for it.
@@ -215,6 +219,11 @@ impl Ledger {
         self.live = Some(live);
         self.show();
         assign.iter().collect()
+    }
+
+    /// Whether frames can go out live.
+    pub(super) fn is_connected(&self) -> bool {
+        self.live.is_some()
     }
 
     /// The connection is gone. Frames in flight stay so until the next one tells their fate.

@@ -88,7 +88,7 @@ impl Rig {
         let definitions = Arc::clone(&self.definitions);
         let draft = FrameDraft { definitions, readings: vec![7; bytes], samples: 1, timestamp_ms };
         let (mut out, now) = (Vec::new(), self.clock.monotonic());
-        self.ledger.lock().unwrap().append(draft, 1, Lane::Live, now, &mut out);
+        self.ledger.lock().unwrap().append(draft, 1, Lane::Live, now, now, &mut out);
         self.write(out);
     }
 
@@ -520,12 +520,13 @@ fn a_disk_that_hangs_does_not_hold_up_live_frames() {
     for sequence in 1..=400 {
         clock.advance(Duration::from_secs(1));
         let definitions = Arc::clone(&definitions);
-        spool.append(FrameDraft { definitions, readings: vec![7; 10], samples: 1, timestamp_ms: 1 }, 1);
+        let draft = FrameDraft { definitions, readings: vec![7; 10], samples: 1, timestamp_ms: 1 };
+        spool.append(draft, 1, Duration::ZERO);
         assert_eq!(out.try_recv().unwrap().sequence, sequence);
         spool.acknowledged(Lane::Live, sequence.saturating_sub(2));
     }
     spool.acknowledged(Lane::Live, 400);
-    assert_eq!((spool.outstanding(), spool.in_flight().0), (0, 0));
+    assert_eq!((spool.outstanding(), spool.in_flight()), (0, 0));
     assert!(LossReason::ALL.iter().all(|reason| metrics.lost(*reason) == 0));
     drop(hangs);
     drop(spool);

@@ -41,9 +41,9 @@ pub(super) struct DriverInfo {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct LinkModes {
     pub(super) autonegotiates: bool,
-    /// The first 64 link modes.
-    pub(super) supported: u64,
-    pub(super) advertised: u64,
+    /// The first 128 link modes.
+    pub(super) supported: u128,
+    pub(super) advertised: u128,
 }
 
 /// Asks drivers. Errors are the system's: `EOPNOTSUPP` from a driver that has no answer.
@@ -166,8 +166,8 @@ impl Drivers for KernelDrivers {
         // Two fields, eight bytes, four bytes and seven reserved fields: the masks begin at field 12.
         let mask = |which: usize| {
             let at = 12 + which * count;
-            let high = if count > 1 { self.field(at + 1) } else { 0 };
-            u64::from(self.field(at)) | u64::from(high) << 32
+            let words = (0..count.min(4)).map(|word| u128::from(self.field(at + word)) << (32 * word));
+            words.fold(0, |mask, word| mask | word)
         };
         let autonegotiates = self.words[1].to_ne_bytes()[3] == 1;
         Ok(LinkModes { autonegotiates, supported: mask(0), advertised: mask(1) })

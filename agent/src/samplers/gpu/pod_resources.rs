@@ -6,9 +6,10 @@
 use super::workloads::PodName;
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 
 /// From one question to the next.
@@ -95,40 +96,46 @@ impl Allocations {
 }
 
 fn run(socket: PathBuf, allocations: &Weak<Allocations>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tracing::warn!(%error, "Cannot ask the kubelet for its pods"),
-    };
-    let mut failing = false;
-    runtime.block_on(async {
-        loop {
-            // A node without a kubelet has no socket; it may get one.
-            if socket.exists() {
-                let answer = tokio::time::timeout(ANSWER_TIME_MAX, ask(socket.clone())).await;
-                let answer = answer.unwrap_or_else(|_| Err("it does not answer".into()));
-                let Some(allocations) = allocations.upgrade() else { return };
-                match answer {
-                    Ok(list) => {
-                        failing = false;
-                        allocations.set(list);
-                    }
-                    Err(error) => {
-                        // What was true a while ago may be wrong now.
-                        allocations.set(Vec::new());
-                        if !std::mem::replace(&mut failing, true) {
-                            tracing::warn!(socket = %socket.display(), %error, "The kubelet does not tell which pod has which GPU");
-                        }
+    let (mut runtime, mut failing) = (None, false);
+    loop {
+        // A node without a kubelet has no socket; it may get one.
+        if socket.exists() {
+            let answer = match &runtime {
+                Some(runtime) => ask_in_time(runtime, &socket),
+                None => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                    Ok(new) => ask_in_time(runtime.insert(new), &socket),
+                    Err(error) => Err(error.into()),
+                },
+            };
+            let Some(allocations) = allocations.upgrade() else { return };
+            match answer {
+                Ok(list) => {
+                    failing = false;
+                    allocations.set(list);
+                }
+                Err(error) => {
+                    // What was true a while ago may be wrong now.
+                    allocations.set(Vec::new());
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(socket = %socket.display(), %error, "The kubelet does not tell which pod has which GPU");
                     }
                 }
-            } else if allocations.strong_count() == 0 {
-                return;
             }
-            tokio::time::sleep(INTERVAL).await;
+        } else if allocations.strong_count() == 0 {
+            return;
         }
-    });
+        std::thread::sleep(INTERVAL);
+    }
 }
 
-async fn ask(socket: PathBuf) -> Result<Vec<Allocation>, Box<dyn std::error::Error + Send + Sync>> {
+type AskError = Box<dyn std::error::Error + Send + Sync>;
+
+fn ask_in_time(runtime: &Runtime, socket: &Path) -> Result<Vec<Allocation>, AskError> {
+    let asked = async { tokio::time::timeout(ANSWER_TIME_MAX, ask(socket.to_owned())).await };
+    runtime.block_on(asked).unwrap_or_else(|_| Err("it does not answer".into()))
+}
+
+async fn ask(socket: PathBuf) -> Result<Vec<Allocation>, AskError> {
     // The address is not used: the connector goes to the socket.
     let channel: Channel = Endpoint::from_static("http://kubelet")
         .connect_with_connector(tower::service_fn(move |_| {

@@ -5,26 +5,32 @@
 #[command(next_help_heading = "Sampler options (as node_exporter's)")]
 pub struct SystemdOptions {
     /// Units to look at, matched whole
-    #[arg(long = "collector.systemd.unit-include", value_name = "REGEX", default_value = ".+")]
+    #[arg(
+        long = "collector.systemd.unit-include",
+        value_name = "REGEX",
+        alias = "collector.systemd.unit-whitelist",
+        default_value = ".+"
+    )]
     pub unit_include: String,
     /// Units to leave out, matched whole
     #[arg(
         long = "collector.systemd.unit-exclude",
         value_name = "REGEX",
+        alias = "collector.systemd.unit-blacklist",
         default_value = r".+\.(automount|device|mount|scope|slice|target)"
     )]
     pub unit_exclude: String,
     /// Publish the tasks of services
-    #[arg(long = "collector.systemd.enable-task-metrics")]
+    #[arg(skip)]
     pub tasks: bool,
     /// Publish how often services were restarted
-    #[arg(long = "collector.systemd.enable-restarts-metrics")]
+    #[arg(skip)]
     pub restarts: bool,
     /// Publish when units were started
-    #[arg(long = "collector.systemd.enable-start-time-metrics")]
+    #[arg(skip)]
     pub start_times: bool,
     /// Ask systemd itself instead of the system bus, which takes root
-    #[arg(long = "collector.systemd.private")]
+    #[arg(skip)]
     pub private: bool,
 }
 

@@ -8,6 +8,9 @@ const LABELS_MAX: usize = 64;
 /// Bytes of a label's value.
 const VALUE_BYTES_MAX: usize = 4_096;
 
+/// What the names of a histogram's and a summary's series end in.
+const PARTS: [&str; 3] = ["_bucket", "_count", "_sum"];
+
 type Labels = Vec<(String, String)>;
 
 /// One line with a value.
@@ -17,7 +20,8 @@ pub(super) struct Sample {
     pub(super) labels: Labels,
     pub(super) value: f64,
     pub(super) kind: Kind,
-    pub(super) help: String,
+    /// What the file says of the metric, if it does.
+    pub(super) help: Option<String>,
 }
 
 /// All samples of a file, or the line that is wrong.
@@ -45,13 +49,15 @@ pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
             }
         } else if !line.is_empty() {
             let (name, labels, value) = sample(line).ok_or(number + 1)?;
-            let help = helps.get(name).copied().unwrap_or("Metric read from a text file");
+            // The parts of a histogram or summary share the help of the whole.
+            let whole = || PARTS.iter().find_map(|part| helps.get(name.strip_suffix(part)?));
+            let help = helps.get(name).or_else(whole);
             samples.push(Sample {
                 name: name.to_owned(),
                 labels,
                 value,
                 kind: kinds.get(name).copied().unwrap_or(Kind::Untyped),
-                help: help.replace("\\n", "\n").replace("\\\\", "\\"),
+                help: help.map(|help| help.replace("\\n", "\n").replace("\\\\", "\\")),
             });
         }
     }
@@ -129,11 +135,14 @@ mod tests {
             "# HELP a What a is\n# TYPE a counter\na{x=\"1\", y=\"q\\\"\\\\\\n\",} 2.5\n\nb NaN\nc -Inf\n";
         let samples = parse(text).unwrap();
         assert_eq!(
-            (samples[0].kind, samples[0].help.as_str(), samples[0].value),
-            (Kind::Counter, "What a is", 2.5)
+            (samples[0].kind, samples[0].help.as_deref(), samples[0].value),
+            (Kind::Counter, Some("What a is"), 2.5)
         );
         assert_eq!(samples[0].labels[1], ("y".to_owned(), "q\"\\\n".to_owned()));
         assert!(samples[1].value.is_nan() && samples[2].value == f64::NEG_INFINITY);
+        assert_eq!(samples[1].help, None);
+        let parts = parse("# HELP h Sizes\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_count 3\n").unwrap();
+        assert!(parts.iter().all(|sample| sample.help.as_deref() == Some("Sizes")));
         for fault in [
             "a",
             "a 1 1700000000000",

@@ -1,14 +1,21 @@
-//! pharos-agent beside node_exporter on this machine, at the same time, both at once a second: CPU time a
-//! second and a sample, memory, system calls.
+//! pharos-agent beside node_exporter on this machine, at the same time: CPU time a second and a sample, memory,
+//! system calls by name, and what each of the agent's samplers costs.
 //!
-//! The agent journals and pushes to a collector, which is not measured; node_exporter is scraped by this
-//! program, which is not measured either. System calls are counted in a phase of their own, if `perf` can.
+//! Three phases, each with an agent of its own: every default sampler once a second; the flight recorder on at 10 Hz
+//! for what moves; the recorder on for every series of the host. node_exporter is scraped once a second in all of
+//! them. The agent journals and pushes to a collector, which is not measured; node_exporter is scraped by this
+//! program, which is not measured either. System calls are counted apart from the time, if `perf` can.
+
+mod calls;
+mod samplers;
 
 use crate::http::Http;
 use crate::process::{scheduled_seconds, usage};
 use crate::progress::Progress;
 use crate::server::{Kind, Server};
 use anyhow::{Context, bail};
+use calls::Calls;
+use samplers::Costs;
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -22,16 +29,37 @@ const START_TIME_MAX: Duration = Duration::from_secs(30);
 /// See the program's help.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How long CPU time is measured
+    /// How long CPU time is measured in each phase
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// How long system calls are counted; 0 does not
+    /// How long system calls are counted in each phase; 0 does not
     #[arg(long, default_value_t = 10)]
     trace_seconds: u32,
+    /// Only these phases: 1s, recorder, recorder-all
+    #[arg(long, value_delimiter = ',')]
+    phases: Vec<String>,
     /// Folder for journal and data; removed before and after
     #[arg(long, default_value = "/tmp/pharos-bench-agent")]
     folder: PathBuf,
 }
+
+/// How an agent is configured.
+struct Phase {
+    name: &'static str,
+    /// Series that the flight recorder keeps, as the configuration takes them.
+    recorded: &'static str,
+}
+
+/// Pressure stays at 1 s, so that a phase is what it says whatever else this machine does.
+const PHASES: [Phase; 3] = [
+    Phase { name: "1s", recorded: "" },
+    Phase {
+        name: "recorder",
+        recorded: "node_cpu_seconds_total, node_pressure_.*, node_memory_MemAvailable_bytes, \
+                   node_network_(receive|transmit)_bytes_total, node_disk_io_time_seconds_total",
+    },
+    Phase { name: "recorder-all", recorded: "node_.*" },
+];
 
 struct Running(Child);
 
@@ -42,24 +70,50 @@ impl Drop for Running {
     }
 }
 
+/// What a process had used.
+#[derive(Clone, Copy)]
+struct Used {
+    exact_seconds: f64,
+    tick_seconds: f64,
+}
+
+impl Used {
+    fn by(pid: u32) -> anyhow::Result<Used> {
+        Ok(Used { exact_seconds: scheduled_seconds(pid)?, tick_seconds: usage(pid)?.cpu_seconds })
+    }
+}
+
 /// Runs the benchmark; one line of JSON.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
-    let _ = std::fs::remove_dir_all(&arguments.folder);
-    let collector = Server::start(Kind::Pharos, &arguments.folder.join("collector"))?;
-    let agent_address = free_address()?;
-    let agent = std::env::current_exe()?.with_file_name("pharos-agent");
-    let mut agent = Command::new(agent);
-    agent.arg("--collector.address").arg(&collector.address).args(["--node.name", "bench-agent"]);
-    agent.arg("--storage.path").arg(arguments.folder.join("agent"));
-    agent.arg("--web.listen-address").arg(&agent_address);
-    let agent = spawn(agent, &agent_address, "/-/ready")?;
+    for name in &arguments.phases {
+        if PHASES.iter().all(|phase| phase.name != name) {
+            bail!("--phases {name}: 1s, recorder or recorder-all");
+        }
+    }
     let exporter_address = free_address()?;
     let mut exporter = Command::new("prometheus-node-exporter");
     exporter.arg(format!("--web.listen-address={exporter_address}"));
-    let exporter = spawn(exporter, &exporter_address, "/")?;
+    let exporter = Exporter { running: spawn(exporter, &exporter_address, "/")?, address: exporter_address };
+    let mut phases = serde_json::Map::new();
+    for phase in PHASES {
+        if arguments.phases.is_empty() || arguments.phases.iter().any(|name| name == phase.name) {
+            phases.insert(phase.name.to_owned(), measure(&phase, &exporter, arguments).context(phase.name)?);
+        }
+    }
+    let _ = std::fs::remove_dir_all(&arguments.folder);
+    print_table(&phases);
+    Ok(json!({"bench": "agent", "phases": phases}))
+}
 
-    let mut http = Http::new(&exporter_address);
-    let mut scrape = |seconds: u32, what: &str| -> anyhow::Result<usize> {
+struct Exporter {
+    running: Running,
+    address: String,
+}
+
+impl Exporter {
+    /// Scrapes it once a second; samples of a scrape.
+    fn scrape(&self, seconds: u32, what: String) -> anyhow::Result<usize> {
+        let mut http = Http::new(&self.address);
         let progress = Progress::new(what, u64::from(seconds));
         let begin = Instant::now();
         let mut samples = 0;
@@ -77,29 +131,47 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
         let end = begin + Duration::from_secs(u64::from(seconds));
         std::thread::sleep(end.saturating_duration_since(Instant::now()));
         Ok(samples)
-    };
-    scrape(WARM_UP_SECONDS, "warming up")?;
-    let (agent_pid, exporter_pid) = (agent.0.id(), exporter.0.id());
-    let used =
-        |pid: u32| -> anyhow::Result<(f64, f64)> { Ok((scheduled_seconds(pid)?, usage(pid)?.cpu_seconds)) };
-    let (agent_before, exporter_before) = (used(agent_pid)?, used(exporter_pid)?);
+    }
+}
+
+fn measure(phase: &Phase, exporter: &Exporter, arguments: &Arguments) -> anyhow::Result<Value> {
+    let _ = std::fs::remove_dir_all(&arguments.folder);
+    let collector = Server::start(Kind::Pharos, &arguments.folder.join("collector"))?;
+    let config = arguments.folder.join("agent.yml");
+    let recorded = phase.recorded;
+    let text = format!("samplers: {{pressure: {{fixed: 1s}}}}\nrecorder: {{series: [{recorded}]}}\n");
+    std::fs::write(&config, text)?;
+    let address = free_address()?;
+    let mut agent = Command::new(std::env::current_exe()?.with_file_name("pharos-agent"));
+    agent.arg("--collector.address").arg(&collector.address).args(["--node.name", "bench-agent"]);
+    agent.arg("--storage.path").arg(arguments.folder.join("agent"));
+    agent.arg("--web.listen-address").arg(&address).arg("--config.file").arg(&config);
+    let agent = spawn(agent, &address, "/-/ready")?;
+
+    let step = |what: &str| format!("{}: {what}", phase.name);
+    exporter.scrape(WARM_UP_SECONDS, step("warming up"))?;
+    let (agent_pid, exporter_pid) = (agent.0.id(), exporter.running.0.id());
+    let costs_before = Costs::of(&address)?;
+    let before = (Used::by(agent_pid)?, Used::by(exporter_pid)?);
     let begin = Instant::now();
-    let exporter_samples = scrape(arguments.seconds, "seconds measured")?;
+    let exporter_samples = exporter.scrape(arguments.seconds, step("seconds measured"))?;
     let wall = begin.elapsed().as_secs_f64();
-    let (agent_after, exporter_after) = (used(agent_pid)?, used(exporter_pid)?);
+    let after = (Used::by(agent_pid)?, Used::by(exporter_pid)?);
+    let costs = Costs::of(&address)?.since(&costs_before, wall);
     let agent_samples = pushed_samples(&collector)?;
 
-    let traced = if arguments.trace_seconds > 0 {
-        let seconds = arguments.trace_seconds;
-        let counters = [count_calls(agent_pid, seconds), count_calls(exporter_pid, seconds)];
-        scrape(seconds, "counting system calls")?;
-        counters.map(|counter| counter.and_then(|counter| counted(counter, seconds)))
+    let calls = if arguments.trace_seconds > 0 {
+        let counting = [agent_pid, exporter_pid].map(|pid| Calls::count(pid, arguments.trace_seconds));
+        exporter.scrape(arguments.trace_seconds, step("counting system calls"))?;
+        counting.map(|counting| counting.and_then(Calls::counted))
     } else {
         [None, None]
     };
-    let figures = |before: (f64, f64), after: (f64, f64), samples: f64, pid: u32, calls: Option<f64>| {
+    let [agent_calls, exporter_calls] = calls;
+    let figures = |before: Used, after: Used, samples: f64, pid: u32, calls: Option<Calls>| {
         // Threads that ended take their exact times with them; the coarser count of ticks has them all.
-        let (exact, ticks) = (after.0 - before.0, after.1 - before.1);
+        let (exact, ticks) =
+            (after.exact_seconds - before.exact_seconds, after.tick_seconds - before.tick_seconds);
         let cpu = if exact > 0.0 { exact } else { ticks };
         Ok::<Value, anyhow::Error>(json!({
             "cpu_ms_per_second": cpu / wall * 1_000.0,
@@ -107,22 +179,55 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
             "samples_per_second": samples,
             "cpu_us_per_sample": cpu / wall / samples * 1e6,
             "resident_peak_mib": usage(pid)?.peak_bytes as f64 / f64::from(1 << 20),
-            "system_calls_per_second": calls,
+            "system_calls_per_second": calls.as_ref().map(|calls| calls.per_second),
+            "system_calls_by_name": calls.map(|calls| calls.by_name),
         }))
     };
-    let agent = figures(agent_before, agent_after, agent_samples, agent_pid, traced[0])?;
-    let exporter =
-        figures(exporter_before, exporter_after, exporter_samples as f64, exporter_pid, traced[1])?;
-    drop(collector);
-    let _ = std::fs::remove_dir_all(&arguments.folder);
-    let ratio = |name: &str| match (agent[name].as_f64(), exporter[name].as_f64()) {
+    let mut ours = figures(before.0, after.0, agent_samples, agent_pid, agent_calls)?;
+    let theirs = figures(before.1, after.1, exporter_samples as f64, exporter_pid, exporter_calls)?;
+    // The second's tick and, with the recorder on, nine more between.
+    let ticks = costs.fastest_per_second.max(1.0);
+    ours["ticks_per_second"] = json!(ticks);
+    ours["readings_per_second"] = json!(costs.readings_per_second);
+    ours["system_calls_per_tick"] =
+        json!(ours["system_calls_per_second"].as_f64().map(|calls| calls / ticks));
+    ours["samplers_ms_per_second"] = json!(costs.ms_per_second);
+    ours["samplers"] = costs.samplers;
+    let ratio = |name: &str| match (ours[name].as_f64(), theirs[name].as_f64()) {
         (Some(ours), Some(theirs)) => json!(theirs / ours),
         _ => Value::Null,
     };
-    Ok(json!({"bench": "agent", "seconds": wall, "node_exporter_by_agent": {
+    Ok(json!({"seconds": wall, "recorded": recorded, "node_exporter_by_agent": {
             "cpu": ratio("cpu_ms_per_second"), "cpu_per_sample": ratio("cpu_us_per_sample"),
             "resident": ratio("resident_peak_mib"), "system_calls": ratio("system_calls_per_second")},
-        "pharos-agent": agent, "node_exporter": exporter}))
+        "pharos-agent": ours, "node_exporter": theirs}))
+}
+
+/// For people, as Markdown on stderr.
+fn print_table(phases: &serde_json::Map<String, Value>) {
+    const FIGURES: [(&str, &str); 8] = [
+        ("cpu_ms_per_second", "CPU, ms a second"),
+        ("cpu_us_per_sample", "CPU, us a sample pushed"),
+        ("samples_per_second", "samples a second"),
+        ("readings_per_second", "samplers' readings a second"),
+        ("samplers_ms_per_second", "samplers' part, ms a second"),
+        ("system_calls_per_second", "system calls a second"),
+        ("system_calls_per_tick", "system calls a tick"),
+        ("resident_peak_mib", "resident at most, MiB"),
+    ];
+    let head: String = phases.keys().map(|name| format!(" agent, {name} | node_exporter |")).collect();
+    eprintln!("| |{head}\n|---|{}", "---|---|".repeat(phases.len()));
+    for (figure, text) in FIGURES {
+        let mut line = format!("| {text} |");
+        for phase in phases.values() {
+            for who in ["pharos-agent", "node_exporter"] {
+                line +=
+                    &phase[who][figure].as_f64().map_or(" - |".to_owned(), |value| format!(" {value:.2} |"));
+            }
+        }
+        eprintln!("{line}");
+    }
+    samplers::print_table(phases);
 }
 
 fn free_address() -> anyhow::Result<String> {
@@ -150,23 +255,4 @@ fn pushed_samples(collector: &Server) -> anyhow::Result<f64> {
     let answer: Value = serde_json::from_slice(&body)?;
     let value = answer["data"]["result"][0]["value"][1].as_str();
     Ok(value.with_context(|| format!("{query}: {answer}"))?.parse()?)
-}
-
-/// Starts counting a process' system calls.
-fn count_calls(pid: u32, seconds: u32) -> Option<Child> {
-    Command::new("perf")
-        .args(["stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p", &pid.to_string(), "--", "sleep"])
-        .arg(seconds.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .ok()
-}
-
-/// Calls a second; `None` if perf may not count them here.
-fn counted(counter: Child, seconds: u32) -> Option<f64> {
-    let output = counter.wait_with_output().ok()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().find(|line| line.contains("raw_syscalls"))?;
-    Some(line.split(',').next()?.parse::<f64>().ok()? / f64::from(seconds))
 }

@@ -4,7 +4,9 @@
 //! threshold once, and stay there. The clock starts when the breaching sample is handed to its connection,
 //! and stops when the webhook that names the node comes in. Every breach has to come, once.
 
+mod beside;
 mod outage;
+mod scraped;
 mod sender;
 
 use crate::agents::Pace;
@@ -17,23 +19,26 @@ use axum::body::Bytes;
 use axum::extract::State;
 use outage::Returns;
 use pharos_common::duration::PrometheusDuration;
+use scraped::Scraped;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Seconds before the first breach: every node is known by then.
 const QUIET_SECONDS: u64 = 5;
 /// Seconds after the last one, for what comes late or twice, beside what intervals and waits add up to.
 const AFTER_SECONDS: u64 = 10;
+/// `--rules.alert.resend-delay` of Prometheus.
+const RESEND_SECONDS: u64 = 60;
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 const WRITERS: usize = 8;
 
 /// See the program's help.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Simulated nodes
     #[arg(long, default_value_t = 1_000)]
@@ -60,6 +65,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true)]
     #[arg(default_value_t = 0, default_missing_value = "1")]
     kill: u64,
+    /// Prometheus scrapes the nodes at the interval, instead of being fed by remote write
+    #[arg(long)]
+    scrape: bool,
+    /// Pharos, Prometheus at 1 s and Prometheus at 15 s, one after another on the same breaches, each in front of
+    /// Debian's Alertmanager: one table; six minutes
+    #[arg(long, conflicts_with_all = ["server", "interval", "alertmanager", "group_wait", "scrape"])]
+    beside: bool,
     /// Folder for everybody's data; removed before and after
     #[arg(long, default_value = "/tmp/pharos-bench-alerts")]
     folder: PathBuf,
@@ -84,6 +96,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Value> {
     if arguments.breaches > arguments.nodes {
         bail!("a node breaches once: --breaches is at most --nodes");
     }
+    if arguments.scrape && arguments.server != Kind::Prometheus {
+        bail!("--scrape is of --server prometheus");
+    }
+    if arguments.beside { beside::run(arguments) } else { run_one(arguments) }
+}
+
+fn run_one(arguments: &Arguments) -> anyhow::Result<Value> {
     let _ = std::fs::remove_dir_all(&arguments.folder);
     std::fs::create_dir_all(&arguments.folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -102,38 +121,62 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
     let interval = &arguments.interval;
     let rule = "{alert: Hot, expr: bench_temperature > 90, labels: {severity: critical}}";
     std::fs::write(&rules, format!("groups:\n  - {{name: bench, interval: {interval}, rules: [{rule}]}}\n"))?;
-    let mut server = start_server(arguments, folder, &rules, &alertmanager)?;
+    let exposition = std::net::TcpListener::bind("127.0.0.1:0")?;
+    exposition.set_nonblocking(true)?;
+    let scraped = arguments.scrape.then_some(exposition.local_addr()?);
+    let mut server = start_server(arguments, folder, &rules, &alertmanager, scraped)?;
 
-    let waited = parsed_seconds(&arguments.interval)? + parsed_seconds(&arguments.group_wait)?;
+    let interval_seconds = parsed_seconds(&arguments.interval)?;
+    // Whoever is scraped waits for that before the rule is evaluated; and everybody was scraped once before.
+    let scrape_seconds = if arguments.scrape { interval_seconds } else { 0 };
+    let quiet = QUIET_SECONDS + scrape_seconds;
+    // What Prometheus sends before it has found the alertmanager again is lost until it sends it once more.
+    let resend = if arguments.scrape && arguments.kill > 0 { RESEND_SECONDS } else { 0 };
+    let waited = resend + scrape_seconds + interval_seconds + parsed_seconds(&arguments.group_wait)?;
     let breaching = (arguments.breaches as u64).div_ceil(arguments.rate as u64);
-    let seconds = QUIET_SECONDS + breaching + waited + AFTER_SECONDS;
+    let seconds = quiet + breaching + waited + AFTER_SECONDS;
     let (breaches, returns) = (Breaches::default(), Returns::default());
-    let progress = Arc::new(Progress::new("ticks sent", arguments.nodes as u64 * seconds));
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let clients: Vec<reqwest::Client> = (0..WRITERS)
-        .map(|_| reqwest::Client::builder().no_proxy().build())
-        .collect::<Result<_, reqwest::Error>>()?;
+    let progress = Arc::new(Progress::new("ticks of nodes", arguments.nodes as u64 * seconds));
     let first = Instant::now() + crate::agents::BEFORE_FIRST_TICK;
-    let mut tasks = Vec::new();
-    for node in 0..arguments.nodes {
-        let sender = sender::Sender {
-            pace: Pace { node, first, progress: Arc::clone(&progress) },
-            seconds,
-            breach_at: (node < arguments.breaches).then(|| QUIET_SECONDS + (node / arguments.rate) as u64),
-            breaches: Arc::clone(&breaches),
-            returns: Arc::clone(&returns),
-            address: server.address.parse()?,
-        };
-        let client = clients[node % WRITERS].clone();
-        let native = arguments.server == Kind::Pharos;
-        tasks.push(tokio::spawn(async move {
-            if native { sender.stream().await } else { sender.write(&client).await }
-        }));
+    let pace = |node: usize| Pace { node, first, progress: Arc::clone(&progress) };
+    let breach_at = |node: usize| (node < arguments.breaches).then(|| quiet + (node / arguments.rate) as u64);
+    let mut tasks: Vec<tokio::task::JoinHandle<anyhow::Result<()>>> = Vec::new();
+    if arguments.scrape {
+        let nodes = (0..arguments.nodes).map(|node| Scraped { pace: pace(node), breach_at: breach_at(node) });
+        let nodes: Arc<Vec<Scraped>> = Arc::new(nodes.collect());
+        scraped::serve(exposition, Arc::clone(&nodes)).await?;
+        for node in 0..nodes.len() {
+            let (nodes, breaches) = (Arc::clone(&nodes), Arc::clone(&breaches));
+            tasks.push(tokio::spawn(async move {
+                nodes[node].live(seconds, &breaches).await;
+                Ok(())
+            }));
+        }
+    } else {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clients: Vec<reqwest::Client> = (0..WRITERS)
+            .map(|_| reqwest::Client::builder().no_proxy().build())
+            .collect::<Result<_, reqwest::Error>>()?;
+        for node in 0..arguments.nodes {
+            let sender = sender::Sender {
+                pace: pace(node),
+                seconds,
+                breach_at: breach_at(node),
+                breaches: Arc::clone(&breaches),
+                returns: Arc::clone(&returns),
+                address: server.address.parse()?,
+            };
+            let client = clients[node % WRITERS].clone();
+            let native = arguments.server == Kind::Pharos;
+            tasks.push(tokio::spawn(async move {
+                if native { sender.stream().await } else { sender.write(&client).await }
+            }));
+        }
     }
     let mut restarts = Vec::new();
     for kill in 1..=arguments.kill {
         let between = Duration::from_secs(breaching).mul_f64(kill as f64 / (arguments.kill + 1) as f64);
-        tokio::time::sleep_until((first + Duration::from_secs(QUIET_SECONDS) + between).into()).await;
+        tokio::time::sleep_until((first + Duration::from_secs(quiet) + between).into()).await;
         let restart;
         (server, restart) = server.killed_and_restarted()?;
         restarts.push(restart);
@@ -142,10 +185,17 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<Value> {
         task.await??;
     }
     drop(server);
-    let outage = (!restarts.is_empty()).then(|| outage::report(&restarts, &returns, &breaches, &notices));
-    let written = breaches.lock().unwrap_or_else(PoisonError::into_inner);
-    let received = notices.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(report(arguments, &written, &received, outage))
+    let killed = !restarts.is_empty();
+    let streams = killed && arguments.server == Kind::Pharos;
+    let outage = streams.then(|| outage::report(&restarts, &returns, &breaches, &notices));
+    let after_kills = killed.then(|| outage::after_kills(&restarts, &lock(&breaches), &lock(&notices)));
+    let mut result = report(arguments, &lock(&breaches), &lock(&notices), outage);
+    result["after_kills"] = after_kills.into();
+    Ok(result)
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds of a duration in Prometheus' notation, rounded up.
@@ -175,6 +225,7 @@ fn report(
         "server": arguments.server.name(),
         "alertmanager": arguments.alertmanager,
         "interval": arguments.interval,
+        "scraped": arguments.scrape,
         "group_wait": arguments.group_wait,
         "outage": outage,
         "nodes": arguments.nodes,
@@ -208,8 +259,7 @@ async fn take(State(notices): State<Notices>, body: Bytes) {
     let firing = body["alerts"].as_array().into_iter().flatten().filter(|alert| alert["status"] == "firing");
     for alert in firing {
         if let Some(node) = alert["labels"]["instance"].as_str() {
-            let mut notices = notices.lock().unwrap_or_else(PoisonError::into_inner);
-            notices.entry(node.to_owned()).or_default().push(now);
+            lock(&notices).entry(node.to_owned()).or_default().push(now);
         }
     }
 }
@@ -260,6 +310,7 @@ fn start_server(
     folder: &Path,
     rules: &Path,
     alertmanager: &str,
+    scraped: Option<SocketAddr>,
 ) -> anyhow::Result<Server> {
     let folder = folder.join("server");
     match arguments.server {
@@ -274,13 +325,14 @@ fn start_server(
             std::fs::create_dir_all(&folder)?;
             let config = folder.join("data.yml");
             let (rules, interval) = (rules.display(), &arguments.interval);
-            std::fs::write(
-                &config,
-                format!(
-                    "global: {{evaluation_interval: {interval}}}\nrule_files: ['{rules}']\n\
-                     alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}\n"
-                ),
-            )?;
+            let mut text = format!(
+                "global: {{evaluation_interval: {interval}, scrape_timeout: 1s}}\nrule_files: ['{rules}']\n\
+                 alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}\n"
+            );
+            if let Some(address) = scraped {
+                text += &scraped::scrape_config(address, arguments.nodes, interval);
+            }
+            std::fs::write(&config, text)?;
             Server::start(Kind::Prometheus, &folder)
         }
         Kind::VictoriaMetrics => bail!("VictoriaMetrics judges no rules by itself"),

@@ -20,10 +20,10 @@ const QUICK: [&str; 7] = [
     "query --small --repeats 15",
     "agents 50 --seconds 30 --start pharos",
     "alerts --nodes 300 --breaches 100",
-    "agent --seconds 30",
+    "agent --seconds 30 --phases 1s",
     "engine --nodes 50 --seconds 300",
 ];
-const FULL: [&str; 14] = [
+const FULL: [&str; 13] = [
     "compare",
     "compare --data recording --servers victoria-metrics,pharos-remote-write,pharos-native",
     "query",
@@ -31,11 +31,10 @@ const FULL: [&str; 14] = [
     "agents 100 --seconds 120 --start pharos --remote-write",
     "agents 100 --seconds 120 --start pharos",
     "alerts",
-    "alerts --alertmanager debian",
-    "alerts --alertmanager debian --kill",
-    "alerts --server prometheus --alertmanager debian",
-    "alerts --server prometheus --alertmanager debian --interval 15s --group-wait 30s",
+    "alerts --beside",
+    "alerts --beside --kill",
     "agent",
+    "node-day",
     "engine",
     "bomb",
 ];

@@ -219,7 +219,7 @@ fn newest_answered(http: &mut Http, load: &Load) -> anyhow::Result<usize> {
 }
 
 /// How many of the samples are there. Asked name by name: no server has to read all at once.
-fn stored(http: &mut Http, load: &Load) -> anyhow::Result<u64> {
+pub(crate) fn stored(http: &mut Http, load: &Load) -> anyhow::Result<u64> {
     let names: BTreeSet<String> =
         load.data.groups().into_iter().flat_map(|group| group.series).map(|series| series.name).collect();
     let time = (load.first_ms / 1_000 + load.seconds as i64 + 1).to_string();

@@ -14,6 +14,7 @@ mod compare;
 mod engine;
 mod feed;
 mod http;
+mod node_day;
 mod process;
 mod progress;
 mod push;
@@ -51,7 +52,9 @@ enum Bench {
     Bomb(bomb::Arguments),
     /// The main rows of all of these; some minutes with --quick
     All(all::Arguments),
-    /// Records node_exporter on this machine for `--data recording`
+    /// A recorded hour of this machine as 24: what a day of a node takes here and in the peers
+    NodeDay(node_day::Arguments),
+    /// Records node_exporter on this machine for `--data recording`, and the agent beside it for `node-day`
     Record(record::Arguments),
 }
 
@@ -74,6 +77,7 @@ fn execute(bench: Bench) -> anyhow::Result<serde_json::Value> {
         Bench::Storm(arguments) => storm::run(&arguments),
         Bench::Bomb(arguments) => bomb::run(&arguments),
         Bench::All(arguments) => all::run(&arguments),
+        Bench::NodeDay(arguments) => node_day::run(&arguments),
         Bench::Record(arguments) => record::run(&arguments),
     }
 }

@@ -9,6 +9,7 @@
 use crate::answer::Answer;
 use crate::feed::{Load, now_ms};
 use crate::http::Http;
+use crate::process::usage;
 use crate::progress::Progress;
 use crate::questions::{QUESTIONS, Question};
 use crate::server::{Kind, Server, evict};
@@ -20,8 +21,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// No more repeats of a question to a server begin after this.
-const REPEATS_TIME_MAX: Duration = Duration::from_secs(10);
 /// A percentile needs some.
 const REPEATS_MIN: usize = 5;
 /// How long ago the newest sample is, so that nobody holds it back as too fresh.
@@ -45,6 +44,9 @@ pub(crate) struct Arguments {
     /// Times each question is asked warm
     #[arg(long, default_value_t = 30)]
     repeats: usize,
+    /// No more repeats of a question to a server begin after so many seconds; five are asked in any case
+    #[arg(long, default_value_t = 10)]
+    question_seconds: u64,
     /// Skips the cold questions
     #[arg(long)]
     no_cold: bool,
@@ -133,12 +135,14 @@ fn run_set(set: &Set, arguments: &Arguments) -> anyhow::Result<Value> {
         first_ms: first_ms(set, &folder)?,
         batch: 60,
     };
-    let mut measured = Measured::new();
+    let (mut measured, mut loads) = (Measured::new(), Map::new());
     for &kind in &arguments.servers {
-        measure(kind, &load, set, &folder.join(kind.name()), arguments, &mut measured)
+        measure(kind, &load, set, &folder.join(kind.name()), arguments, &mut measured, &mut loads)
             .context(kind.name())?;
     }
-    report(set, &load, &measured)
+    let mut result = report(set, &load, &measured)?;
+    result["loads"] = loads.into();
+    Ok(result)
 }
 
 /// When the data begin: long enough ago, on a multiple of every step. Kept beside kept data.
@@ -160,15 +164,15 @@ fn measure(
     folder: &Path,
     arguments: &Arguments,
     measured: &mut Measured,
+    loads: &mut Map<String, Value>,
 ) -> anyhow::Result<()> {
     let loaded = folder.join("loaded");
     let mut server = Server::start(kind, folder)?;
     if !loaded.exists() {
         eprintln!("{}: loading {} of {} samples", set.name, kind.name(), load.samples());
-        load.send(None, &server.address)?;
-        server.flush()?;
-        std::fs::write(loaded, "")?;
+        std::fs::write(&loaded, load_into(&server, load)?.to_string())?;
     }
+    loads.insert(kind.name().to_owned(), serde_json::from_slice(&std::fs::read(&loaded)?)?);
     let caches: &[(&str, &str)] = match kind {
         Kind::VictoriaMetrics => &[("victoria-metrics-nocache", "1"), ("victoria-metrics", "0")],
         _ => &[(kind.name(), "0")],
@@ -179,7 +183,7 @@ fn measure(
         let mut times = Vec::new();
         for question in &QUESTIONS {
             for form in [Form::Instant, Form::Range] {
-                let warm = ask.warm(&mut server.http(), question, form, arguments.repeats);
+                let warm = ask.warm(&mut server.http(), question, form, arguments);
                 times.push(warm.with_context(|| question.name)?);
                 progress.add(1);
             }
@@ -202,6 +206,18 @@ fn measure(
     server.stop()
 }
 
+/// Loads everything, and says what that took.
+fn load_into(server: &Server, load: &Load) -> anyhow::Result<Value> {
+    let (before, begin) = (usage(server.pid())?, Instant::now());
+    load.send(None, &server.address)?;
+    server.flush()?;
+    let after = usage(server.pid())?;
+    Ok(
+        json!({"seconds": begin.elapsed().as_secs_f64(), "cpu_seconds": after.cpu_seconds - before.cpu_seconds,
+        "peak_memory_mib": after.peak_bytes >> 20, "stored_bytes": server.stored_bytes()?}),
+    )
+}
+
 struct Ask<'a> {
     load: &'a Load,
     set: &'a Set,
@@ -214,14 +230,16 @@ impl Ask<'_> {
         http: &mut Http,
         question: &Question,
         form: Form,
-        repeats: usize,
+        arguments: &Arguments,
     ) -> anyhow::Result<Times> {
+        let repeats = arguments.repeats;
+        let time_max = Duration::from_secs(arguments.question_seconds);
         self.once(http, question, form, repeats as i64)?;
         let begin = Instant::now();
         let mut times = Vec::new();
         let mut body = Vec::new();
         for earlier in (0..repeats as i64).rev() {
-            let skip = begin.elapsed() > REPEATS_TIME_MAX && times.len() >= REPEATS_MIN && earlier > 0;
+            let skip = begin.elapsed() > time_max && times.len() >= REPEATS_MIN && earlier > 0;
             if !skip {
                 let (time_ms, answer) = self.once(http, question, form, earlier)?;
                 times.push(time_ms);

@@ -9,8 +9,12 @@ use super::{Breaches, Notices};
 use crate::server::Restart;
 use pharos_tests::data::instance;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Breaches of so long after a kill are told apart.
+const AFTER_KILL: Duration = Duration::from_secs(5);
 
 /// One node's way back to the server.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +80,29 @@ pub(super) fn report(
     })
 }
 
+/// Of any server, also one without streams: the breaches of the first seconds after a kill, which are as many
+/// whoever is killed.
+pub(super) fn after_kills(
+    restarts: &[Restart],
+    breaches: &HashMap<String, Instant>,
+    notices: &HashMap<String, Vec<Instant>>,
+) -> Value {
+    let meets = |written: Instant, restart: &Restart| {
+        written >= restart.killed && written < restart.killed + AFTER_KILL
+    };
+    let hit: Vec<(&String, &Instant)> = breaches
+        .iter()
+        .filter(|(_, written)| restarts.iter().any(|restart| meets(**written, restart)))
+        .collect();
+    let notified =
+        |(node, written): &(&String, &Instant)| Some(millis(**written, *notices.get(*node)?.first()?));
+    let mut result = spread(hit.iter().filter_map(notified).collect());
+    result["breaches"] = hit.len().into();
+    let ready = restarts.iter().map(|restart| millis(restart.killed, restart.ready)).collect();
+    result["server_ready_ms"] = spread(ready);
+    result
+}
+
 #[derive(Default)]
 struct Parts {
     lost: Vec<f64>,
@@ -94,4 +121,22 @@ fn spread(mut times: Vec<f64>) -> Value {
         times.get(index).map(|time| (time * 10.0).round() / 10.0)
     };
     json!({"p50": at(0.5), "p99": at(0.99), "max": at(1.0)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_breaches_of_the_seconds_after_a_kill_are_told_apart_and_one_without_notice_counts() {
+        let begin = Instant::now();
+        let at = |ms: u64| begin + Duration::from_millis(ms);
+        let restarts = [Restart { killed: at(1_000), gone: at(1_010), ready: at(1_200) }];
+        let named = |name: &str, ms: u64| (name.to_owned(), at(ms));
+        let breaches = [named("before", 900), named("a", 1_000), named("b", 5_999), named("late", 6_000)];
+        let notices = [("a".to_owned(), vec![at(1_300), at(1_400)]), ("before".to_owned(), vec![at(1_250)])];
+        let after = after_kills(&restarts, &breaches.into(), &notices.into());
+        assert_eq!((&after["breaches"], &after["max"]), (&json!(2), &json!(300.0)));
+        assert_eq!(after["server_ready_ms"]["max"], json!(200.0));
+    }
 }

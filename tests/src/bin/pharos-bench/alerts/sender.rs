@@ -54,23 +54,25 @@ struct Connection {
     welcomed: Instant,
 }
 
+/// The series of a node.
+pub(super) fn layout() -> Vec<GroupSpec> {
+    let series = |column: usize| SeriesSpec {
+        name: if column == 0 { "bench_temperature".to_owned() } else { format!("bench_value{column}") },
+        labels: Vec::new(),
+    };
+    vec![GroupSpec { series: (0..COLUMNS).map(series).collect() }]
+}
+
+/// Their values at a tick of a node that breaches then.
+pub(super) fn values(second: u64, breach_at: Option<u64>) -> Vec<f64> {
+    let hot = breach_at.is_some_and(|at| second >= at);
+    let mut values: Vec<f64> =
+        (0..COLUMNS).map(|column| ((second as usize * 7 + column * 13) % 50) as f64).collect();
+    values[0] = if hot { 95.0 } else { 40.0 + values[0] / 10.0 };
+    values
+}
+
 impl Sender {
-    fn layout() -> Vec<GroupSpec> {
-        let series = |column: usize| SeriesSpec {
-            name: if column == 0 { "bench_temperature".to_owned() } else { format!("bench_value{column}") },
-            labels: Vec::new(),
-        };
-        vec![GroupSpec { series: (0..COLUMNS).map(series).collect() }]
-    }
-
-    fn values(&self, second: u64) -> Vec<f64> {
-        let hot = self.breach_at.is_some_and(|at| second >= at);
-        let mut values: Vec<f64> =
-            (0..COLUMNS).map(|column| ((second as usize * 7 + column * 13) % 50) as f64).collect();
-        values[0] = if hot { 95.0 } else { 40.0 + values[0] / 10.0 };
-        values
-    }
-
     fn note(&self, second: u64, at: Instant) {
         if self.breach_at == Some(second) {
             let mut breaches = self.breaches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +107,7 @@ impl Sender {
             let at = if due_at < back { due_at } else { Instant::now() };
             let timestamp_ms = now_ms()? - at.elapsed().as_millis() as i64;
             let mut readings = Vec::new();
-            add_readings(&mut readings, &Sender::layout(), &self.values(second), timestamp_ms, 1_000);
+            add_readings(&mut readings, &layout(), &values(second, self.breach_at), timestamp_ms, 1_000);
             unacknowledged.push_back((second + 1, readings.clone()));
             self.note(second, at);
             if connection.send.send(live(second + 1, readings)).await.is_err() {
@@ -176,7 +178,7 @@ impl Sender {
             bail!("expected Welcome: {welcome:?}")
         };
         let welcomed = Instant::now();
-        let definition = define(0, self.pace.node, &Sender::layout()[0]);
+        let definition = define(0, self.pace.node, &layout()[0]);
         send.send(AgentMessage { message: Some(FromAgent::DefineGroup(definition)) }).await?;
         Ok(Connection { send, replies, durable: welcome.live_durable, connected, welcomed })
     }
@@ -184,14 +186,14 @@ impl Sender {
     /// By remote write.
     pub(super) async fn write(&self, client: &reqwest::Client) -> anyhow::Result<()> {
         let url = format!("http://{}/api/v1/write", self.address);
-        let mut request = write_request(&Sender::layout(), self.pace.node);
+        let mut request = write_request(&layout(), self.pace.node);
         let mut encoder = snap::raw::Encoder::new();
         let mut timestamp = 0;
         for second in 0..self.seconds {
             self.pace.due(second).await;
             // A node that is late for two ticks sends them within the same millisecond.
             timestamp = now_ms()?.max(timestamp + 1);
-            for (series, value) in request.timeseries.iter_mut().zip(self.values(second)) {
+            for (series, value) in request.timeseries.iter_mut().zip(values(second, self.breach_at)) {
                 series.samples = vec![remote::Sample { value, timestamp }];
             }
             let body = encoder.compress_vec(&request.encode_to_vec())?;
