@@ -148,8 +148,8 @@ pub const JUDGED_AHEAD_MS_MAX: i64 = 10_000;
 /// How long a rule over several series waits for those of its tick that are still to come.
 pub const TICK_WAIT_MS_MAX: i64 = 100;
 
-/// Alerts that wait for one alertmanager. When they are this many the newest are refused: they come again
-/// within a minute.
+/// Alerts that wait for one alertmanager. While every alertmanager has this many, further ones stay due with their
+/// rules; one that has them alone refuses the newest, which come again within a minute.
 pub const ALERTS_QUEUED_MAX: usize = 10_000;
 
 /// Size of one alertmanager's queue on disk, with what it has taken already.

@@ -128,12 +128,13 @@ fn human(text: &[u8]) -> Option<f64> {
     let whole = scan::number(parts.next()?)?;
     let part = parts.next().map_or(Some(0.0), scan::number)?;
     let factor = 1024f64.powi(i32::try_from(power).ok()? + 1);
-    Some(sign * ((whole + part / 10.24) * factor).trunc())
+    Some(sign * ((whole + part / 10.24) * factor).trunc()).filter(|value| value.is_finite())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn numbers_are_read_as_bcache_writes_them() {
@@ -150,6 +151,14 @@ mod tests {
         check("", None);
         check("k", None);
         check("1.x3k", None);
+        check("1e308Y", None);
         check("soon", None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-0-9.kMGZ/secUnused: %\\n]{0,24}") {
+            let _ = (human(text.as_bytes()), line(text.as_bytes(), b"Unused:"));
+        }
     }
 }

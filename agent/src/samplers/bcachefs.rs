@@ -175,22 +175,34 @@ fn human(text: &[u8]) -> Option<f64> {
         return scan::number(text);
     };
     let factor = 1024f64.powi(i32::try_from(power).ok()? + 1);
-    scan::number(scan::trimmed(digits)).map(|value| (value * factor).trunc())
+    scan::number(scan::trimmed(digits))
+        .map(|value| (value * factor).trunc())
+        .filter(|value| value.is_finite())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn tables_and_numbers_are_read_and_odd_ones_are_left_out() {
         assert_eq!(human(b" 12.5k\n"), Some(12_800.0));
         assert_eq!(
-            [human(b"7"), human(b"1M"), human(b""), human(b"k")],
+            [human(b"7"), human(b"1M"), human(b"1e308E"), human(b"k")],
             [Some(7.0), Some(1_048_576.0), None, None]
         );
         let rows: Vec<_> = rows("type  a b\nlz4:  1k  2k\nzstd 1\n\nbare\n", 1).collect();
         assert_eq!(rows.iter().map(|row| row.name).collect::<Vec<_>>(), ["lz4", "zstd"]);
         assert_eq!((rows[0].human(1), rows[1].human(1)), (Some(2_048.0), None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "[-0-9.kMGe: \\n]{0,24}") {
+            let numbers = rows(&text, 1).map(|row| (row.human(0), row.human(1)));
+            prop_assert!(numbers.flat_map(|(a, b)| [a, b]).flatten().all(f64::is_finite));
+            let _ = human(text.as_bytes());
+        }
     }
 }

@@ -53,11 +53,19 @@ fn parse(cache: &str, text: &[u8]) -> Option<Object> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn counters_are_hexadecimal_and_nothing_else() {
         assert!(parse("arp_cache", b"entries  hits\n0000001a 00000002\n00000000 00000003\n").is_some());
         assert!(parse("arp_cache", b"entries\nmany\n").is_none());
         assert!(parse("empty", b"").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = parse("x", &bytes);
+        }
     }
 }

@@ -4,6 +4,15 @@ use super::Shared;
 use super::runner::SCRAPE_SLOT;
 use crate::group::{ColumnSpec, GroupHandle, GroupSet};
 
+/// Steps of a duration a second. What lies below a hundredth of a millisecond is the noise of the machine, and would
+/// be half of all bytes that a host's series take in a collector.
+const STEPS_PER_SECOND: f64 = 1e5;
+
+/// A duration in seconds as it is published.
+fn told(seconds: f64) -> f64 {
+    (seconds * STEPS_PER_SECOND).round() / STEPS_PER_SECOND
+}
+
 #[derive(Debug, Default)]
 pub(super) struct ScrapeGroup {
     groups: GroupSet,
@@ -32,7 +41,7 @@ impl ScrapeGroup {
             let Some(group) = self.handle.and_then(|handle| self.groups.group(handle)) else { return };
             for (at, status) in ran().enumerate() {
                 let hangs = status.hangs_for_seconds;
-                group.put(2 * at, hangs.unwrap_or(status.last_duration_seconds));
+                group.put(2 * at, told(hangs.unwrap_or(status.last_duration_seconds)));
                 group.put(2 * at + 1, f64::from(u8::from(status.succeeded && hangs.is_none())));
             }
         });
