@@ -16,7 +16,7 @@ mod outgoing;
 use crate::hints::HintSender;
 use crate::own_metrics::OwnMetrics;
 use crate::spool::SpoolHandle;
-pub use backoff::Backoff;
+pub use backoff::{Backoff, pause_without_haste};
 pub use connection::is_address;
 use connection::{Connection, Connector, Incoming};
 use error::PushError;
@@ -102,7 +102,14 @@ impl Pusher {
                     failover = Failover::new(self.addresses.borrow_and_update().clone());
                 }
                 End::Preferred(at, connection) => answered = Some((at, *connection)),
-                End::Failed(error) => failover.ended(at, &error, &self.metrics),
+                End::Failed(error) => {
+                    failover.ended(at, &error, &self.metrics);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause_without_haste()) => {}
+                        () = self.spool.until_outstanding() => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                }
             }
         }
     }

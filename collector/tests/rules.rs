@@ -571,10 +571,23 @@ async fn an_alertmanager_that_is_down_loses_no_alert() {
 
 #[tokio::test]
 async fn what_no_alertmanager_took_survives_a_kill() {
-    let folder = tempfile::tempdir().unwrap();
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
+    survives_a_kill(address, None).await;
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_request_that_hangs_survives_a_kill() {
+    // The system takes the connection; nobody ever answers.
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = hanging.local_addr().unwrap();
+    survives_a_kill(address, Some(hanging)).await;
+}
+
+/// An alert that fires and ends while the alertmanager takes nothing is told after the collector was killed.
+async fn survives_a_kill(address: std::net::SocketAddr, hanging: Option<tokio::net::TcpListener>) {
+    let folder = tempfile::tempdir().unwrap();
     let clock = ManualClock::new(NOW_MS);
     let options = options_with(folder.path(), HOT, &format!("http://{address}"));
     let collector = TestCollector::start_with(options.clone(), clock.clone()).await;
@@ -587,6 +600,7 @@ async fn what_no_alertmanager_took_survives_a_kill() {
     assert_eq!(collector.import("gpu_temp{instance=\"n1\"} 50\n").await, 204);
     collector.until("/metrics", shows(queued(2))).await;
     collector.kill().await;
+    drop(hanging);
 
     // Nothing breaches any more, so only the queue knows.
     let collector = TestCollector::start_with(options, clock.clone()).await;

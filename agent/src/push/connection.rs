@@ -36,6 +36,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const LIVE_QUEUE_FRAMES: usize = 64;
 /// Backfilled frames between spool and network: few, so that a fresh frame waits for few.
 const BACKFILL_QUEUE_FRAMES: usize = 8;
+/// Bytes of a collector's head: a few fields, and a message that says why not.
+const HEAD_BYTES_MAX: u32 = 16 << 10;
 const HTTP_PORT: u16 = 80;
 
 /// A connection that stands; nothing has been sent on it but `Hello`. It ends when what it says is dropped.
@@ -66,7 +68,13 @@ impl Connector {
     async fn greet(&self, address: &str) -> Result<Connection, PushError> {
         let uri = parse(address).ok_or_else(|| PushError::Address(address.to_owned()))?;
         let socket = open(&uri).await.map_err(PushError::Connect)?;
-        let (mut requests, connection) = h2::client::handshake(socket).await?;
+        // Nothing but one answer is expected: nobody can fill the agent with promises, heads or resets.
+        let (mut requests, connection) = h2::client::Builder::new()
+            .enable_push(false)
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .max_concurrent_reset_streams(1)
+            .handshake(socket)
+            .await?;
         let (response, stream) = requests.send_request(request(&uri), false)?;
         let (live, live_out) = mpsc::channel(LIVE_QUEUE_FRAMES);
         let (backfill, backfill_out) = mpsc::channel(BACKFILL_QUEUE_FRAMES);

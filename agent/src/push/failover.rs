@@ -32,6 +32,8 @@ struct Collector {
     pause: Duration,
     /// Whether it has made a frame durable on this connection.
     took_frames: bool,
+    /// Why it failed last, as the log was told.
+    told: String,
 }
 
 impl Failover {
@@ -41,6 +43,7 @@ impl Failover {
             backoff: Backoff::default(),
             pause: Duration::ZERO,
             took_frames: false,
+            told: String::new(),
         };
         Failover { collectors: addresses.into_iter().map(collector).collect(), first: 0 }
     }
@@ -105,8 +108,12 @@ impl Failover {
         metrics.connection_failures.inc();
         let others_work =
             self.collectors.iter().enumerate().any(|(other, of)| other != at && of.backoff.failures() == 0);
-        let Some(Collector { address, backoff, pause, .. }) = self.collectors.get_mut(at) else { return };
-        if backoff.failures() == 0 || backoff.failures().is_power_of_two() {
+        let Some(Collector { address, backoff, pause, told, .. }) = self.collectors.get_mut(at) else {
+            return;
+        };
+        let reason = error.to_string();
+        if backoff.failures() == 0 || backoff.failures().is_power_of_two() || *told != reason {
+            *told = reason;
             if others_work {
                 tracing::warn!(collector = address, %error, "A collector takes no frames");
             } else {

@@ -53,6 +53,8 @@ pub struct SpoolHandle {
     bell: Arc<Doorbell>,
     /// Tells the push that its connection takes nothing.
     stalled: Arc<Notify>,
+    /// Tells the push that a frame could not leave.
+    kept: Arc<Notify>,
     stream_id: [u8; STREAM_ID_BYTES],
     clock: SharedClockDebug,
     cpu_nanos: Arc<AtomicU64>,
@@ -92,10 +94,19 @@ pub fn start(opened: Opened) -> io::Result<(SpoolHandle, std::thread::JoinHandle
         rest.into_iter().for_each(|unwritten| obey(&mut writer, &shared, Order::Write(unwritten)));
         writer.sync();
     })?;
-    let (bell, stalled) = (Arc::new(Doorbell::new()?), Arc::default());
+    let (bell, stalled, kept) = (Arc::new(Doorbell::new()?), Arc::default(), Arc::default());
     let clock = SharedClockDebug(clock);
-    let handle =
-        SpoolHandle { ledger, orders, backfill_ready: ready, bell, stalled, stream_id, clock, cpu_nanos };
+    let handle = SpoolHandle {
+        ledger,
+        orders,
+        backfill_ready: ready,
+        bell,
+        stalled,
+        kept,
+        stream_id,
+        clock,
+        cpu_nanos,
+    };
     Ok((handle, thread))
 }
 
@@ -206,6 +217,8 @@ impl SpoolHandle {
         drop(ledger);
         if is_live {
             self.bell.ring_in(delay);
+        } else {
+            self.kept.notify_one();
         }
         taken
     }
@@ -281,6 +294,13 @@ impl SpoolHandle {
             if self.stalls(&self.lock(), self.clock.0.monotonic()) {
                 return;
             }
+        }
+    }
+
+    /// Waits until there is a frame that no collector has made durable.
+    pub async fn until_outstanding(&self) {
+        while self.outstanding() == 0 {
+            self.kept.notified().await;
         }
     }
 

@@ -532,3 +532,26 @@ fn a_disk_that_hangs_does_not_hold_up_live_frames() {
     drop(spool);
     thread.join().unwrap();
 }
+
+#[tokio::test]
+async fn who_waits_for_something_to_tell_hears_of_a_frame_that_cannot_leave() {
+    let metrics = OwnMetrics::register(&prometheus::Registry::new()).unwrap();
+    let shared = ManualClock::new(1_000_000_000) as SharedClock;
+    let io = Arc::new(MemoryIo::new());
+    let opened = super::open(io, Path::new(FOLDER), SpoolLimits::default(), metrics, shared).unwrap();
+    let (spool, thread) = super::start(opened).unwrap();
+    let waits = tokio::spawn({
+        let spool = spool.clone();
+        async move { spool.until_outstanding().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waits.is_finished(), "there is nothing to tell");
+    let draft =
+        || FrameDraft { definitions: Arc::default(), readings: vec![7; 10], samples: 1, timestamp_ms: 1 };
+    spool.append(draft(), 1, Duration::ZERO);
+    waits.await.unwrap();
+    // What is there is heard of at once, also by the next.
+    spool.until_outstanding().await;
+    drop(spool);
+    thread.join().unwrap();
+}

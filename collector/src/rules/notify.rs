@@ -16,6 +16,7 @@ use pharos_common::sample::TimestampMs;
 use pharos_common::storage_io::{DiskIo, StorageIo};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -230,8 +231,12 @@ impl Notifier {
             clock: Arc::clone(&self.clock),
             endpoint: format!("{}/api/v2/alerts", url.trim_end_matches('/')),
         };
-        let delivery =
-            Delivery { target: Arc::clone(&target), door, outbox, batch_max: ALERTS_PER_REQUEST_MAX };
+        let delivery = Delivery {
+            target: Arc::clone(&target),
+            door: Arc::new(door),
+            outbox,
+            batch_max: ALERTS_PER_REQUEST_MAX,
+        };
         // The series are there from the start, so that a rule sees the first failure.
         self.metrics.alerts_failed.with_label_values(&[url]).inc_by(0);
         self.metrics.alerts_dropped.with_label_values(&[url]).inc_by(0);
@@ -310,7 +315,7 @@ struct Door {
 /// The task of one alertmanager.
 struct Delivery {
     target: Arc<Target>,
-    door: Door,
+    door: Arc<Door>,
     outbox: Outbox,
     /// 1 while the refused alert of a request is looked for.
     batch_max: usize,
@@ -334,7 +339,7 @@ impl Delivery {
                 }
                 continue;
             }
-            let failure = match self.door.post(&batch).await {
+            let failure = match self.post(&batch).await {
                 Outcome::Taken => {
                     (wait, failures) = (RETRY_FIRST, 0);
                     self.settle(&batch);
@@ -360,11 +365,41 @@ impl Delivery {
             if let Err(error) = self.outbox.sync().await {
                 self.not_on_disk(&error);
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.target.stop.cancelled() => return,
+            if self.rest(wait).await.is_break() {
+                return;
             }
             wait = (wait * 3 / 2).min(RETRY_LONGEST);
+        }
+    }
+
+    /// Sends a request. What is handed over meanwhile goes into the box at once, for the alertmanager may hang and
+    /// the collector be killed.
+    async fn post(&mut self, batch: &[Waiting]) -> Outcome {
+        let (door, target) = (Arc::clone(&self.door), Arc::clone(&self.target));
+        let outcome = door.post(batch);
+        tokio::pin!(outcome);
+        loop {
+            tokio::select! {
+                outcome = &mut outcome => return outcome,
+                () = target.wake.notified() => self.take_in(),
+            }
+        }
+    }
+
+    /// Waits before the next attempt, taking in what is handed over; breaks off if there is to be none.
+    async fn rest(&mut self, time: Duration) -> ControlFlow<()> {
+        let target = Arc::clone(&self.target);
+        let rested = tokio::time::sleep(time);
+        tokio::pin!(rested);
+        loop {
+            tokio::select! {
+                () = &mut rested => return ControlFlow::Continue(()),
+                () = target.wake.notified() => self.take_in(),
+                () = target.stop.cancelled() => {
+                    self.take_in();
+                    return ControlFlow::Break(());
+                }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::agents::Pace;
 use crate::feed::{add_readings, define, hello, now_ms, stream_id, write, write_request};
 use anyhow::{Context, bail};
 use hyper_util::rt::TokioIo;
-use pharos_agent::push::Backoff;
+use pharos_agent::push::{Backoff, pause_without_haste};
 use pharos_proto::prometheus as remote;
 use pharos_proto::v1::agent_message::Message as FromAgent;
 use pharos_proto::v1::collector_message::Message as FromCollector;
@@ -87,6 +87,7 @@ impl Sender {
         let mut connection = self.connect(id).await?;
         let mut back = Instant::now();
         for second in 0..self.seconds {
+            let mut broken = None;
             // Between two ticks the node listens.
             let due = self.pace.due(second);
             tokio::pin!(due);
@@ -96,7 +97,18 @@ impl Sender {
                     reply = connection.replies.message() => match reply {
                         Ok(Some(reply)) => forget_acknowledged(&reply, &mut unacknowledged),
                         _ => {
-                            connection = self.back(id, &mut unacknowledged).await?;
+                            let lost = Instant::now();
+                            // As the agent does: who has nothing to tell lets the others go first.
+                            if unacknowledged.is_empty() {
+                                tokio::select! {
+                                    _ = &mut due => {
+                                        broken = Some(lost);
+                                        break;
+                                    }
+                                    () = tokio::time::sleep(pause_without_haste()) => {}
+                                }
+                            }
+                            connection = self.back(id, lost, &mut unacknowledged).await?;
                             back = Instant::now();
                         }
                     },
@@ -110,8 +122,11 @@ impl Sender {
             add_readings(&mut readings, &layout(), &values(second, self.breach_at), timestamp_ms, 1_000);
             unacknowledged.push_back((second + 1, readings.clone()));
             self.note(second, at);
-            if connection.send.send(live(second + 1, readings)).await.is_err() {
-                connection = self.back(id, &mut unacknowledged).await?;
+            if broken.is_none() && connection.send.send(live(second + 1, readings)).await.is_err() {
+                broken = Some(Instant::now());
+            }
+            if let Some(lost) = broken {
+                connection = self.back(id, lost, &mut unacknowledged).await?;
                 back = Instant::now();
             }
         }
@@ -119,7 +134,7 @@ impl Sender {
             while !unacknowledged.is_empty() {
                 match connection.replies.message().await {
                     Ok(Some(reply)) => forget_acknowledged(&reply, &mut unacknowledged),
-                    _ => connection = self.back(id, &mut unacknowledged).await?,
+                    _ => connection = self.back(id, Instant::now(), &mut unacknowledged).await?,
                 }
             }
             Ok(())
@@ -131,9 +146,9 @@ impl Sender {
     async fn back(
         &self,
         id: [u8; 16],
+        lost: Instant,
         unacknowledged: &mut VecDeque<(u64, Vec<Reading>)>,
     ) -> anyhow::Result<Connection> {
-        let lost = Instant::now();
         let mut backoff = Backoff::default();
         loop {
             tokio::time::sleep(backoff.next_pause()).await;
