@@ -42,6 +42,8 @@ pub struct Inner {
     pub silent: bool,
     /// The frame that is refused whenever it comes.
     pub refuse: Option<u64>,
+    /// Whether every connection ends with an error when its first frame comes.
+    pub failing: bool,
     /// Name of a series whose group is over a threshold, as soon as it has a reading.
     pub hint: Option<String>,
 }
@@ -166,6 +168,10 @@ impl Connection {
                     if self.store.lock().refuse == Some(tick.sequence) {
                         let status = Status::invalid_argument("this frame is wrong, and always will be");
                         let _ = self.replies.send(Err(status)).await;
+                        return;
+                    }
+                    if self.store.lock().failing {
+                        let _ = self.replies.send(Err(Status::internal("nothing works"))).await;
                         return;
                     }
                     if !self.take(&stream, &tick) {
