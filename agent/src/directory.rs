@@ -143,6 +143,7 @@ fn column(id: u32, spec: &ColumnSpec, labels: Vec<v1::Label>, suffix: &str) -> v
         Some(Kind::Counter) => MetricType::Counter,
         Some(Kind::Gauge) => MetricType::Gauge,
         Some(Kind::Histogram) => MetricType::Histogram,
+        Some(Kind::Summary) => MetricType::Summary,
         Some(Kind::Info) => MetricType::Info,
         Some(Kind::Untyped) | None => MetricType::Unknown,
     };

@@ -1,9 +1,11 @@
 //! The text that `/metrics` serves: Prometheus' format or OpenMetrics, from the latest readings.
 
+mod family;
+
 use crate::board::Posted;
+use family::{Family, Part};
 use pharos_proto::v1::{Column, DefineGroup, Label, MetricType};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// Which text format a scraper wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +62,6 @@ pub struct Exposition {
     families: BTreeMap<String, Family>,
 }
 
-#[derive(Debug)]
-struct Family {
-    kind: MetricType,
-    help: String,
-    /// Rendered labels (with braces, or nothing) and values.
-    series: Vec<(String, f64)>,
-}
-
 impl Exposition {
     /// Adds readings.
     pub fn add_readings(&mut self, readings: &[Posted]) {
@@ -78,9 +72,9 @@ impl Exposition {
                     continue;
                 }
                 let Some(&value) = posted.values.get(at) else { continue };
-                let labels = labels_of(message, column);
-                let kind = MetricType::try_from(column.r#type).unwrap_or(MetricType::Unknown);
-                self.family(&column.name, kind, &column.help).series.push((labels, value));
+                let kind = column.r#type();
+                let (family, part) = Part::split(&column.name, kind);
+                self.family(family, kind, &column.help).add(part, labels_of(message, column), value);
             }
         }
     }
@@ -104,8 +98,7 @@ impl Exposition {
                     .iter()
                     .map(|label| Label { name: label.name().to_owned(), value: label.value().to_owned() })
                     .collect();
-                let labels = render_labels(labels.iter());
-                self.family(family.name(), kind, family.help()).series.push((labels, value));
+                self.family(family.name(), kind, family.help()).add(Part::Value, labels.iter(), value);
             }
         }
     }
@@ -114,9 +107,7 @@ impl Exposition {
     pub fn render(mut self, format: Format) -> String {
         let mut out = String::with_capacity(64 << 10);
         for (name, family) in &mut self.families {
-            family.series.sort_by(|left, right| left.0.cmp(&right.0));
-            // A text file may name a series that a sampler has, too; a scraper would refuse them all.
-            family.series.dedup_by(|later, first| later.0 == first.0);
+            family.tidy();
             family.render(name, format, &mut out);
         }
         if format == Format::OpenMetrics {
@@ -126,60 +117,18 @@ impl Exposition {
     }
 
     fn family(&mut self, name: &str, kind: MetricType, help: &str) -> &mut Family {
-        if !self.families.contains_key(name) {
-            let family = Family { kind, help: help.to_owned(), series: Vec::new() };
-            self.families.insert(name.to_owned(), family);
-        }
-        // Just inserted if it was missing.
-        self.families.entry(name.to_owned()).or_insert_with(|| Family {
-            kind,
-            help: String::new(),
-            series: Vec::new(),
-        })
-    }
-}
-
-impl Family {
-    fn render(&self, name: &str, format: Format, out: &mut String) {
-        // OpenMetrics wants a counter's samples, not its family, to end in `_total`.
-        let stripped = name.strip_suffix("_total");
-        let (family, kind) = match (format, self.kind, stripped) {
-            (Format::Prometheus, MetricType::Counter, _) => (name, "counter"),
-            (Format::Prometheus, MetricType::Gauge | MetricType::Info, _) => (name, "gauge"),
-            (Format::Prometheus, _, _) => (name, "untyped"),
-            (Format::OpenMetrics, MetricType::Counter, Some(family)) => (family, "counter"),
-            (Format::OpenMetrics, MetricType::Gauge | MetricType::Info, _) => (name, "gauge"),
-            (Format::OpenMetrics, _, _) => (name, "unknown"),
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(out, "# HELP {family} ");
-        for letter in self.help.chars() {
-            match letter {
-                '\\' => out.push_str("\\\\"),
-                '\n' => out.push_str("\\n"),
-                '"' if format == Format::OpenMetrics => out.push_str("\\\""),
-                letter => out.push(letter),
-            }
-        }
-        let _ = write!(out, "\n# TYPE {family} {kind}\n");
-        for (labels, value) in &self.series {
-            out.push_str(name);
-            out.push_str(labels);
-            out.push(' ');
-            write_value(out, *value);
-            out.push('\n');
-        }
+        self.families.entry(name.to_owned()).or_insert_with(|| Family::new(kind, help))
     }
 }
 
 /// A column's labels and its group's; its own come in place of its group's, as collectors read it.
-fn labels_of(group: &DefineGroup, column: &Column) -> String {
-    let own = |name: &str| column.labels.iter().any(|label| label.name == name);
+fn labels_of<'a>(group: &'a DefineGroup, column: &'a Column) -> impl Iterator<Item = &'a Label> + Clone {
+    let own = move |name: &str| column.labels.iter().any(|label| label.name == name);
     let shared = group
         .labels
         .iter()
-        .filter(|label| !TARGET_LABELS.contains(&label.name.as_str()) && !own(&label.name));
-    render_labels(shared.chain(&column.labels))
+        .filter(move |label| !TARGET_LABELS.contains(&label.name.as_str()) && !own(&label.name));
+    shared.chain(&column.labels)
 }
 
 fn render_labels<'a>(labels: impl Iterator<Item = &'a Label>) -> String {
@@ -204,27 +153,6 @@ fn render_labels<'a>(labels: impl Iterator<Item = &'a Label>) -> String {
         out.push('}');
     }
     out
-}
-
-/// The shortest digits that read back as the same number; an exponent only where zeros would fill the line.
-fn write_value(out: &mut String, value: f64) {
-    if value.is_nan() {
-        out.push_str("NaN");
-        return;
-    }
-    if value.is_infinite() {
-        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
-        return;
-    }
-    let size = value.abs();
-    if size != 0.0 && !(1e-4..1e21).contains(&size) {
-        let text = format!("{value:e}");
-        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-        let exponent: i32 = exponent.parse().unwrap_or(0);
-        let _ = write!(out, "{digits}e{exponent:+03}");
-    } else {
-        let _ = write!(out, "{value}");
-    }
 }
 
 #[cfg(test)]
@@ -262,7 +190,7 @@ mod tests {
         #[track_caller]
         fn check(value: f64, want: &str) {
             let mut out = String::new();
-            write_value(&mut out, value);
+            family::write_value(&mut out, value);
             assert_eq!(out, want);
             assert!(value.is_nan() || out.replace("+Inf", "inf").parse::<f64>().unwrap() == value);
         }
@@ -287,6 +215,6 @@ mod tests {
             ..DefineGroup::default()
         };
         let column = Column { labels: vec![label("pod", "b")], ..Column::default() };
-        assert_eq!(labels_of(&group, &column), r#"{gpu="1",pod="b"}"#);
+        assert_eq!(render_labels(labels_of(&group, &column)), r#"{gpu="1",pod="b"}"#);
     }
 }

@@ -82,6 +82,7 @@ impl Pusher {
                     () = shutdown.cancelled() => return,
                 },
             };
+            failover.connected(at, &connection.welcome.version);
             let preferred = failover.preferred_to(at);
             let preferred = until_preferred(connector.clone(), preferred, self.return_interval);
             let end = tokio::select! {
@@ -116,8 +117,7 @@ impl Pusher {
 
     /// One connection, from `Welcome` to its end.
     async fn push(&mut self, connection: Connection, shutdown: &Shutdown, took_frames: impl FnMut()) -> End {
-        let Connection { address, welcome, mut incoming, live, backfill } = connection;
-        tracing::info!(collector = address, version = welcome.version, "Connected to the collector");
+        let Connection { welcome, mut incoming, live, backfill, .. } = connection;
         self.spool.connected(welcome.live_durable, welcome.backfill_durable, live);
         self.metrics.connections.inc();
         self.metrics.connected.set(1);

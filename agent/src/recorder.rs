@@ -81,6 +81,11 @@ impl Recorder {
         let mut inner = self.lock();
         let capacity = inner.plan.capacity() != plan.capacity();
         inner.plan = plan.clone();
+        if plan.series.is_empty() {
+            // Nobody would lay the rings out anew any more, and what they hold is no longer wanted.
+            inner.slots.clear();
+            inner.series = 0;
+        }
         for slot in &mut inner.slots {
             slot.shape = None;
             if capacity {
@@ -121,8 +126,12 @@ impl Recorder {
         Some(inner.plan.interval_ms)
     }
 
-    /// Hands what has not been shipped yet to the spool; how many samples that were.
+    /// Hands what has not been shipped yet to the spool; how many samples that were. Nothing happens where
+    /// nothing is recorded.
     pub fn dump(&self, board: &Board, spool: &SpoolHandle, metrics: &OwnMetrics) -> u64 {
+        if !self.on.load(Ordering::Relaxed) {
+            return 0;
+        }
         let mut inner = self.lock();
         let mut samples = 0;
         let drafts = inner.drafts(&board.definitions());
@@ -324,5 +333,8 @@ mod tests {
         recorder.configure(&plan("^m1$"));
         recorder.record(3, &groups, 2, &board);
         assert_eq!(recorder.series(), 20);
+        // Switched off it keeps nothing that a later dump could bring up.
+        recorder.configure(&RecorderPlan::default());
+        assert_eq!((recorder.series(), recorder.lock().slots.len()), (0, 0));
     }
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use pharos_agent::exposition::Format;
 use support::{Bench, config, copy_of_fixtures, fixtures, host_flags};
 
 /// Samplers whose readings depend on the machine that runs the test.
@@ -208,4 +209,56 @@ fn text_files_are_read_when_they_change_and_faults_are_told() {
     let text = bench.text();
     assert!(text.contains("jobs_total{queue=\"y\"} 44\n") && !text.contains("queue=\"x\""), "{text}");
     assert!(text.contains("node_textfile_scrape_error 1\n"));
+}
+
+/// A histogram or summary of a batch job is one family, its parts together and in order, in both formats.
+#[test]
+fn histograms_and_summaries_of_text_files_stay_whole() {
+    let host = copy_of_fixtures();
+    let folder = tempfile::tempdir().unwrap();
+    let text = [
+        "# HELP job_seconds How long jobs take.",
+        "# TYPE job_seconds histogram",
+        "job_seconds_bucket{queue=\"b\",le=\"+Inf\"} 1",
+        "job_seconds_count{queue=\"b\"} 1",
+        "job_seconds_sum{queue=\"b\"} 30",
+        "job_seconds_bucket{queue=\"a\",le=\"2.5\"} 1",
+        "job_seconds_bucket{queue=\"a\",le=\"10\"} 3",
+        "job_seconds_bucket{queue=\"a\",le=\"+Inf\"} 4",
+        "job_seconds_sum{queue=\"a\"} 31.5",
+        "job_seconds_count{queue=\"a\"} 4",
+        "# HELP job_size_bytes How large they are.",
+        "# TYPE job_size_bytes summary",
+        "job_size_bytes_sum 12",
+        "job_size_bytes_count 5",
+        "job_size_bytes{quantile=\"0.5\"} 2",
+        "job_size_bytes{quantile=\"0.25\"} 1",
+    ];
+    std::fs::write(folder.path().join("a.prom"), text.join("\n") + "\n").unwrap();
+    let want = [
+        "# HELP job_seconds How long jobs take.",
+        "# TYPE job_seconds histogram",
+        "job_seconds_bucket{le=\"2.5\",queue=\"a\"} 1",
+        "job_seconds_bucket{le=\"10\",queue=\"a\"} 3",
+        "job_seconds_bucket{le=\"+Inf\",queue=\"a\"} 4",
+        "job_seconds_sum{queue=\"a\"} 31.5",
+        "job_seconds_count{queue=\"a\"} 4",
+        "job_seconds_bucket{le=\"+Inf\",queue=\"b\"} 1",
+        "job_seconds_sum{queue=\"b\"} 30",
+        "job_seconds_count{queue=\"b\"} 1",
+        "# HELP job_size_bytes How large they are.",
+        "# TYPE job_size_bytes summary",
+        "job_size_bytes{quantile=\"0.25\"} 1",
+        "job_size_bytes{quantile=\"0.5\"} 2",
+        "job_size_bytes_sum 12",
+        "job_size_bytes_count 5",
+    ];
+    let flag = format!("--collector.textfile.directory={}", folder.path().display());
+    let mut bench = bench(host.path(), &[&NOT_FROM_FILES[..], &[flag.as_str()]].concat());
+    bench.tick();
+    for format in [Format::Prometheus, Format::OpenMetrics] {
+        let text = bench.text_in(format);
+        let jobs: Vec<&str> = text.lines().filter(|line| line.contains("job_s")).collect();
+        assert_eq!(jobs, want, "{format:?}");
+    }
 }

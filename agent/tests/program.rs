@@ -1,11 +1,15 @@
 //! The program `pharos-agent` as people start it: flags, signals, exit codes, messages.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
+use support::collector::{Server, Store};
+use support::eventually;
 
 /// Longer than any of these steps takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -177,4 +181,23 @@ fn a_scraper_may_ask_for_some_collectors_only() {
     let others = show("?exclude[]=loadavg");
     assert!(!others.contains("node_load1 ") && others.contains("node_memory_MemTotal_bytes "));
     assert!(show("?collect[]=arp").contains("400 Bad Request"));
+}
+
+/// One who says Welcome and then takes nothing is no news each time he says it; that frames are taken is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_only_greets_is_told_of_once_until_it_takes_frames() {
+    let store = Store::default();
+    store.lock().failing = true;
+    let server = Server::start(store.clone(), None).await;
+    let program = Program::start(&[&format!("--collector.address={}", server.address)]);
+    eventually("connections", || store.lock().connections >= 3).await;
+    store.lock().failing = false;
+    eventually("frames", || !store.sequences().is_empty()).await;
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line: &String| !line.contains("takes frames again")) {
+        lines.push(program.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{lines:?} is all")));
+    }
+    let greetings = lines.iter().filter(|line| line.contains("Connected to the collector"));
+    assert_eq!(greetings.count(), 1, "{lines:?}");
+    server.kill().await;
 }

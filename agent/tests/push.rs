@@ -321,6 +321,8 @@ async fn a_hint_of_the_collector_brings_samples_between_grid_points() {
         store.lock().samples.get(fast).is_some_and(|samples| samples.len() >= 5)
     })
     .await;
+    // The alert fires, and there is no recording of it that could be shipped.
+    assert!(running.own("pharos_agent_recorder_dumps_total").await == 0.0);
     running.stop().await;
     let elsewhere = store.lock().samples.keys().any(|series| series.contains("node_load1:fast"));
     assert!(!elsewhere, "only what was hinted at");

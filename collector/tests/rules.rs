@@ -555,6 +555,46 @@ async fn a_reload_keeps_what_did_not_change_and_a_broken_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_alert_goes_on_when_its_rule_says_something_else_under_the_same_name_and_labels() {
+    let rules = HOT.replace("labels: {sev", "for: 5s\n        labels: {sev");
+    let mut scene = Scene::open(&rules).await;
+    scene.sample_judged("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.advance(5);
+    assert_eq!(scene.alerts.next().await["startsAt"], "2023-11-14T22:13:25.000Z");
+    let file = scene.folder.path().join("rules.yml");
+    let reload = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let url = format!("{}/-/reload", scene.collector.url);
+        assert_eq!(scene.collector.client.post(url).send().await.unwrap().status().as_u16(), 200);
+    };
+    // Another text, another threshold, one that only an evaluation on the interval can judge, and back.
+    let texts = [
+        rules.replace("summary: '", "summary: 'again: "),
+        rules.replace("> 90", "> 91"),
+        rules.replace("gpu_temp > 90", "max without (gpu) (gpu_temp) > 90").replace("1h", "1s"),
+        rules.replace("> 90", "> 92"),
+    ];
+    for text in texts {
+        reload(&text).await;
+        let fires = |body: &Value| {
+            let alerts = body["data"]["alerts"].as_array().unwrap();
+            alerts.len() == 1
+                && alerts[0]["state"] == "firing"
+                && alerts[0]["activeAt"] == "2023-11-14T22:13:20.000Z"
+                && (!text.contains("again")
+                    || alerts[0]["annotations"]["summary"].as_str().unwrap().starts_with("again"))
+        };
+        let body = scene.collector.data("/api/v1/alerts").await;
+        assert!(fires(&json!({"data": body})), "{text}\n{body}");
+    }
+    scene.advance(1);
+    scene.sample("gpu_temp{instance=\"n1\"} 50\n").await;
+    let resolved = scene.alerts.next().await;
+    assert_eq!(resolved["startsAt"], "2023-11-14T22:13:25.000Z");
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
 async fn keep_firing_for_bridges_a_gap() {
     let rules = HOT.replace("labels: {sev", "keep_firing_for: 10s\n        labels: {sev");
     let mut scene = Scene::open(&rules).await;

@@ -15,6 +15,8 @@ pub enum Kind {
     Gauge,
     /// Counts in buckets.
     Histogram,
+    /// Quantiles, a sum and a count.
+    Summary,
     /// Constant 1; what it says is in its labels.
     Info,
     /// Nobody promises anything.
@@ -105,6 +107,7 @@ impl Catalogue {
                         "counter" => Kind::Counter,
                         "gauge" => Kind::Gauge,
                         "histogram" => Kind::Histogram,
+                        "summary" => Kind::Summary,
                         "info" => Kind::Info,
                         "untyped" => Kind::Untyped,
                         _ => return Err(fault("no such type")),

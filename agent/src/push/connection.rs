@@ -43,7 +43,6 @@ const HTTP_PORT: u16 = 80;
 /// A connection that stands; nothing has been sent on it but `Hello`. It ends when what it says is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) address: String,
     pub(super) welcome: Welcome,
     pub(super) incoming: Incoming,
     pub(super) live: mpsc::Sender<LiveFrame>,
@@ -96,9 +95,7 @@ impl Connector {
         }
         let mut incoming = Incoming { stream, received: Received::default(), _carrier: carrier };
         match incoming.message().await?.message {
-            Some(Message::Welcome(welcome)) => {
-                Ok(Connection { address: address.to_owned(), welcome, incoming, live, backfill })
-            }
+            Some(Message::Welcome(welcome)) => Ok(Connection { welcome, incoming, live, backfill }),
             _ => Err(PushError::NoWelcome),
         }
     }

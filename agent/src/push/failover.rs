@@ -32,6 +32,8 @@ struct Collector {
     pause: Duration,
     /// Whether it has made a frame durable on this connection.
     took_frames: bool,
+    /// How often it has said Welcome since it made a frame durable.
+    welcomes: u32,
     /// Why it failed last, as the log was told.
     told: String,
 }
@@ -43,6 +45,7 @@ impl Failover {
             backoff: Backoff::default(),
             pause: Duration::ZERO,
             took_frames: false,
+            welcomes: 0,
             told: String::new(),
         };
         Failover { collectors: addresses.into_iter().map(collector).collect(), first: 0 }
@@ -123,9 +126,23 @@ impl Failover {
         *pause = if error.is_answer() { backoff.next_long_pause() } else { backoff.next_pause() };
     }
 
+    /// A connection stands. One who only greets and takes no frames is no news each time he does.
+    pub(super) fn connected(&mut self, at: usize, version: &str) {
+        let Some(Collector { address, welcomes, .. }) = self.collectors.get_mut(at) else { return };
+        *welcomes = welcomes.saturating_add(1);
+        if *welcomes == 1 {
+            tracing::info!(collector = address, version, "Connected to the collector");
+        } else {
+            tracing::debug!(collector = address, version, "Connected to the collector again");
+        }
+    }
+
     /// A collector has made a frame durable.
     pub(super) fn took_frames(&mut self, at: usize) {
         if let Some(collector) = self.collectors.get_mut(at) {
+            if std::mem::take(&mut collector.welcomes) > 1 {
+                tracing::info!(collector = collector.address, "The collector takes frames again");
+            }
             collector.took_frames = true;
             collector.backoff.reset();
         }

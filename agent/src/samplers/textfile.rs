@@ -113,14 +113,14 @@ impl TextfileSampler {
                     continue;
                 }
                 // Nor about what a metric is: the first file's word counts, and the others are left out.
-                let help = match (helps.get(&sample.name), sample.help) {
+                let help = match (helps.get(&sample.family), sample.help) {
                     (Some(known), Some(help)) if *known != help => {
                         failed = true;
                         continue;
                     }
                     (Some(known), _) => known.clone(),
                     (None, Some(help)) => {
-                        helps.insert(sample.name.clone(), help.clone());
+                        helps.insert(sample.family, help.clone());
                         help
                     }
                     (None, None) => format!("Metric read from {name}"),

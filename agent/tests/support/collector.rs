@@ -42,7 +42,9 @@ pub struct Inner {
     pub silent: bool,
     /// The frame that is refused whenever it comes.
     pub refuse: Option<u64>,
-    /// Name of a series whose group is near a threshold, as soon as it has a reading.
+    /// Whether every connection ends with an error when its first frame comes.
+    pub failing: bool,
+    /// Name of a series whose group is over a threshold, as soon as it has a reading.
     pub hint: Option<String>,
 }
 
@@ -168,12 +170,16 @@ impl Connection {
                         let _ = self.replies.send(Err(status)).await;
                         return;
                     }
+                    if self.store.lock().failing {
+                        let _ = self.replies.send(Err(Status::internal("nothing works"))).await;
+                        return;
+                    }
                     if !self.take(&stream, &tick) {
                         return;
                     }
                     let hinted = self.hinted();
                     if let Some(group) = hinted {
-                        let hint = Hint { group, column: 0, urgency: 0.9, valid_ms: 60_000 };
+                        let hint = Hint { group, column: 0, urgency: 1.0, valid_ms: 60_000 };
                         self.reply(Reply::Hints(Hints { hints: vec![hint] })).await;
                     }
                     let sequence = tick.sequence;

@@ -8,6 +8,7 @@ pub mod kubelet;
 use clap::Parser;
 use pharos_agent::board::{Board, Posted};
 use pharos_agent::directory::Directory;
+use pharos_agent::exposition::{Exposition, Format};
 use pharos_agent::own_metrics::OwnMetrics;
 use pharos_agent::schedule::{Plan, Scheduler, Shared};
 use pharos_agent::status::SamplerStatus;
@@ -119,11 +120,16 @@ impl Bench {
         self.shared.board.latest(pharos_common::clock::Clock::now_ms(&*self.clock))
     }
 
-    /// The value of a series, by name and the end of its labels as rendered.
+    /// What `/metrics` says of the latest readings.
     pub fn text(&self) -> String {
-        let mut exposition = pharos_agent::exposition::Exposition::default();
+        self.text_in(Format::Prometheus)
+    }
+
+    /// The same in that format.
+    pub fn text_in(&self, format: Format) -> String {
+        let mut exposition = Exposition::default();
         exposition.add_readings(&self.latest());
-        exposition.render(pharos_agent::exposition::Format::Prometheus)
+        exposition.render(format)
     }
 }
 

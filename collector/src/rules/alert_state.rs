@@ -294,6 +294,18 @@ impl ActiveAlerts {
             .collect()
     }
 
+    /// Gives all alerts to one subject.
+    pub fn give_all_to(&mut self, subject: u64) {
+        for (_, labels) in self.take_subjects() {
+            self.adopt(subject, &labels);
+        }
+    }
+
+    /// Has all annotations written again: there are others now.
+    pub fn outdate_texts(&mut self) {
+        self.by_labels.values_mut().for_each(|alert| alert.texts_outdated = true);
+    }
+
     /// Gives an alert to a subject.
     pub fn adopt(&mut self, subject: u64, labels: &Labels) {
         if let Some(alert) = self.by_labels.get_mut(labels) {

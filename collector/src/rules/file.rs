@@ -115,6 +115,16 @@ impl RuleDefinition {
     pub fn is_same(&self, other: &RuleDefinition) -> bool {
         self.identity == other.identity
     }
+
+    /// Whether alerts of the other go on as alerts of this one: it has its name and labels, as in Prometheus.
+    pub fn continues(&self, other: &RuleDefinition) -> bool {
+        let same_kind =
+            matches!(self.kind, RuleKind::Alert { .. }) == matches!(other.kind, RuleKind::Alert { .. });
+        let labels = |of: &RuleDefinition| -> Vec<(String, String)> {
+            of.labels.iter().map(|(name, text)| (name.clone(), text.source().to_owned())).collect()
+        };
+        same_kind && self.name() == other.name() && labels(self) == labels(other)
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -172,12 +172,14 @@ impl Outbox {
         outcome
     }
 
-    /// Takes out what the alertmanager has answered, however it did.
+    /// Takes out what the alertmanager has answered, however it did. A notice whose place another one has taken
+    /// since, of the same alert and newer, stays.
     ///
     /// # Errors
     /// If that is not on disk; after a restart they are sent once more then.
     pub fn sent(&mut self, batch: &[Waiting]) -> Result<(), JournalError> {
-        let ids: Vec<u64> = batch.iter().map(|waiting| waiting.id).collect();
+        let is_there = |sent: &&Waiting| self.waiting.get(&sent.id).is_some_and(|now| *now == sent.notice);
+        let ids: Vec<u64> = batch.iter().filter(is_there).map(|sent| sent.id).collect();
         self.done(&ids)
     }
 
@@ -248,6 +250,19 @@ mod tests {
             format!("{instance} {what} {}", waiting.notice.annotations["summary"])
         };
         outbox.oldest(100).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn what_came_while_another_of_the_same_alert_was_on_its_way_is_still_to_be_sent() {
+        let io = Arc::new(MemoryIo::default());
+        let mut outbox = open(&io, 10);
+        outbox.put(vec![notice("a", false, "1"), notice("b", false, "1")]).unwrap();
+        let on_its_way = outbox.oldest(10);
+        outbox.put(vec![notice("a", false, "2")]).unwrap();
+        outbox.sent(&on_its_way).unwrap();
+        assert_eq!(texts(&outbox), ["a firing 2"]);
+        drop(outbox);
+        assert_eq!(texts(&open(&io, 10)), ["a firing 2"]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Health {
 }
 
 /// Where a rule stands.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RuleState {
     /// Alerts of an alerting rule.
     pub alerts: ActiveAlerts,
@@ -76,12 +76,24 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule that goes on where the same rule stood before a reload.
+    /// A rule that goes on where it stood before a reload, under whatever definition.
     pub fn new(definition: RuleDefinition, group: &GroupDefinition, before: Option<&Rule>) -> Self {
         let alerting = matches!(definition.kind, RuleKind::Alert { .. });
         let on_arrival = alerting && group.query_offset_ms == 0;
         let threshold = on_arrival.then(|| Threshold::of(&definition.expr)).flatten();
-        let state = before.map(|before| Arc::clone(&before.state)).unwrap_or_default();
+        let state = match before {
+            None => Arc::default(),
+            Some(before) if before.threshold.is_some() == threshold.is_some() => Arc::clone(&before.state),
+            // Whoever judged it until now goes on for a moment, and must not do so here.
+            Some(before) => {
+                let mut state = before.state().clone();
+                state.alerts.give_all_to(WHOLE);
+                Arc::new(Mutex::new(state))
+            }
+        };
+        if before.is_some_and(|before| !before.definition.is_same(&definition)) {
+            state.lock().unwrap_or_else(PoisonError::into_inner).alerts.outdate_texts();
+        }
         let steady_labels = definition.labels.iter().all(|(_, text)| text.is_steady());
         Rule {
             definition,
@@ -224,14 +236,21 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group whose unchanged rules keep their state.
+    /// A group whose rules keep their state, each that of the rule which it [continues](RuleDefinition::continues);
+    /// of several such the unchanged one, or the first that nobody else has.
     pub fn new(definition: GroupDefinition, before: Option<&Group>) -> Self {
-        let rules = definition
-            .rules
-            .iter()
-            .map(|rule| {
-                let same = |old: &&Arc<Rule>| old.definition.is_same(rule);
-                let old = before.and_then(|group| group.rules.iter().find(same));
+        let mut left: Vec<&Arc<Rule>> = before.iter().flat_map(|group| &group.rules).collect();
+        let mut take = |wanted: &dyn Fn(&RuleDefinition) -> bool| {
+            let at = left.iter().position(|old| wanted(&old.definition))?;
+            Some(left.remove(at))
+        };
+        let unchanged: Vec<Option<&Arc<Rule>>> =
+            definition.rules.iter().map(|rule| take(&|old| old.is_same(rule))).collect();
+        let rules = unchanged
+            .into_iter()
+            .zip(&definition.rules)
+            .map(|(unchanged, rule)| {
+                let old = unchanged.or_else(|| take(&|old| rule.continues(old)));
                 Arc::new(Rule::new(rule.clone(), &definition, old.map(Arc::as_ref)))
             })
             .collect();

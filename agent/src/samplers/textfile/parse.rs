@@ -1,15 +1,12 @@
 //! Reads Prometheus' text format as batch jobs write it: one series a line, types and help in comments.
 
 use pharos_proto::catalogue::Kind;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// More than this is a mistake of the job, and no collector would take it.
 const LABELS_MAX: usize = 64;
 /// Bytes of a label's value.
 const VALUE_BYTES_MAX: usize = 4_096;
-
-/// What the names of a histogram's and a summary's series end in.
-const PARTS: [&str; 3] = ["_bucket", "_count", "_sum"];
 
 type Labels = Vec<(String, String)>;
 
@@ -20,15 +17,23 @@ pub(super) struct Sample {
     pub(super) labels: Labels,
     pub(super) value: f64,
     pub(super) kind: Kind,
+    /// The metric that the series belongs to: its name, but for the parts of a histogram or a summary.
+    pub(super) family: String,
     /// What the file says of the metric, if it does.
     pub(super) help: Option<String>,
 }
 
+/// What the file says of a metric.
+#[derive(Default)]
+struct Family<'a> {
+    kind: Option<Kind>,
+    help: Option<&'a str>,
+    sampled: bool,
+}
+
 /// All samples of a file, or the line that is wrong.
 pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
-    let mut kinds: HashMap<&str, Kind> = HashMap::new();
-    let mut helps: HashMap<&str, &str> = HashMap::new();
-    let mut sampled: HashSet<&str> = HashSet::new();
+    let mut families: HashMap<&str, Family<'_>> = HashMap::new();
     let mut samples = Vec::new();
     // A last line without an end may be half of what the job is about to write.
     if !text.is_empty() && !text.ends_with('\n') {
@@ -43,17 +48,19 @@ pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
                     let kind = match kind.trim().to_ascii_lowercase().as_str() {
                         "counter" => Kind::Counter,
                         "gauge" => Kind::Gauge,
-                        "untyped" | "histogram" | "summary" => Kind::Untyped,
+                        "histogram" => Kind::Histogram,
+                        "summary" => Kind::Summary,
+                        "untyped" => Kind::Untyped,
                         _ => return Err(number + 1),
                     };
                     // Said twice, or when it is too late, it is a mistake to Prometheus' parser, too.
-                    let known = kinds.insert(name, kind).is_some();
-                    if known || sampled.contains(name) {
+                    let family = families.entry(name).or_default();
+                    if family.kind.replace(kind).is_some() || family.sampled {
                         return Err(number + 1);
                     }
                 }
                 (Some("HELP"), Some(name), Some(help)) => {
-                    let known = helps.insert(name, help);
+                    let known = families.entry(name).or_default().help.replace(help);
                     if known.is_some() {
                         return Err(number + 1);
                     }
@@ -62,20 +69,36 @@ pub(super) fn parse(text: &str) -> Result<Vec<Sample>, usize> {
             }
         } else if !line.is_empty() {
             let (name, labels, value) = sample(line).ok_or(number + 1)?;
-            sampled.insert(name);
-            // The parts of a histogram or summary share the help of the whole.
-            let whole = || PARTS.iter().find_map(|part| helps.get(name.strip_suffix(part)?));
-            let help = helps.get(name).or_else(whole);
+            let name_of_family = family_of(name, &families);
+            let family = families.entry(name_of_family).or_default();
+            family.sampled = true;
             samples.push(Sample {
                 name: name.to_owned(),
                 labels,
                 value,
-                kind: kinds.get(name).copied().unwrap_or(Kind::Untyped),
-                help: help.map(|help| help.replace("\\n", "\n").replace("\\\\", "\\")),
+                kind: family.kind.unwrap_or(Kind::Untyped),
+                family: name_of_family.to_owned(),
+                help: family.help.map(|help| help.replace("\\n", "\n").replace("\\\\", "\\")),
             });
         }
     }
     Ok(samples)
+}
+
+/// The metric that a series belongs to: the one of its own name if there is one already, or the histogram or
+/// summary that it is a part of, as Prometheus' parser has it.
+fn family_of<'a>(name: &'a str, families: &HashMap<&str, Family<'_>>) -> &'a str {
+    if families.contains_key(name) {
+        return name;
+    }
+    let of_kind = |part: &str, kind: Kind| {
+        let whole = name.strip_suffix(part)?;
+        (families.get(whole)?.kind == Some(kind)).then_some(whole)
+    };
+    let summary = || ["_count", "_sum"].into_iter().find_map(|part| of_kind(part, Kind::Summary));
+    let histogram =
+        || ["_count", "_sum", "_bucket"].into_iter().find_map(|part| of_kind(part, Kind::Histogram));
+    summary().or_else(histogram).unwrap_or(name)
 }
 
 /// `name{label="value",…} value`. Timestamps are refused: the time of a sample is when it was read.
@@ -156,8 +179,6 @@ mod tests {
         assert_eq!(samples[0].labels[1], ("y".to_owned(), "q\"\\\n".to_owned()));
         assert!(samples[1].value.is_nan() && samples[2].value == f64::NEG_INFINITY);
         assert_eq!(samples[1].help, None);
-        let parts = parse("# HELP h Sizes\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_count 3\n").unwrap();
-        assert!(parts.iter().all(|sample| sample.help.as_deref() == Some("Sizes")));
         for broken in [
             "# TYPE a counter\n# TYPE a gauge\na 1\n",
             "a 1\n# TYPE a counter\n",
@@ -181,6 +202,31 @@ mod tests {
         ] {
             assert_eq!(parse(&format!("ok 1\n{fault}\n")), Err(2), "{fault}");
         }
+    }
+
+    #[test]
+    fn parts_of_histograms_and_summaries_belong_to_the_whole() {
+        #[track_caller]
+        fn check(text: &str, want: &[(&str, Kind, Option<&str>)]) {
+            let samples = parse(text).unwrap();
+            let got = samples.iter().map(|one| (one.family.as_str(), one.kind, one.help.as_deref()));
+            assert_eq!(got.collect::<Vec<_>>(), want, "{text}");
+        }
+        let (histogram, summary, untyped) = (Kind::Histogram, Kind::Summary, Kind::Untyped);
+        check(
+            "# HELP h Sizes\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_sum 3\nh_count 3\n",
+            &[("h", histogram, Some("Sizes")); 3],
+        );
+        check(
+            "# TYPE s summary\ns{quantile=\"0.5\"} 2\ns_sum 3\ns_count 3\ns_bucket 1\n",
+            &[("s", summary, None), ("s", summary, None), ("s", summary, None), ("s_bucket", untyped, None)],
+        );
+        // Without a type there is no whole, and who has a word of his own is no part.
+        check("# HELP h Sizes\nh_count 3\n", &[("h_count", untyped, None)]);
+        check(
+            "# TYPE h histogram\n# TYPE h_count gauge\nh_count 3\nh_sum 1\n",
+            &[("h_count", Kind::Gauge, None), ("h", histogram, None)],
+        );
     }
 
     proptest! {
