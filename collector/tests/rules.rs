@@ -1,102 +1,15 @@
 //! Rules of a real collector: from a sample to an alert at a real listener, by a clock that tests move.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails panics")]
 
+#[path = "support/scene.rs"]
+mod scene;
 mod support;
 
-use pharos_collector::Options;
 use pharos_common::clock::{Clock, ManualClock};
+use scene::{HOT, NOW_MS, Scene, options_with};
 use serde_json::{Value, json};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-use support::{AlertListener, TestCollector, options};
-
-const NOW_MS: i64 = 1_700_000_000_000;
-
-struct Scene {
-    folder: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    collector: TestCollector,
-    alerts: AlertListener,
-}
-
-fn options_with(folder: &Path, rules: &str, alertmanager: &str) -> Options {
-    let file = folder.join("rules.yml");
-    std::fs::write(&file, rules).unwrap();
-    Options {
-        rule_files: vec![file.display().to_string()],
-        alertmanager_urls: vec![alertmanager.to_owned()],
-        ..options(folder)
-    }
-}
-
-impl Scene {
-    async fn open(rules: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let clock = ManualClock::new(NOW_MS);
-        let alerts = AlertListener::start().await;
-        let options = options_with(folder.path(), rules, &alerts.url);
-        let collector = TestCollector::start_with(options, clock.clone()).await;
-        Scene { folder, clock, collector, alerts }
-    }
-
-    /// Stores samples of now.
-    async fn sample(&self, text: &str) {
-        assert_eq!(self.collector.import(text).await, 204);
-    }
-
-    /// Stores samples of now, all of them watched by threshold rules, and waits until they have been judged:
-    /// else the clock might go on before them.
-    async fn sample_judged(&self, text: &str) {
-        let want = self.judged().await + text.lines().count() as u64;
-        self.sample(text).await;
-        while self.judged().await < want {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    async fn judged(&self) -> u64 {
-        let url = format!("{}/metrics", self.collector.url);
-        let text = self.collector.client.get(url).send().await.unwrap().text().await.unwrap();
-        let line = |line: &str| {
-            let of_judge = line.starts_with("pharos_collector_rule_samples_judged_total")
-                || line.starts_with("pharos_collector_rule_samples_not_judged_total");
-            line.rsplit_once(' ').filter(|_| of_judge)?.1.parse::<u64>().ok()
-        };
-        text.lines().filter_map(line).sum()
-    }
-
-    fn advance(&self, seconds: u64) {
-        self.clock.advance(Duration::from_secs(seconds));
-    }
-
-    async fn states(&self) -> Vec<String> {
-        let data = self.collector.data("/api/v1/alerts").await;
-        data["alerts"].as_array().unwrap().iter().map(|a| a["state"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// Waits until the alerts' states are these.
-    async fn until_states(&self, want: &[&str]) {
-        let states = |body: &Value| {
-            let alerts = body["data"]["alerts"].as_array().cloned().unwrap_or_default();
-            alerts.iter().map(|alert| alert["state"].as_str().unwrap_or("").to_owned()).collect::<Vec<_>>()
-        };
-        self.collector.until("/api/v1/alerts", |body| states(body) == want).await;
-    }
-}
-
-const HOT: &str = r#"
-groups:
-  - name: gpu
-    # Thresholds do not wait for it.
-    interval: 1h
-    rules:
-      - alert: GpuHot
-        expr: gpu_temp > 90
-        labels: {severity: critical, where: '{{ $labels.instance }}'}
-        annotations:
-          summary: 'GPU of {{ $labels.instance }} is at {{ $value | printf "%.1f" }} C'
-"#;
+use support::{AlertListener, TestCollector};
 
 #[tokio::test]
 async fn a_threshold_fires_when_its_sample_arrives_and_resolves_so_too() {
@@ -194,89 +107,6 @@ async fn a_series_that_goes_silent_or_stale_resolves_its_alert() {
         }
     };
     assert_eq!(resolved["labels"]["instance"], "n1");
-    scene.collector.stop().await;
-}
-
-#[tokio::test]
-async fn a_rule_over_several_selectors_is_judged_within_a_node() {
-    let rules = HOT.replace("gpu_temp > 90", "mem_free < 10 and mem_size > 100");
-    let mut scene = Scene::open(&rules).await;
-    scene.sample("mem_free{instance=\"n1\"} 5\nmem_size{instance=\"n2\"} 200\n").await;
-    scene.sample("mem_free{instance=\"n2\"} 50\nmem_size{instance=\"n1\"} 50\n").await;
-    assert_eq!(scene.states().await, Vec::<String>::new());
-    scene.advance(1);
-    scene.sample("mem_size{instance=\"n1\"} 200\n").await;
-    scene.clock.advance(Duration::from_millis(100));
-    assert_eq!(scene.alerts.next().await["labels"]["instance"], "n1");
-    scene.advance(1);
-    // The other series of the node is due too: it is waited for, but not for long.
-    scene.sample("mem_free{instance=\"n1\"} 11\n").await;
-    assert_eq!(scene.states().await, ["firing"]);
-    scene.clock.advance(Duration::from_millis(100));
-    scene.until_states(&[]).await;
-    scene.collector.stop().await;
-}
-
-#[tokio::test]
-async fn a_rule_over_several_selectors_is_judged_once_per_tick_when_all_of_it_is_in() {
-    let rules = HOT.replace("gpu_temp > 90", "queued > 5 unless workers > 0");
-    let mut scene = Scene::open(&rules).await;
-    // Seen for the first time: the tick's other group may be on its way, and is.
-    scene.sample_judged("queued{instance=\"n1\"} 9\nqueued{instance=\"n2\"} 9\n").await;
-    scene.sample_judged("workers{instance=\"n1\"} 3\n").await;
-    scene.clock.advance(Duration::from_millis(100));
-    assert_eq!(scene.alerts.next().await["labels"]["instance"], "n2");
-    for _ in 0..3 {
-        scene.advance(1);
-        // Between the two appends the newest samples are of different ticks and would breach.
-        scene.sample_judged("workers{instance=\"n1\"} 0\n").await;
-        scene.sample_judged("queued{instance=\"n1\"} 0\n").await;
-        scene.advance(1);
-        scene.sample_judged("queued{instance=\"n1\"} 9\n").await;
-        scene.sample_judged("workers{instance=\"n1\"} 3\n").await;
-    }
-    assert_eq!(scene.states().await, ["firing"]);
-    assert!(scene.alerts.arrived().iter().all(|alert| alert["labels"]["instance"] == "n2"));
-    scene.collector.stop().await;
-}
-
-#[tokio::test]
-async fn texts_may_name_the_metric_that_the_alert_itself_does_not_name() {
-    let rules = HOT.replace("interval: 1h", "interval: 10s").replace("GPU of", "{{ $labels.__name__ }}");
-    let summary = |alert: &Value| alert["annotations"]["summary"].as_str().unwrap().to_owned();
-    for (expr, want) in [
-        ("gpu_temp > 90", "gpu_temp n1 is at 91.0 C"),
-        ("gpu_temp > 90 unless idle > 0", "gpu_temp n1 is at 91.0 C"),
-        ("idle > 0 or gpu_temp > 90", "gpu_temp n1 is at 91.0 C"),
-        ("gpu_temp > 90 unless on (instance) idle > 0", "gpu_temp n1 is at 91.0 C"),
-        ("last_over_time(gpu_temp[1m]) > 90", "gpu_temp n1 is at 91.0 C"),
-        ("gpu_temp - idle > 90", " n1 is at 91.0 C"),
-    ] {
-        let mut scene = Scene::open(&rules.replace("gpu_temp > 90", expr)).await;
-        scene.sample("gpu_temp{instance=\"n1\"} 91\nidle{instance=\"n1\"} 0\n").await;
-        scene.advance(10);
-        let alert = scene.alerts.next().await;
-        assert_eq!(summary(&alert), want, "{expr}");
-        assert_eq!(alert["labels"].get("__name__"), None, "{expr}");
-        scene.collector.stop().await;
-    }
-}
-
-#[tokio::test]
-async fn another_series_of_the_node_that_breaches_instead_is_another_alert() {
-    let rules = HOT.replace("gpu_temp > 90", "gpu_temp > 90 and on (instance) busy");
-    let mut scene = Scene::open(&rules).await;
-    let temps = |a: i32, b: i32| {
-        let gpu = |gpu: i32, temp: i32| format!("gpu_temp{{instance=\"n1\",gpu=\"{gpu}\"}} {temp}\n");
-        format!("{}{}busy{{instance=\"n1\"}} 1\n", gpu(0, a), gpu(1, b))
-    };
-    scene.sample_judged(&temps(91, 50)).await;
-    scene.clock.advance(Duration::from_millis(100));
-    assert_eq!(scene.alerts.next().await["labels"]["gpu"], "0");
-    scene.advance(1);
-    scene.sample_judged(&temps(50, 92)).await;
-    scene.clock.advance(Duration::from_millis(100));
-    assert_eq!(scene.alerts.next().await["labels"]["gpu"], "1");
     scene.collector.stop().await;
 }
 
