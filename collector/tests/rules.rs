@@ -240,6 +240,46 @@ async fn a_rule_over_several_selectors_is_judged_once_per_tick_when_all_of_it_is
     scene.collector.stop().await;
 }
 
+#[tokio::test]
+async fn texts_may_name_the_metric_that_the_alert_itself_does_not_name() {
+    let rules = HOT.replace("interval: 1h", "interval: 10s").replace("GPU of", "{{ $labels.__name__ }}");
+    let summary = |alert: &Value| alert["annotations"]["summary"].as_str().unwrap().to_owned();
+    for (expr, want) in [
+        ("gpu_temp > 90", "gpu_temp n1 is at 91.0 C"),
+        ("gpu_temp > 90 unless idle > 0", "gpu_temp n1 is at 91.0 C"),
+        ("idle > 0 or gpu_temp > 90", "gpu_temp n1 is at 91.0 C"),
+        ("gpu_temp > 90 unless on (instance) idle > 0", "gpu_temp n1 is at 91.0 C"),
+        ("last_over_time(gpu_temp[1m]) > 90", "gpu_temp n1 is at 91.0 C"),
+        ("gpu_temp - idle > 90", " n1 is at 91.0 C"),
+    ] {
+        let mut scene = Scene::open(&rules.replace("gpu_temp > 90", expr)).await;
+        scene.sample("gpu_temp{instance=\"n1\"} 91\nidle{instance=\"n1\"} 0\n").await;
+        scene.advance(10);
+        let alert = scene.alerts.next().await;
+        assert_eq!(summary(&alert), want, "{expr}");
+        assert_eq!(alert["labels"].get("__name__"), None, "{expr}");
+        scene.collector.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn another_series_of_the_node_that_breaches_instead_is_another_alert() {
+    let rules = HOT.replace("gpu_temp > 90", "gpu_temp > 90 and on (instance) busy");
+    let mut scene = Scene::open(&rules).await;
+    let temps = |a: i32, b: i32| {
+        let gpu = |gpu: i32, temp: i32| format!("gpu_temp{{instance=\"n1\",gpu=\"{gpu}\"}} {temp}\n");
+        format!("{}{}busy{{instance=\"n1\"}} 1\n", gpu(0, a), gpu(1, b))
+    };
+    scene.sample_judged(&temps(91, 50)).await;
+    scene.clock.advance(Duration::from_millis(100));
+    assert_eq!(scene.alerts.next().await["labels"]["gpu"], "0");
+    scene.advance(1);
+    scene.sample_judged(&temps(50, 92)).await;
+    scene.clock.advance(Duration::from_millis(100));
+    assert_eq!(scene.alerts.next().await["labels"]["gpu"], "1");
+    scene.collector.stop().await;
+}
+
 /// The line of a rule's annotations that says what missing data means.
 fn on_missing(policy: &str) -> String {
     HOT.replace("summary:", &format!("pharos_on_missing: {policy}\n          summary:"))

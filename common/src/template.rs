@@ -19,6 +19,7 @@ mod eval;
 mod format;
 mod functions;
 mod go_time;
+mod host_names;
 mod humanize;
 mod lexer;
 mod methods;

@@ -56,7 +56,7 @@ pub struct Holds {
 /// One thing that an expression found to be true.
 #[derive(Clone, Debug)]
 pub struct Breach {
-    /// The labels that the expression found, without a metric's name.
+    /// The labels that the expression found, the metric's name among them where it has one.
     pub found: Labels,
     /// The alert's labels, `alertname` among them.
     pub labels: Labels,
@@ -82,7 +82,7 @@ pub struct Timeline {
 /// One alert of a rule.
 #[derive(Clone, Debug)]
 pub struct Alert {
-    /// What the expression found, without a metric's name.
+    /// The labels that the expression found, the metric's name among them where it has one.
     pub found: Labels,
     /// What names it.
     pub labels: Labels,
@@ -348,6 +348,12 @@ impl ActiveAlerts {
     /// What the expression found when it raised an alert.
     pub fn found(&self, labels: &Labels) -> Option<Labels> {
         self.by_labels.get(labels).map(|alert| alert.found.clone())
+    }
+
+    /// The same of the one alert of a subject; `None` if it has none or several.
+    pub fn found_alone(&self, subject: u64) -> Option<&Labels> {
+        let [labels] = self.by_subject.get(&subject)?.as_slice() else { return None };
+        self.by_labels.get(labels).map(|alert| &alert.found)
     }
 
     /// Whether there is no alert at all.

@@ -88,13 +88,17 @@ impl RuleContext {
                 }
             }
         });
-        let (of_query, at) = (queries.clone(), Arc::clone(&clock));
-        let functions = text::functions(&external_url, move |query| {
-            let result = of_query
-                .run_small(query, at.now_ms())
-                .map_err(|error| FunctionError(format!("query {query:?} failed: {error}")))?;
-            Ok(rows(result.value))
-        });
+        let (of_query, at, of_now) = (queries.clone(), Arc::clone(&clock), Arc::clone(&clock));
+        let functions = text::functions(
+            &external_url,
+            move || of_now.now_ms(),
+            move |query| {
+                let result = of_query
+                    .run_small(query, at.now_ms())
+                    .map_err(|error| FunctionError(format!("query {query:?} failed: {error}")))?;
+                Ok(rows(result.value))
+            },
+        );
         let external_labels = ArcSwap::from_pointee(Labels::empty());
         RuleContext {
             queries,

@@ -17,6 +17,7 @@ use super::file::OnMissing;
 use super::glance::Glance;
 use super::judge_limit::{counts_by_subject, exceeded};
 use super::judge_series::{Called, NewestOf, Noted, SeriesTable, joint_key};
+use super::pointwise::Found;
 use super::rule::{Rule, RuleState};
 use super::threshold::Threshold;
 use super::urgency;
@@ -186,7 +187,7 @@ impl Judge {
                 let subject = match &rule.threshold {
                     Some(Threshold::Single(_)) => {
                         let by_found = by_found.get_or_insert_with(|| self.slots_by_found(number));
-                        by_found.get(&found).copied()
+                        by_found.get(&found.without_name()).copied()
                     }
                     Some(threshold) => self.series.joint_of(number, &joint_key(threshold, &found)),
                     None => None,
@@ -400,10 +401,14 @@ impl Judge {
                 }
             }
             Finding::Breaches(breaches) if had_alert && breaches.len() == 1 => {
-                let value = breaches.first().map_or(f64::NAN, |(_, value)| *value);
                 let mut state = rule.state();
                 let (id, holds) = (u64::from(number), rule.definition.holds());
-                if state.alerts.touch(id, value, rule.steady_labels, moment.now_ms, holds) {
+                // Another series of the node may breach now, and another metric's name may stand.
+                let goes_on = |(found, value): &(Labels, f64)| {
+                    state.alerts.found_alone(id) == Some(found)
+                        && state.alerts.touch(id, *value, rule.steady_labels, moment.now_ms, holds)
+                };
+                if breaches.first().is_some_and(goes_on) {
                     drop(state);
                     if moment.arrival.is_none() {
                         let slots = self.series.joint(number).map(|joint| joint.slots.clone());
@@ -439,7 +444,8 @@ impl Judge {
         let breaches: Vec<(Labels, f64)> = match &rule.threshold {
             Some(Threshold::Pointwise(pointwise)) if !joint.ambiguous => {
                 let value = |selector| self.series.column(joint, selector, at_ms, self.lookback_ms);
-                pointwise.evaluate(value).map(|value| (joint.key.clone(), value)).into_iter().collect()
+                let named = |found: Found| (self.series.named(joint, found.named_by), found.value);
+                pointwise.evaluate(value).map(named).into_iter().collect()
             }
             _ => {
                 let storage = NewestOf::new(&self.series, &joint.slots);

@@ -304,6 +304,14 @@ impl SeriesTable {
         self.get((*joint.columns.get(selector)?)?)?.live_value(at_ms, lookback_ms)
     }
 
+    /// The labels of a joint with the name of a selector's series.
+    pub(crate) fn named(&self, joint: &Joint, selector: Option<usize>) -> Labels {
+        let slot = selector.and_then(|selector| *joint.columns.get(selector)?);
+        let series = slot.and_then(|slot| self.get(slot)).map(|newest| &newest.series);
+        // They share all other labels.
+        series.map_or(&joint.key, |series| &series.labels).clone()
+    }
+
     /// Whether a series of these was there and is not now.
     pub(crate) fn is_missing(&self, slots: &[u32], at_ms: TimestampMs, lookback_ms: i64) -> bool {
         slots

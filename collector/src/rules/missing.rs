@@ -8,7 +8,7 @@ use super::alert_state::{Alert, Breach, Phase};
 use super::context::RuleContext;
 use super::file::OnMissing;
 use super::rule::Rule;
-use pharos_common::labels::Labels;
+use pharos_common::labels::{Labels, METRIC_NAME};
 use pharos_common::matcher::Matcher;
 use pharos_common::sample::{TimestampMs, is_stale_nan};
 use pharos_tsdb::{Database, Unlimited};
@@ -63,7 +63,9 @@ fn is_without_data(
     lookback_ms: i64,
 ) -> bool {
     selectors.iter().any(|matchers| {
-        let own = alert.found.iter().map(|(name, value)| Matcher::equal(name, value));
+        // The name is one selector's; the others are looked for by what they share.
+        let shared = alert.found.iter().filter(|(name, _)| *name != METRIC_NAME);
+        let own = shared.map(|(name, value)| Matcher::equal(name, value));
         let matchers: Vec<Matcher> = matchers.iter().cloned().chain(own).collect();
         let live = database
             .select_newest(&matchers, at_ms - lookback_ms + 1, at_ms, &Unlimited)

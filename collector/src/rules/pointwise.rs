@@ -22,6 +22,21 @@ pub struct Pointwise {
     steps: Vec<Step>,
 }
 
+/// What an expression gives for one set of labels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// The value.
+    pub value: f64,
+    /// The selector whose series' name the result keeps; `None` if it has no name.
+    pub named_by: Option<usize>,
+}
+
+impl Found {
+    fn unnamed(value: f64) -> Self {
+        Found { value, named_by: None }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Selector(usize),
@@ -82,22 +97,22 @@ impl Pointwise {
     }
 
     /// The result for the labels that `value` gives each selector's value of; `None` if there is none.
-    pub fn evaluate(&self, value: impl Fn(usize) -> Option<f64>) -> Option<f64> {
+    pub fn evaluate(&self, value: impl Fn(usize) -> Option<f64>) -> Option<Found> {
         let mut stack = [None; STACK_MAX];
         let mut top = 0usize;
         for step in &self.steps {
             match *step {
                 Step::Selector(index) => {
-                    *stack.get_mut(top)? = value(index);
+                    *stack.get_mut(top)? = value(index).map(|value| Found { value, named_by: Some(index) });
                     top += 1;
                 }
                 Step::Number(number) => {
-                    *stack.get_mut(top)? = Some(number);
+                    *stack.get_mut(top)? = Some(Found::unnamed(number));
                     top += 1;
                 }
                 Step::Negate => {
                     let operand = stack.get_mut(top.checked_sub(1)?)?;
-                    *operand = operand.map(|value: f64| -value);
+                    *operand = operand.map(|found: Found| Found::unnamed(-found.value));
                 }
                 Step::Operate { op, return_bool, scalar_left } => {
                     top = top.checked_sub(1)?;
@@ -137,9 +152,9 @@ fn apply(
     op: BinaryOp,
     return_bool: bool,
     scalar_left: bool,
-    left: Option<f64>,
-    right: Option<f64>,
-) -> Option<f64> {
+    left: Option<Found>,
+    right: Option<Found>,
+) -> Option<Found> {
     match op {
         BinaryOp::And => return right.and(left),
         BinaryOp::Or => return left.or(right),
@@ -148,11 +163,11 @@ fn apply(
     }
     let (left, right) = (left?, right?);
     if !op.is_comparison() {
-        return arithmetic(op, left, right);
+        return arithmetic(op, left.value, right.value).map(Found::unnamed);
     }
-    let holds = compare(op, left, right);
+    let holds = compare(op, left.value, right.value);
     if return_bool {
-        return Some(f64::from(u8::from(holds)));
+        return Some(Found::unnamed(f64::from(u8::from(holds))));
     }
     holds.then_some(if scalar_left { right } else { left })
 }
@@ -229,11 +244,16 @@ mod tests {
                         engine.instant_expr(&series, &expr, AT_MS, &QueryOptions::default()).unwrap();
                     let Value::Vector(vector) = result.value else { panic!("{query}") };
                     let want = vector.first().and_then(|sample| sample.value.as_float());
+                    let want_name = vector.first().and_then(|sample| sample.labels.get(METRIC_NAME));
                     let got = compiled.evaluate(|index| {
                         let name = compiled.selectors[index][0].value();
                         [a, b, c][usize::from(name.as_bytes()[0] - b'a')]
                     });
-                    assert_eq!(got.map(f64::to_bits), want.map(f64::to_bits), "{query} of {a:?} {b:?} {c:?}");
+                    let name = got.and_then(|found| found.named_by);
+                    let name = name.map(|index| compiled.selectors[index][0].value());
+                    assert_eq!(name, want_name, "{query} of {a:?} {b:?} {c:?}");
+                    let got = got.map(|found| found.value.to_bits());
+                    assert_eq!(got, want.map(f64::to_bits), "{query} of {a:?} {b:?} {c:?}");
                 }
             }
         }

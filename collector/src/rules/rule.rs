@@ -113,22 +113,22 @@ impl Rule {
 
     /// The alert that a result stands for.
     pub fn breach(&self, context: &RuleContext, found: &Labels, value: f64) -> Breach {
-        let found = found.without_name();
         let external = context.external_labels();
         let text = TextContext {
-            labels: &found,
+            labels: found,
             value,
             external_labels: &external,
             external_url: &context.external_url,
             functions: &context.functions,
         };
-        let mut labels = found.to_builder();
+        // Texts may name the metric; the alert is about the thing that it measures.
+        let mut labels = found.without_name().to_builder();
         for (name, label) in &self.definition.labels {
             labels.set(name, &label.expand(&text));
         }
         labels.set("alertname", self.definition.name());
         let (labels, annotations) = (labels.build(), self.annotations(&text));
-        Breach { found, labels, annotations, value }
+        Breach { found: found.clone(), labels, annotations, value }
     }
 
     fn annotations(&self, text: &TextContext<'_>) -> Vec<(String, String)> {
@@ -183,7 +183,14 @@ impl Rule {
         let own =
             |name: &str| name == "alertname" || self.definition.labels.iter().any(|(own, _)| own == name);
         let subject = |index| if self.threshold.is_some() { u64::MAX - index } else { WHOLE };
-        let found = |labels: &Labels| labels.filtered(|name| !own(name));
+        let metric = self.threshold.as_ref().and_then(Threshold::metric);
+        let found = |labels: &Labels| {
+            let mut found = labels.filtered(|name| !own(name)).to_builder();
+            if let Some(metric) = metric {
+                found.set(METRIC_NAME, metric);
+            }
+            found.build()
+        };
         state.alerts.keep_remembered(now_ms, self.definition.holds(), subject, found);
     }
 

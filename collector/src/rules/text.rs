@@ -1,6 +1,7 @@
 //! Labels and annotations of rules: Go templates with Prometheus' variables and functions.
 
 use pharos_common::labels::Labels;
+use pharos_common::sample::TimestampMs;
 use pharos_common::template::{FunctionError, Functions, Template, TemplateError, Value};
 use std::sync::{Arc, OnceLock};
 
@@ -30,7 +31,7 @@ impl RuleText {
         }
         let template = Template::parse(&format!("{VARIABLES}{text}"))?;
         static KNOWN: OnceLock<Functions> = OnceLock::new();
-        let known = KNOWN.get_or_init(|| functions("", |_| Err("no query is run here".into())));
+        let known = KNOWN.get_or_init(|| functions("", || 0, |_| Err("no query is run here".into())));
         if let Some(name) = template.missing_functions(known).first() {
             return Err(TemplateError { line: 1, message: format!("function {name:?} not defined") });
         }
@@ -50,7 +51,8 @@ impl RuleText {
     /// Whether the text is surely the same for every value: plain, or of labels only.
     pub fn is_steady(&self) -> bool {
         let rest = self.source.replace("$labels.", "").replace(".Labels.", "");
-        self.template.is_none() || !(rest.contains(['.', '$']) || rest.contains("query"))
+        self.template.is_none()
+            || !(rest.contains(['.', '$']) || rest.contains("query") || rest.contains("now"))
     }
 
     /// The text for one result. What fails is said in the text, as Prometheus does.
@@ -94,9 +96,11 @@ pub struct QueryRow {
     pub value: f64,
 }
 
-/// The functions of rule templates. `query` runs an instant query.
+/// The functions of rule templates: all that Prometheus' rules have (`tmpl` is one of its consoles), those of newer
+/// versions among them. `query` runs an instant query.
 pub fn functions(
     external_url: &str,
+    now_ms: impl Fn() -> TimestampMs + Send + Sync + 'static,
     query: impl Fn(&str) -> Result<Vec<QueryRow>, FunctionError> + Send + Sync + 'static,
 ) -> Functions {
     let mut functions = Functions::standard();
@@ -128,26 +132,53 @@ pub fn functions(
         keyed.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(Value::list(keyed.into_iter().map(|(_, item)| item)))
     });
+    functions.add("args", |arguments| {
+        let names = (0..).map(|index: usize| format!("arg{index}"));
+        Ok(Value::map(names.zip(arguments.iter().cloned())))
+    });
+    functions.add("title", |arguments| Ok(Value::from(title(text(arguments.first())?))));
+    functions.add("urlQueryEscape", |arguments| Ok(Value::from(escape_query(text(arguments.first())?))));
+    functions.add("now", move |_| Ok(Value::Float(now_ms() as f64 / 1e3)));
     functions.add("graphLink", |arguments| Ok(Value::from(link(text(arguments.first())?, 0))));
     functions.add("tableLink", |arguments| Ok(Value::from(link(text(arguments.first())?, 1))));
     let url = external_url.to_owned();
     functions.add("externalURL", move |_| Ok(Value::from(url.as_str())));
     let path = external_url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap_or_default();
+    let path = path.trim_end_matches('/').to_owned();
     functions.add("pathPrefix", move |_| Ok(Value::from(path.as_str())));
     functions
 }
 
 /// Where a person sees an expression: `g0.tab` 1 is the table.
 pub fn link(expression: &str, tab: u8) -> String {
-    let mut encoded = String::with_capacity(expression.len() * 2);
-    for byte in expression.bytes() {
+    format!("/graph?g0.expr={}&g0.tab={tab}", escape_query(expression))
+}
+
+/// The first letter of every word in upper case. Alertmanager's function of this name changes the others too.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside = false;
+    for c in text.chars() {
+        if inside {
+            out.push(c);
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        inside = c.is_alphanumeric() || c == '_' || !(c.is_ascii() || c.is_whitespace());
+    }
+    out
+}
+
+fn escape_query(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte as char),
             b' ' => encoded.push('+'),
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }
-    format!("/graph?g0.expr={encoded}&g0.tab={tab}")
+    encoded
 }
 
 fn text(value: Option<&Value>) -> Result<&str, FunctionError> {
@@ -175,7 +206,8 @@ mod tests {
     #[track_caller]
     fn check(text: &str, want: &str) {
         let row = || QueryRow { labels: Labels::from_pairs([("job", "b")]), value: 2.0 };
-        let functions = functions("http://c:9490/pharos", move |_| Ok(vec![row()]));
+        let now = || 1_700_000_000_500;
+        let functions = functions("http://c:9490/pharos", now, move |_| Ok(vec![row()]));
         let labels = Labels::from_pairs([("instance", "gpu-1")]);
         let context = TextContext {
             labels: &labels,
@@ -195,6 +227,31 @@ mod tests {
         check("{{ humanize 1234567.0 }} {{ $externalLabels.cluster }}", "1.235M eu");
         check("{{ with query \"up\" }}{{ . | first | value }}{{ . | first | label \"job\" }}{{ end }}", "2b");
         check("{{ pathPrefix }}{{ tableLink \"a b>1\" }}", "/pharos/graph?g0.expr=a+b%3E1&g0.tab=1");
+    }
+
+    /// Expectations as promtool 2.42 prints them; `now`, `toDuration` and `urlQueryEscape` are newer.
+    #[test]
+    fn functions_do_as_in_prometheus() {
+        check("{{ define \"x\" }}{{ .arg0 }}-{{ .arg1 }}{{ end }}{{ template \"x\" (args \"q\" 2) }}", "q-2");
+        check("{{ args \"a\" 1 2.5 }} {{ args }}", "map[arg0:a arg1:1 arg2:2.5] map[]");
+        check("{{ title \"hELLO wORLD it's a_b c-d 3x\" }}", "HELLO WORLD It'S A_b C-D 3x");
+        check("{{ stripDomain \"10.0.0.1:9100\" }} {{ stripPort \"fe80::1\" }}", "10.0.0.1:9100 fe80::1");
+        check("{{ humanizeTimestamp \"1435065584.1289\" }}", "2015-06-23 13:19:44.128 +0000 UTC");
+        check("{{ humanizeTimestamp -1.5 }}", "1969-12-31 23:59:58.5 +0000 UTC");
+        check("{{ humanizeTimestamp \"NaN\" }} {{ humanizeTimestamp \"+Inf\" }}", "NaN +Inf");
+        check("{{ urlQueryEscape \"a b&c\" }} {{ toDuration 90 }}", "a+b%26c 1m30s");
+        check("{{ now }} {{ (toTime now).Year }}", "1.7000000005e+09 2023");
+    }
+
+    #[test]
+    fn every_function_of_rules_is_there() {
+        let names = "and or not len index slice print printf println html js urlquery call eq ne lt le gt ge \
+            query first label value strvalue args reReplaceAll safeHtml match title toUpper toLower graphLink tableLink \
+            sortByLabel stripPort stripDomain humanize humanize1024 humanizeDuration humanizePercentage \
+            humanizeTimestamp toTime toDuration now pathPrefix externalURL parseDuration urlQueryEscape";
+        for name in names.split_whitespace() {
+            assert!(RuleText::template(&format!("{{{{ {name} }}}}")).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! aggregation is evaluated on the interval.
 
 use super::pointwise::{Pointwise, compare};
-use pharos_common::matcher::Matcher;
+use pharos_common::labels::METRIC_NAME;
+use pharos_common::matcher::{MatchOp, Matcher};
 use pharos_promql::ast::{Binary, BinaryOp, Expr, NodeId, NodeKind};
 
 /// The label that says which node a series is of.
@@ -76,6 +77,13 @@ impl Threshold {
         }
         let selectors: Vec<_> = expr.selectors().map(|selector| selector.matchers.clone()).collect();
         (!selectors.is_empty()).then_some(Threshold::Joined { selectors })
+    }
+
+    /// The name of the one metric that it is about, where the expression says it.
+    pub fn metric(&self) -> Option<&str> {
+        let Threshold::Single(comparison) = self else { return None };
+        let names = |matcher: &&Matcher| matcher.name() == METRIC_NAME && matcher.op() == MatchOp::Equal;
+        comparison.matchers.iter().find(names).map(Matcher::value)
     }
 
     /// The matchers of all its selectors.

@@ -1,7 +1,7 @@
 //! The functions a template may call.
 
-use super::format::{display, sprintf};
-use super::{TimeValue, Value, go_time, humanize};
+use super::format::{display, float_general, sprintf};
+use super::{TimeValue, Value, go_time, host_names, humanize};
 use regex::{Regex, RegexBuilder};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -81,6 +81,10 @@ impl Functions {
             path.iter().try_fold(first.clone(), |value, key| index(&value, key))
         });
         self.add("slice", slice);
+        self.add("call", |arguments| {
+            let function = arguments.first().ok_or("wants a function")?;
+            Err(format!("non-function of type {}", function.kind()).into())
+        });
         self.add("not", |arguments| Ok(Value::Bool(!one(arguments)?.is_true())));
         self.add("print", |arguments| Ok(Value::from(print(arguments))));
         self.add("println", |arguments| {
@@ -151,17 +155,9 @@ impl Functions {
             let Value::Time(time) = time else { return Err("wants a time".into()) };
             Ok(Value::from(go_time::format(time, text(layout)?)))
         });
-        self.add("stripPort", |arguments| {
-            let host = text(one(arguments)?)?;
-            let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-            Ok(Value::from(bare.trim_start_matches('[').trim_end_matches(']')))
-        });
+        self.add("stripPort", |arguments| Ok(Value::from(host_names::without_port(text(one(arguments)?)?))));
         self.add("stripDomain", |arguments| {
-            let host = text(one(arguments)?)?;
-            let (name, port) =
-                host.split_once(':').map_or((host, ""), |(name, _)| (name, &host[name.len()..]));
-            let bare = name.split('.').next().unwrap_or(name);
-            Ok(Value::from(format!("{bare}{port}")))
+            Ok(Value::from(host_names::without_domain(text(one(arguments)?)?)))
         });
     }
 
@@ -177,7 +173,11 @@ impl Functions {
             Ok(Value::from(humanize::humanize_percentage(float(one(arguments)?)?)))
         });
         self.add("humanizeTimestamp", |arguments| {
-            Ok(Value::from(display(&time_of(float(one(arguments)?)?)?)))
+            let seconds = float(one(arguments)?)?;
+            if !seconds.is_finite() {
+                return Ok(Value::from(float_general(seconds, Some(4))));
+            }
+            Ok(Value::from(display(&time_of(seconds)?)))
         });
         self.add("toTime", |arguments| time_of(float(one(arguments)?)?));
         self.add("toDuration", |arguments| Ok(Value::Duration((float(one(arguments)?)? * 1e9) as i64)));
@@ -190,11 +190,13 @@ impl Functions {
 }
 
 fn time_of(seconds: f64) -> Result<Value, FunctionError> {
-    // The year 9999; beyond it calendar text makes no sense.
-    if !seconds.is_finite() || seconds.abs() > 253_402_300_799.0 {
+    let nanos = seconds * 1e9;
+    // Beyond the years 1677 to 2262 nanoseconds do not fit: an error in Prometheus too.
+    if !nanos.is_finite() || nanos.abs() >= i64::MAX as f64 {
         return Err(format!("{seconds} is no time").into());
     }
-    Ok(Value::time_ms((seconds * 1e3).round() as i64))
+    // By way of whole nanoseconds, as Prometheus goes: that decides about the last digit.
+    Ok(Value::time_ms(nanos as i64 / 1_000_000))
 }
 
 fn one(arguments: &[Value]) -> Result<&Value, FunctionError> {

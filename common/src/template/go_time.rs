@@ -54,6 +54,11 @@ pub(super) fn format(value: &TimeValue, layout: &str) -> String {
                 "\0zulu" if value.time.offset().local_minus_utc() == 0 => write!(out, "Z"),
                 "\0zulu:" => write!(out, "{}", value.time.format("%:z")),
                 "\0zulu" => write!(out, "{}", value.time.format("%z")),
+                // Go writes no zeros at the end of such a fraction.
+                "%.f" => {
+                    let fraction = value.time.format("%.f").to_string();
+                    write!(out, "{}", fraction.trim_end_matches('0').trim_end_matches('.'))
+                }
                 meaning => write!(out, "{}", value.time.format(meaning)),
             };
             rest = tail;

@@ -175,7 +175,8 @@ impl Operation<'_> {
     fn result(&self, many: &Series, one: &Series, column: Column) -> Series {
         Series {
             labels: self.result_labels(&many.labels, &one.labels),
-            drop_name: self.binary.return_bool,
+            // A comparison keeps the name, unless that side has lost its own: `a * 2 > b`.
+            drop_name: self.binary.return_bool || (self.binary.op.is_comparison() && many.drop_name),
             column,
         }
     }
