@@ -71,6 +71,9 @@ pub enum AgentError {
     /// A file of the agent cannot be read or written.
     #[error("--storage.path: {0}")]
     Storage(#[from] IoError),
+    /// Two agents would write one journal, and the collector would take their frames for one node's.
+    #[error("{} is in use by another agent; give this one a folder of its own (--storage.path)", .0.display())]
+    InUse(PathBuf),
     /// The stream's identity is unreadable.
     #[error("{}: this is no stream identity; remove the folder to start a new stream", .0.display())]
     StreamId(PathBuf),

@@ -32,6 +32,8 @@ use tokio::time::Instant;
 
 /// Longest pause that a collector may ask for.
 const THROTTLE_MAX: Duration = Duration::from_secs(300);
+/// Time at shutdown for the collector to end its side.
+const GOODBYE_TIME_MAX: Duration = Duration::from_millis(500);
 /// Time at shutdown for the last frames to be acknowledged.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -126,6 +128,14 @@ impl Pusher {
         let mut pump = JoinSet::new();
         pump.spawn(pump_backfill(self.spool.clone(), backfill, paused));
         match self.listen(&mut incoming, &pause, shutdown, took_frames).await {
+            Ok(End::Stopped) => {
+                // The collector hears that this was all, and not that a connection broke.
+                self.spool.disconnected();
+                self.spool.bell().ring_in(Duration::ZERO);
+                let until_closed = async { while incoming.message().await.is_ok() {} };
+                let _ = tokio::time::timeout(GOODBYE_TIME_MAX, until_closed).await;
+                End::Stopped
+            }
             Ok(end) => end,
             Err(error) => End::Failed(error),
         }

@@ -16,7 +16,7 @@ use pharos_common::clock::{SharedClock, SystemClock};
 use pharos_common::self_metrics;
 use pharos_common::server::{Readiness, Reload, ServerLimits, StandardRoutes, load_tls, serve};
 use pharos_common::shutdown::{Shutdown, reload_signals};
-use pharos_common::storage_io::{DiskIo, StorageIo, write_atomically};
+use pharos_common::storage_io::{DiskIo, FolderLock, StorageIo, write_atomically};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,11 +121,13 @@ pub fn start_on(
         tracing::info!("No collector is configured; readings are only served at /metrics");
         (None, Directory::new(&config.node, 0, []))
     } else {
+        let lock = lock_folder(&config.storage_path)?;
         let (handle, directory, thread) = open_spool(&config, &metrics, &clock)?;
         tasks.push(tokio::task::spawn_blocking(move || {
             if thread.join().is_err() {
                 tracing::error!("The journal's thread ended by a panic");
             }
+            drop(lock);
         }));
         (Some(handle), directory)
     };
@@ -184,6 +186,15 @@ pub fn start_on(
     readiness.set_ready();
     let status = AgentStatus { node: config.node, gpus, samplers: shared.statuses };
     Ok(Agent { status, tasks })
+}
+
+/// Keeps other agents away from a folder.
+fn lock_folder(folder: &Path) -> Result<Box<dyn FolderLock>, AgentError> {
+    DiskIo.create_dir_all(folder)?;
+    DiskIo.lock(&folder.join("LOCK")).map_err(|error| {
+        let in_use = error.source.kind() == std::io::ErrorKind::WouldBlock;
+        if in_use { AgentError::InUse(folder.to_owned()) } else { error.into() }
+    })
 }
 
 type OpenedSpool = (SpoolHandle, Directory, std::thread::JoinHandle<()>);

@@ -245,6 +245,31 @@ async fn the_last_frames_are_pushed_when_the_agent_stops() {
 }
 
 #[tokio::test]
+async fn an_agent_that_stops_ends_its_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::default();
+    let server = Server::start(store.clone(), None).await;
+    let running = Running::start(fast(folder.path(), &[server.address.to_string()])).await;
+    eventually("live frames", || store.count(Lane::Live) >= 3).await;
+    running.stop().await;
+    eventually("the end of the stream", || store.lock().ended == 1).await;
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn a_folder_belongs_to_one_agent_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = [free_address().await.to_string()];
+    let first = Running::start(fast(folder.path(), &addresses)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let refused = start(fast(folder.path(), &addresses), listener, CancellationToken::new());
+    let reason = refused.err().unwrap().to_string();
+    assert!(reason.contains("another agent") && reason.contains("--storage.path"), "{reason}");
+    first.stop().await;
+    Running::start(fast(folder.path(), &addresses)).await.stop().await;
+}
+
+#[tokio::test]
 async fn pages_are_served_without_any_collector() {
     let running = Running::start(fast(Path::new("/nonexistent/never-written"), &["none".to_owned()])).await;
     for _ in 0..2_000 {

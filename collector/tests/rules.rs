@@ -453,6 +453,87 @@ async fn more_alerts_than_the_limit_are_an_error_of_the_rule() {
 }
 
 #[tokio::test]
+async fn a_rule_over_its_limit_has_no_alerts_until_there_are_few_enough() {
+    let rules = HOT.replace("interval: 1h", "interval: 1h\n    limit: 2");
+    let mut scene = Scene::open(&rules).await;
+    let temperatures = |values: [u32; 3]| {
+        (1..)
+            .zip(values)
+            .map(|(node, value)| format!("gpu_temp{{instance=\"n{node}\"}} {value}\n"))
+            .collect::<String>()
+    };
+    // Whoever comes first may have been told of: the third makes them too many.
+    scene.sample_judged(&temperatures([95, 50, 50])).await;
+    scene.alerts.next().await;
+    for second in 0..5 {
+        scene.advance(1);
+        scene.sample_judged(&temperatures([95 + second, 95 + second, 95])).await;
+        let rules = scene.collector.data("/api/v1/rules").await;
+        let rule = &rules["groups"][0]["rules"][0];
+        assert_eq!(rule["lastError"], "exceeded limit of 2 with 3 alerts");
+        assert_eq!(rule["alerts"], json!([]));
+    }
+    // Of the tick that was one too many, two may have been told before the third was judged; afterwards nobody.
+    assert!(scene.alerts.arrived().len() <= 2);
+    scene.advance(1);
+    scene.sample_judged(&temperatures([95, 50, 95])).await;
+    scene.until_states(&["firing", "firing"]).await;
+    let told = [scene.alerts.next().await, scene.alerts.next().await];
+    assert!(told.iter().all(|alert| alert["labels"]["instance"] != "n2"), "{told:?}");
+    scene.collector.stop().await;
+}
+
+/// A collector of which the clock went on while it was away, and which knows no sample that still counts.
+async fn after_an_outage(scene: Scene, rules: &str) -> Scene {
+    let written = "/api/v1/query?query=timestamp(ALERTS_FOR_STATE)";
+    let now = |body: &Value| body["data"]["result"][0]["value"][1] != Value::Null;
+    scene.collector.until(written, now).await;
+    let Scene { folder, clock, collector, alerts } = scene;
+    collector.kill().await;
+    clock.advance(Duration::from_secs(600));
+    let options = options_with(folder.path(), rules, &alerts.url);
+    let collector = TestCollector::start_with(options, clock.clone()).await;
+    Scene { folder, clock, collector, alerts }
+}
+
+#[tokio::test]
+async fn a_breach_after_samples_without_one_is_another_than_that_of_before_the_restart() {
+    let rules = HOT.replace("labels: {sev", "for: 10s\n        labels: {sev");
+    let mut scene = Scene::open(&rules).await;
+    scene.sample_judged("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.advance(10);
+    assert_eq!(scene.alerts.next().await["startsAt"], "2023-11-14T22:13:30.000Z");
+    let mut scene = after_an_outage(scene, &rules).await;
+    scene.sample_judged("gpu_temp{instance=\"n1\"} 50\n").await;
+    scene.advance(1);
+    let over = scene.alerts.next().await;
+    assert_eq!(
+        (&over["startsAt"], &over["endsAt"]),
+        (&json!("2023-11-14T22:13:30.000Z"), &json!("2023-11-14T22:23:30.000Z"))
+    );
+    scene.sample_judged("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.until_states(&["pending"]).await;
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
+async fn an_alert_of_missing_data_is_not_resolved_by_a_restart() {
+    let rules = HOT.replace("summary: '", "pharos_on_missing: fire\n          summary: '");
+    let mut scene = Scene::open(&rules).await;
+    scene.sample_judged("gpu_temp{instance=\"n1\"} 95\n").await;
+    scene.alerts.next().await;
+    let scene = after_an_outage(scene, &rules).await;
+    scene.until_states(&["firing"]).await;
+    // Longer than alerts are looked for after a start.
+    for _ in 0..5 {
+        scene.advance(60);
+        scene.sample_judged("gpu_temp{instance=\"n2\"} 5\n").await;
+        assert_eq!(scene.states().await, ["firing"]);
+    }
+    scene.collector.stop().await;
+}
+
+#[tokio::test]
 async fn annotations_may_ask_queries() {
     let text = r#"'{{ with query "node_info" }}{{ . | first | label "rack" }}{{ end }}'"#;
     let rules = HOT.replace("summary: '", &format!("rack: {text}\n          summary: '"));

@@ -34,6 +34,8 @@ pub struct Inner {
     pub samples: BTreeMap<String, BTreeMap<i64, u64>>,
     pub nodes: BTreeSet<String>,
     pub connections: u64,
+    /// Streams that agents ended, and that did not break.
+    pub ended: u64,
     /// Frames after which the connection breaks, once.
     pub break_after: Option<u64>,
     /// What to ask for right after Welcome.
@@ -149,7 +151,15 @@ impl Connection {
             self.reply(Reply::Throttle(Throttle { pause_backfill_ms, reason: "test".into() })).await;
         }
         let mut highest = HashMap::new();
-        while let Ok(Some(message)) = incoming.message().await {
+        loop {
+            let message = match incoming.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    self.store.lock().ended += 1;
+                    return;
+                }
+                Err(_) => return,
+            };
             match message.message.unwrap() {
                 Message::Hello(_) => panic!("Hello comes once"),
                 Message::DefineGroup(group) => {

@@ -102,8 +102,9 @@ pub fn remembered(
         .filter_map(|series| {
             let (&seen_at_ms, &value) = (series.timestamps.last()?, series.values.last()?);
             let active_at_ms = (value * 1_000.0).round() as i64;
-            (!is_stale_nan(value))
-                .then(|| (series.labels.without_name(), Remembered { active_at_ms, seen_at_ms }))
+            (!is_stale_nan(value)).then(|| {
+                (series.labels.without_name(), Remembered { active_at_ms, seen_at_ms, is_shared: false })
+            })
         })
         .collect())
 }

@@ -127,6 +127,8 @@ pub struct Remembered {
     pub active_at_ms: TimestampMs,
     /// When that was last written down.
     pub seen_at_ms: TimestampMs,
+    /// Whether several rules may have raised it, so that none of them alone can say that it is over.
+    pub is_shared: bool,
 }
 
 /// Two things found have the same labels once the rule's labels are applied.
@@ -172,23 +174,52 @@ impl ActiveAlerts {
         has: impl Fn(&Labels) -> bool,
     ) -> Vec<Labels> {
         let mut ended = Vec::new();
-        for (index, (labels, before)) in std::mem::take(&mut self.remembered).into_iter().enumerate() {
-            let fired = before.seen_at_ms - before.active_at_ms >= holds.hold_ms;
-            if !fired || has(&labels) || self.by_labels.contains_key(&labels) {
+        for (labels, before) in std::mem::take(&mut self.remembered) {
+            if has(&labels) || self.by_labels.contains_key(&labels) {
                 continue;
             }
-            ended.push(labels.clone());
-            let subject = u64::MAX - index as u64;
-            let breach = Breach { found: labels.clone(), labels, annotations: Vec::new(), value: 0.0 };
-            self.insert(subject, breach, before.active_at_ms);
-            let alert = self.by_subject.get(&subject).and_then(|of| self.by_labels.get_mut(of.first()?));
-            if let Some(alert) = alert {
-                alert.phase = Phase::Resolved;
-                alert.fired_at_ms = Some(before.active_at_ms + holds.hold_ms);
-                alert.resolved_at_ms = Some(now_ms);
+            if self.insert_ended(&labels, before, now_ms, holds) {
+                ended.push(labels);
             }
         }
         ended
+    }
+
+    /// Whether something is remembered that was neither found again nor ended.
+    pub fn has_remembered(&self) -> bool {
+        !self.remembered.is_empty()
+    }
+
+    /// What was remembered under these labels is over by now: if it fired, it becomes a resolved alert, so that
+    /// the alertmanagers learn of it.
+    pub fn end_remembered(&mut self, labels: &Labels, now_ms: TimestampMs, holds: Holds) {
+        let Some(before) = self.remembered.remove(labels) else { return };
+        if !before.is_shared && !self.by_labels.contains_key(labels) {
+            self.insert_ended(labels, before, now_ms, holds);
+        }
+    }
+
+    /// Puts a resolved alert in place of one of before the restart that fired; whether it did.
+    fn insert_ended(
+        &mut self,
+        labels: &Labels,
+        before: Remembered,
+        now_ms: TimestampMs,
+        holds: Holds,
+    ) -> bool {
+        if before.seen_at_ms - before.active_at_ms < holds.hold_ms {
+            return false;
+        }
+        let subject = (ORPHANS_FROM..=u64::MAX).rev().find(|subject| !self.by_subject.contains_key(subject));
+        let breach =
+            Breach { found: labels.clone(), labels: labels.clone(), annotations: Vec::new(), value: 0.0 };
+        self.insert(subject.unwrap_or(u64::MAX), breach, before.active_at_ms);
+        if let Some(alert) = self.by_labels.get_mut(labels) {
+            alert.phase = Phase::Resolved;
+            alert.fired_at_ms = Some(before.active_at_ms + holds.hold_ms);
+            alert.resolved_at_ms = Some(now_ms);
+        }
+        true
     }
 
     /// Makes what is remembered an alert again, as if its data were missing: for rules that keep alerts
@@ -348,6 +379,11 @@ impl ActiveAlerts {
     /// Alerts that are pending or fire.
     pub fn active(&self) -> impl Iterator<Item = &Alert> {
         self.iter().filter(|alert| alert.phase != Phase::Resolved)
+    }
+
+    /// The subject of each alert that is pending or fires.
+    pub fn active_subjects(&self) -> impl Iterator<Item = u64> {
+        self.active().map(|alert| alert.subject)
     }
 
     /// Number of alerts that are pending or fire.

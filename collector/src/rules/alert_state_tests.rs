@@ -110,9 +110,9 @@ fn deadlines_tell_when_to_look_again_without_a_sample() {
 fn a_restart_keeps_the_for_timers() {
     let mut alerts = ActiveAlerts::default();
     // Was firing: goes on firing at once, since when it was active before.
-    alerts.remember(labels("a"), Remembered { active_at_ms: 0, seen_at_ms: 5_000 });
+    alerts.remember(labels("a"), Remembered { active_at_ms: 0, seen_at_ms: 5_000, is_shared: false });
     // Was pending for 2 s, then nobody looked for 8 s: 3 s are left.
-    alerts.remember(labels("b"), Remembered { active_at_ms: 0, seen_at_ms: 2_000 });
+    alerts.remember(labels("b"), Remembered { active_at_ms: 0, seen_at_ms: 2_000, is_shared: false });
     let found = vec![breach("a", 1.0), breach("b", 1.0)];
     alerts.judge(1, found, 10_000, 10_000, HOLDS).unwrap();
     let phase = |alerts: &ActiveAlerts, instance| alerts.by_labels[&labels(instance)].phase;
@@ -144,8 +144,9 @@ fn an_alert_whose_data_is_missing_stays_as_it_is_for_a_day() {
 #[test]
 fn what_fired_before_a_restart_and_never_came_back_is_sent_as_resolved() {
     let mut alerts = ActiveAlerts::default();
-    alerts.remember(labels("fired"), Remembered { active_at_ms: 0, seen_at_ms: 9_000 });
-    alerts.remember(labels("pending"), Remembered { active_at_ms: 8_000, seen_at_ms: 9_000 });
+    alerts.remember(labels("fired"), Remembered { active_at_ms: 0, seen_at_ms: 9_000, is_shared: false });
+    alerts
+        .remember(labels("pending"), Remembered { active_at_ms: 8_000, seen_at_ms: 9_000, is_shared: false });
     let ended = alerts.forget_remembered(20_000, HOLDS, |_| false);
     assert_eq!(ended, [labels("fired")]);
     let due = alerts.take_due(20_000, usize::MAX);
@@ -159,7 +160,7 @@ fn what_fired_before_a_restart_and_never_came_back_is_sent_as_resolved() {
 #[test]
 fn whoever_finds_an_alert_of_nobody_takes_it_over() {
     let mut alerts = ActiveAlerts::default();
-    alerts.remember(labels("a"), Remembered { active_at_ms: 0, seen_at_ms: 9_000 });
+    alerts.remember(labels("a"), Remembered { active_at_ms: 0, seen_at_ms: 9_000, is_shared: false });
     alerts.keep_remembered(20_000, HOLDS, |index| u64::MAX - index, Labels::clone);
     assert_eq!(alerts.active_count(), 1);
     assert!(alerts.has_orphans());

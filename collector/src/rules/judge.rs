@@ -15,6 +15,7 @@ use super::alert_state::{Change, MISSING_KEPT_MS_MAX, ORPHANS_FROM, Timeline};
 use super::context::RuleContext;
 use super::file::OnMissing;
 use super::glance::Glance;
+use super::judge_limit::{counts_by_subject, exceeded};
 use super::judge_series::{Called, NewestOf, Noted, SeriesTable, joint_key};
 use super::pointwise::Found;
 use super::rule::{Rule, RuleState};
@@ -43,24 +44,26 @@ pub struct ThresholdTable {
 }
 
 /// A rule and what of it is judged on its own: the slot of a series or the number of a joint.
-type Subject = (u32, u64);
+pub(super) type Subject = (u32, u64);
 
 /// When something is judged, and because of what.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
-    now_ms: TimestampMs,
+pub(super) struct Moment {
+    pub(super) now_ms: TimestampMs,
     /// When the samples arrived, and what must be durable for them to be; `None` if time is the reason.
     arrival: Option<(TimestampMs, CommitNumber)>,
 }
 
 /// What the newest samples of a subject say.
-enum Finding {
+pub(super) enum Finding {
     /// No breach.
     Nothing,
     /// These breaches.
     Breaches(Vec<(Labels, f64)>),
     /// No breach, and data that was there is not now, since `since_ms`.
     Missing { found: Labels, since_ms: TimestampMs },
+    /// The data of an alert of before a restart has not come back.
+    StillMissing,
     /// The expression cannot be evaluated.
     Failed(String),
 }
@@ -80,6 +83,11 @@ pub struct Judge {
     failing: HashSet<u32>,
     /// Rules with alerts whose series are not there.
     orphaned: HashSet<u32>,
+    /// Rules with alerts of before a restart that were not found again.
+    pub(super) remembering: HashSet<u32>,
+    /// Rules with more alerts than their limit, and how many each subject would have: they have none until there
+    /// are few enough.
+    pub(super) over_limit: HashMap<u32, HashMap<u64, usize>>,
     deadlines: BinaryHeap<Reverse<(TimestampMs, Subject)>>,
     /// The earliest deadline in the heap of each subject.
     scheduled: HashMap<Subject, TimestampMs>,
@@ -105,6 +113,8 @@ impl Judge {
             changed: HashMap::default(),
             failing: HashSet::default(),
             orphaned: HashSet::default(),
+            remembering: HashSet::default(),
+            over_limit: HashMap::default(),
             deadlines: BinaryHeap::new(),
             scheduled: HashMap::default(),
             remind_from: 0,
@@ -121,6 +131,7 @@ impl Judge {
         self.series.clear();
         self.called = Called::default();
         self.failing.clear();
+        self.over_limit.clear();
         self.deadlines.clear();
         self.scheduled.clear();
         for (labels, timestamp_ms, value) in stored {
@@ -130,6 +141,11 @@ impl Judge {
         }
         let moment = Moment { now_ms: self.context.clock.now_ms(), arrival: None };
         let orphans = self.adopt_alerts(moment.now_ms);
+        let rules = (0u32..).zip(&self.table.rules);
+        self.remembering = rules
+            .filter(|(_, rule)| rule.state().alerts.has_remembered())
+            .map(|(number, _)| number)
+            .collect();
         for rule in &self.table.rules {
             // A rule whose series never came is as well as one whose series are fine.
             rule.state().evaluated(moment.now_ms, Duration::ZERO, None);
@@ -157,7 +173,7 @@ impl Judge {
         let rules: Vec<(u32, Arc<Rule>)> = (0u32..).zip(self.table.rules.iter().cloned()).collect();
         for (number, rule) in rules {
             let mut state = rule.state();
-            if rule.definition.on_missing() == OnMissing::Keep {
+            if rule.definition.on_missing() != OnMissing::Resolve {
                 rule.keep_remembered(&mut state, now_ms);
             }
             let before = state.alerts.take_subjects();
@@ -293,6 +309,7 @@ impl Judge {
             let glance = self.glances.get(watcher.rule as usize).and_then(Option::as_ref);
             if glance.is_some_and(|glance| !glance.may_speak(live))
                 && self.orphaned.is_empty()
+                && self.remembering.is_empty()
                 && self.series.get(slot).is_some_and(|newest| !newest.alerts.contains(&watcher.rule))
             {
                 continue;
@@ -312,7 +329,8 @@ impl Judge {
         let live = newest.live_value(at_ms, self.lookback_ms);
         let orphaned = self.orphaned.contains(&number);
         let holds = live.filter(|&value| comparison.holds(value));
-        if holds.is_none() && !has_alert && !orphaned && on_missing != OnMissing::Fire {
+        let remembers = live.is_some() && self.remembering.contains(&number);
+        if holds.is_none() && !has_alert && !orphaned && !remembers && on_missing != OnMissing::Fire {
             return;
         }
         let (rule, labels) = (Arc::clone(rule), newest.series.labels.clone());
@@ -341,6 +359,9 @@ impl Judge {
                 if orphaned {
                     self.resolve_orphan(&rule, number, &labels, value, sampled_ms, moment);
                 }
+                if remembers {
+                    self.end_remembered(&rule, number, &labels, value, moment);
+                }
                 Finding::Nothing
             }
             (None, None) => Finding::Missing { found: labels, since_ms: sampled_ms },
@@ -368,8 +389,16 @@ impl Judge {
         let finding = self.find(&rule, number, tick_ms.max(moment.now_ms));
         let orphaned = self.orphaned.contains(&of_rule);
         match &finding {
-            Finding::Nothing if orphaned => {
-                self.resolve_orphan(&rule, of_rule, &key, f64::NAN, tick_ms, moment);
+            Finding::Nothing => {
+                if orphaned {
+                    self.resolve_orphan(&rule, of_rule, &key, f64::NAN, tick_ms, moment);
+                }
+                // What is not all there yet has said nothing.
+                if self.remembering.contains(&of_rule)
+                    && self.series.is_live_throughout(number, tick_ms.max(moment.now_ms), self.lookback_ms)
+                {
+                    self.end_remembered(&rule, of_rule, &key, f64::NAN, moment);
+                }
             }
             Finding::Breaches(breaches) if had_alert && breaches.len() == 1 => {
                 let mut state = rule.state();
@@ -450,35 +479,8 @@ impl Judge {
         Finding::Nothing
     }
 
-    /// Alerts whose series are not there: kept or resolved, as the rule says.
-    fn judge_orphan(&mut self, number: u32, subject: u64, moment: Moment) {
-        let Some(rule) = self.table.rules.get(number as usize).cloned() else { return };
-        let finding = match rule.definition.on_missing() {
-            OnMissing::Keep => Finding::Missing { found: Labels::empty(), since_ms: moment.now_ms },
-            OnMissing::Resolve | OnMissing::Fire => Finding::Nothing,
-        };
-        self.decide(&rule, (number, subject), finding, true, moment.now_ms, moment);
-    }
-
-    /// The data of an alert of nobody is back, and says that it is over.
-    fn resolve_orphan(
-        &mut self,
-        rule: &Arc<Rule>,
-        number: u32,
-        found: &Labels,
-        value: f64,
-        sampled_ms: TimestampMs,
-        moment: Moment,
-    ) {
-        let labels = rule.breach(&self.context, found, value).labels;
-        let orphan = rule.state().alerts.orphan(&labels);
-        if let Some(orphan) = orphan {
-            self.decide(rule, (number, orphan), Finding::Nothing, true, sampled_ms, moment);
-        }
-    }
-
     /// Lets a finding take effect. Says whether the subject has an alert now, resolved ones included.
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         rule: &Arc<Rule>,
         subject: Subject,
@@ -496,6 +498,7 @@ impl Judge {
                 return has_alert;
             }
             Finding::Nothing => (Vec::new(), false),
+            Finding::StillMissing => (Vec::new(), true),
             Finding::Breaches(breaches) => (breaches, false),
             Finding::Missing { found, since_ms } => match rule.definition.on_missing() {
                 OnMissing::Resolve => (Vec::new(), false),
@@ -506,6 +509,9 @@ impl Judge {
                 OnMissing::Fire => (Vec::new(), false),
             },
         };
+        if let Some(outcome) = self.stays_over_limit(rule, subject, found.len(), moment) {
+            return outcome;
+        }
         let was_failing = !self.failing.is_empty() && self.failing.remove(&subject.0);
         if found.is_empty() && !has_alert {
             if was_failing {
@@ -527,7 +533,8 @@ impl Judge {
         if rule.limit > 0 {
             let active = state.alerts.active_count();
             if active > rule.limit {
-                failure = Some(format!("exceeded limit of {} with {active} alerts", rule.limit));
+                failure = Some(exceeded(rule, active));
+                self.over_limit.insert(subject.0, counts_by_subject(&state.alerts));
                 let dropped = state.alerts.clear();
                 self.changed.remove(&subject.0);
                 self.context.write(alert_series::of_dropped(&dropped, now_ms));
@@ -538,7 +545,8 @@ impl Judge {
         }
         state.evaluated(now_ms, started.elapsed(), failure);
         let next_ms = state.alerts.next_deadline_ms(id, holds);
-        let has_alert = state.alerts.has_subject(id);
+        // What is over the limit is looked at like an alert.
+        let has_alert = state.alerts.has_subject(id) || self.over_limit.contains_key(&subject.0);
         drop(state);
         self.schedule(subject, next_ms);
         has_alert
@@ -623,19 +631,22 @@ impl Judge {
                 continue;
             }
             self.scheduled.remove(&subject);
-            let (number, id) = subject;
-            let threshold = self.table.rules.get(number as usize).and_then(|rule| rule.threshold.as_ref());
-            match threshold {
-                _ if id >= ORPHANS_FROM => self.judge_orphan(number, id, moment),
-                Some(Threshold::Single(_)) => {
-                    self.judge_single(number, id as u32, moment);
-                    self.set_urgency(id as u32, now_ms);
-                }
-                Some(_) => self.judge_joint(id as u32, moment),
-                None => {}
-            }
+            self.judge_subject(subject, moment);
         }
         self.publish(now_ms);
+    }
+
+    pub(super) fn judge_subject(&mut self, (number, id): Subject, moment: Moment) {
+        let threshold = self.table.rules.get(number as usize).and_then(|rule| rule.threshold.as_ref());
+        match threshold {
+            _ if id >= ORPHANS_FROM => self.judge_orphan(number, id, moment),
+            Some(Threshold::Single(_)) => {
+                self.judge_single(number, id as u32, moment);
+                self.set_urgency(id as u32, moment.now_ms);
+            }
+            Some(_) => self.judge_joint(id as u32, moment),
+            None => {}
+        }
     }
 
     /// Forgets series that were silent for twice the lookback.

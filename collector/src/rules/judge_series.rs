@@ -128,6 +128,15 @@ impl SeriesTable {
         self.joints.get(joint as usize)?.as_ref()
     }
 
+    /// Whether each selector of a joint has a series with a live value.
+    pub(crate) fn is_live_throughout(&self, joint: u32, at_ms: TimestampMs, lookback_ms: i64) -> bool {
+        let is_live = |slot: &Option<u32>| {
+            let newest = slot.and_then(|slot| self.get(slot));
+            newest.is_some_and(|newest| newest.live_value(at_ms, lookback_ms).is_some())
+        };
+        self.joint(joint).is_some_and(|joint| !joint.ambiguous && joint.columns.iter().all(is_live))
+    }
+
     pub(crate) fn joint_mut(&mut self, joint: u32) -> Option<&mut Joint> {
         self.joints.get_mut(joint as usize)?.as_mut()
     }

@@ -4,7 +4,7 @@ use super::alert_series;
 use super::alert_state::Remembered;
 use super::context::RuleContext;
 use super::evaluate::run_group;
-use super::file::GroupDefinition;
+use super::file::{GroupDefinition, OnMissing};
 use super::judge::{Judge, ThresholdTable};
 use super::judge_task::{self, Load, StoredNewest};
 use super::rule::{Group, Rule};
@@ -107,10 +107,18 @@ impl RuleManager {
             Ok(Err(error)) => return tracing::warn!(%error, "Alerts of before the restart cannot be read"),
             Err(error) => return tracing::warn!(%error, "Alerts of before the restart cannot be read"),
         };
-        for rule in rules {
-            let mut state = rule.state();
-            for (labels, remembered) in alerts.iter().filter(|(labels, _)| rule.may_have_raised(labels)) {
-                state.alerts.remember(labels.clone(), *remembered);
+        for (labels, remembered) in &alerts {
+            let may_have: Vec<&Arc<Rule>> =
+                rules.iter().filter(|rule| rule.may_have_raised(labels)).collect();
+            let remembered = Remembered { is_shared: may_have.len() > 1, ..*remembered };
+            for rule in may_have {
+                rule.state().alerts.remember(labels.clone(), remembered);
+            }
+        }
+        // Those of rules that arriving samples decide are kept by the judge.
+        for rule in rules.iter().filter(|rule| rule.threshold.is_none()) {
+            if rule.definition.on_missing() == OnMissing::Keep {
+                rule.keep_remembered(&mut rule.state(), now_ms);
             }
         }
         // An alert may be found again once its rule was evaluated.

@@ -11,6 +11,8 @@ pub mod evaluate;
 pub mod file;
 mod glance;
 pub mod judge;
+mod judge_limit;
+mod judge_orphans;
 mod judge_series;
 mod judge_task;
 mod judge_telling;
