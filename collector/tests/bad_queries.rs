@@ -98,8 +98,9 @@ async fn what_is_no_query_is_refused_however_long_it_is() {
     }
     let grown = peak_memory() - before;
     assert!(grown < 1 << 30, "held {} MiB", grown >> 20);
-    // More than a form may have.
-    let query = "a".repeat(11 << 20);
+    // A little more than a form may have: with much more, the answer may come while the client still writes, and
+    // what it has of it then is its own affair.
+    let query = "a".repeat(10 << 20);
     let (status, _) = ask(&collector, "/api/v1/query", &[("query", &query)]).await;
     assert_eq!(status, 413);
     collector.stop().await;
